@@ -1,0 +1,1 @@
+//! What is an image: descriptors, content, registries, layers, layouts, indexes.

@@ -1,0 +1,1 @@
+//! What is a platform: specifiers, normal form, matching order, matrices.

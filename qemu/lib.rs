@@ -1,0 +1,1 @@
+//! What can this kernel run: emulators and binfmt_misc.

@@ -1,0 +1,1 @@
+//! Putting it together: config, listeners, services, history, collection, shutdown.

@@ -1,0 +1,1 @@
+//! How a Dockerfile becomes LLB.

@@ -1,0 +1,1 @@
+//! What is a build graph: decode, validate, digest, construct.

@@ -1,0 +1,3 @@
+//! Which program am I called as: `crosskit`, `buildkitd`, `buildctl` or `binfmt`.
+
+fn main() {}

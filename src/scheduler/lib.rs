@@ -1,0 +1,1 @@
+//! Where: split, route, merge as pure decisions.

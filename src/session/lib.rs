@@ -1,0 +1,1 @@
+//! What the client lends the daemon: files, credentials, secrets, ssh, content, upload, export.

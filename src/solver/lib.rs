@@ -1,0 +1,1 @@
+//! In what order: vertices, edges, dedupe across builds, progress.
