@@ -1,0 +1,1 @@
+//! What we remember between starts: one transactional database with group commit.
