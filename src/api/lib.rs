@@ -7,6 +7,8 @@
 /// How large one gRPC message may be, in bytes. Clients and servers of the field expect 16 MiB.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
+pub mod json;
+
 #[allow(missing_docs, clippy::all)]
 mod generated {
     pub mod pb {
