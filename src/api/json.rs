@@ -25,7 +25,11 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
 struct GoEscapes;
 
 impl serde_json::ser::Formatter for GoEscapes {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         let mut from = 0;
         for (at, found) in fragment.char_indices() {
             let escape = match found {
@@ -267,7 +271,11 @@ mod tests {
     #[test]
     fn zero_values_are_left_out_and_markup_is_escaped() {
         let exec = pb::ExecOp {
-            meta: Some(pb::Meta { args: vec!["sh".into(), "-c".into(), "a <b> && c".into()], cwd: "/".into(), ..Default::default() }),
+            meta: Some(pb::Meta {
+                args: vec!["sh".into(), "-c".into(), "a <b> && c".into()],
+                cwd: "/".into(),
+                ..Default::default()
+            }),
             network: pb::NetMode::None as i32,
             ..Default::default()
         };

@@ -1,0 +1,523 @@
+//! What the daemon was told: the file, the flags, and the defaults where both are silent.
+
+pub mod flags;
+mod reader;
+mod schema;
+pub mod units;
+
+pub use reader::{Document, Settings, read};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+pub use units::Space;
+
+/// Why a config file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}:{line}: {kind}", path.display())]
+pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1; 0 where it is about the whole file.
+    pub line: usize,
+    /// What is wrong.
+    pub kind: ConfigErrorKind,
+}
+
+/// What is wrong with a config file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigErrorKind {
+    /// It can't be read.
+    #[error("cannot read the config file: {0}; check that it exists and may be read, or leave --config out")]
+    Unreadable(std::io::Error),
+    /// It isn't TOML.
+    #[error("not valid TOML: {0}")]
+    Syntax(String),
+    /// A value of another kind than the key takes.
+    #[error("{key:?} takes {expected}")]
+    WrongKind {
+        /// The key.
+        key: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// A key whose feature is not there yet.
+    #[error("{key:?} is not supported: {why}")]
+    Unsupported {
+        /// The key.
+        key: String,
+        /// What is missing, and what to do.
+        why: &'static str,
+    },
+    /// A value that the key takes but that makes no sense.
+    #[error("{key:?}: {why}")]
+    Value {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Everything that the daemon was told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where state is kept.
+    pub root: PathBuf,
+    /// Addresses to listen at: `unix://…`, `tcp://…`.
+    pub addresses: Vec<String>,
+    /// Owner of unix sockets.
+    pub uid: Option<u32>,
+    /// Group of unix sockets.
+    pub gid: Option<u32>,
+    /// Certificates of TCP listeners.
+    pub tls: Tls,
+    /// `text` or `json`.
+    pub log_format: String,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: String,
+    /// Entitlements that builds may ask for.
+    pub entitlements: Vec<String>,
+    /// The worker on this machine.
+    pub worker: WorkerConfig,
+    /// Registries by host.
+    pub registries: BTreeMap<String, Registry>,
+    /// Name service of steps.
+    pub dns: Option<Dns>,
+    /// How long builds are remembered.
+    pub history: History,
+    /// Frontends.
+    pub frontends: Frontends,
+    /// How many connections one registry gets.
+    pub max_registry_concurrency: Option<usize>,
+}
+
+/// Certificates of TCP listeners.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// The server's certificate.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The authority that clients need a certificate of.
+    pub ca: Option<PathBuf>,
+}
+
+/// The worker on this machine.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Shown to clients, and matched by filters.
+    pub labels: BTreeMap<String, String>,
+    /// Platforms to announce; empty for what the machine can run.
+    pub platforms: Vec<String>,
+    /// `auto`, `overlayfs` or `native`.
+    pub snapshotter: String,
+    /// `auto` or `host`.
+    pub network: String,
+    /// The runtime; empty for the best one found.
+    pub binary: Option<String>,
+    /// Where cgroups of steps hang.
+    pub cgroup_parent: String,
+    /// How many steps run at a time; 0 for no limit.
+    pub max_parallelism: usize,
+    /// Whether old records are collected without being asked.
+    pub gc: bool,
+    /// Policies; empty for the defaults.
+    pub gc_policies: Vec<GcPolicy>,
+    /// Space that collection leaves alone.
+    pub reserved_space: Option<Space>,
+    /// Space that may be used at most.
+    pub max_used_space: Option<Space>,
+    /// Space that should stay free.
+    pub min_free_space: Option<Space>,
+}
+
+/// A rule of collection.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GcPolicy {
+    /// Internal records too.
+    pub all: bool,
+    /// Which records; any one of them is enough.
+    pub filters: Vec<String>,
+    /// Records used since then stay.
+    pub keep_duration: Option<Duration>,
+    /// Space that the rule leaves alone.
+    pub reserved_space: Option<Space>,
+    /// Space that may be used at most.
+    pub max_used_space: Option<Space>,
+    /// Space that should stay free.
+    pub min_free_space: Option<Space>,
+}
+
+/// How a registry is reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Registry {
+    /// Asked first, in this order; with a path if there is one.
+    pub mirrors: Vec<String>,
+    /// Plain HTTP.
+    pub http: Option<bool>,
+    /// Any certificate.
+    pub insecure: Option<bool>,
+    /// Authorities to trust besides the system's.
+    pub ca: Vec<PathBuf>,
+    /// Client certificates: key and certificate.
+    pub keypairs: Vec<(PathBuf, PathBuf)>,
+    /// Folders with `*.crt`, `*.cert` and `*.key` as in `/etc/docker/certs.d`.
+    pub tls_config_dirs: Vec<PathBuf>,
+}
+
+/// Name service of steps.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dns {
+    /// Servers.
+    pub nameservers: Vec<String>,
+    /// Options.
+    pub options: Vec<String>,
+    /// Domains.
+    pub search_domains: Vec<String>,
+}
+
+/// How long builds are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Older ones go.
+    pub max_age: Duration,
+    /// More than that many go, oldest first.
+    pub max_entries: usize,
+}
+
+/// Which frontends there are.
+#[derive(Clone, Debug)]
+pub struct Frontends {
+    /// The Dockerfile frontend.
+    pub dockerfile: bool,
+    /// Frontends from images.
+    pub gateway: bool,
+    /// Repositories that their images may come from; empty for any.
+    pub gateway_repositories: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            root: PathBuf::from("/var/lib/buildkit"),
+            addresses: vec!["unix:///run/buildkit/buildkitd.sock".to_string()],
+            uid: None,
+            gid: None,
+            tls: Tls::default(),
+            log_format: "text".to_string(),
+            log_level: "info".to_string(),
+            entitlements: Vec::new(),
+            worker: WorkerConfig::default(),
+            registries: BTreeMap::new(),
+            dns: None,
+            history: History::default(),
+            frontends: Frontends { dockerfile: true, gateway: true, gateway_repositories: Vec::new() },
+            max_registry_concurrency: None,
+        }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        WorkerConfig {
+            enabled: true,
+            labels: BTreeMap::new(),
+            platforms: Vec::new(),
+            snapshotter: "auto".to_string(),
+            network: "auto".to_string(),
+            binary: None,
+            cgroup_parent: String::new(),
+            max_parallelism: 0,
+            gc: true,
+            gc_policies: Vec::new(),
+            reserved_space: None,
+            max_used_space: None,
+            min_free_space: None,
+        }
+    }
+}
+
+impl Default for History {
+    /// What BuildKit remembers where nothing else is said: 48 hours, 50 builds.
+    fn default() -> Self {
+        History { max_age: Duration::from_secs(48 * 3600), max_entries: 50 }
+    }
+}
+
+impl Config {
+    /// Reads a config file, and returns what should be said about it in the log.
+    ///
+    /// # Errors
+    /// An unreadable file, and all that [`read`] refuses.
+    pub fn load(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
+        let unreadable =
+            |e| ConfigError { path: path.to_path_buf(), line: 0, kind: ConfigErrorKind::Unreadable(e) };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let document = read(path, &text)?;
+        let mut config = Config::default();
+        config.apply(&document.settings).map_err(|(key, why)| ConfigError {
+            path: path.to_path_buf(),
+            line: line_of_key(&text, &key),
+            kind: ConfigErrorKind::Value { key, why },
+        })?;
+        Ok((config, document.warnings))
+    }
+
+    fn apply(&mut self, s: &Settings) -> Result<(), (String, String)> {
+        let text = |path: &str| s.text(path).map(str::to_string);
+        if let Some(root) = s.text("root") {
+            self.root = PathBuf::from(root);
+        }
+        self.entitlements = s.list("insecure-entitlements");
+        if s.bool("debug") == Some(true) {
+            self.log_level = "debug".to_string();
+        }
+        if s.bool("trace") == Some(true) {
+            self.log_level = "trace".to_string();
+        }
+        self.log_level = text("log/level").unwrap_or_else(|| self.log_level.clone());
+        self.log_format = text("log/format").unwrap_or_else(|| self.log_format.clone());
+        let addresses = s.list("grpc/address");
+        if !addresses.is_empty() {
+            self.addresses = addresses;
+        }
+        self.uid = id(s, "grpc/uid")?;
+        self.gid = id(s, "grpc/gid")?;
+        self.tls = Tls {
+            cert: s.text("grpc/tls/cert").map(PathBuf::from),
+            key: s.text("grpc/tls/key").map(PathBuf::from),
+            ca: s.text("grpc/tls/ca").map(PathBuf::from),
+        };
+        self.worker.apply(s)?;
+        for host in s.names("registry") {
+            self.registries.insert(host.clone(), registry(s, &host));
+        }
+        if s.tables.iter().any(|t| t == "dns") {
+            self.dns = Some(Dns {
+                nameservers: s.list("dns/nameservers"),
+                options: s.list("dns/options"),
+                search_domains: s.list("dns/searchDomains"),
+            });
+        }
+        self.history.max_age = s.time("history/maxAge").unwrap_or(self.history.max_age);
+        if let Some(entries) = s.int("history/maxEntries") {
+            self.history.max_entries = usize::try_from(entries)
+                .map_err(|_| ("history.maxEntries".to_string(), "must not be negative".to_string()))?;
+        }
+        self.frontends.dockerfile = s.bool("frontend/dockerfile.v0/enabled").unwrap_or(true);
+        self.frontends.gateway = s.bool("frontend/gateway.v0/enabled").unwrap_or(true);
+        self.frontends.gateway_repositories = s.list("frontend/gateway.v0/allowedRepositories");
+        if let Some(limit) = s.int("system/maxRegistryConcurrency") {
+            self.max_registry_concurrency =
+                Some(usize::try_from(limit).ok().filter(|l| *l > 0).ok_or_else(|| {
+                    ("system.maxRegistryConcurrency".to_string(), "must be greater than zero".to_string())
+                })?);
+        }
+        Ok(())
+    }
+}
+
+impl WorkerConfig {
+    fn apply(&mut self, s: &Settings) -> Result<(), (String, String)> {
+        self.enabled = s.bool("worker/oci/enabled").unwrap_or(true);
+        for name in s.names("worker/oci/labels") {
+            if let Some(value) = s.text(&format!("worker/oci/labels/{name}")) {
+                self.labels.insert(name, value.to_string());
+            }
+        }
+        self.platforms = s.list("worker/oci/platforms");
+        if let Some(snapshotter) = s.text("worker/oci/snapshotter") {
+            self.snapshotter =
+                check_snapshotter(snapshotter).map_err(|w| ("worker.oci.snapshotter".to_string(), w))?;
+        }
+        if let Some(mode) = s.text("worker/oci/networkMode") {
+            self.network = check_network(mode).map_err(|w| ("worker.oci.networkMode".to_string(), w))?;
+        }
+        self.binary = s.text("worker/oci/binary").filter(|b| !b.is_empty()).map(str::to_string);
+        self.cgroup_parent = s.text("worker/oci/defaultCgroupParent").unwrap_or_default().to_string();
+        if let Some(limit) = s.int("worker/oci/max-parallelism") {
+            self.max_parallelism = usize::try_from(limit).map_err(|_| {
+                ("worker.oci.max-parallelism".to_string(), "must not be negative".to_string())
+            })?;
+        }
+        self.gc = s.bool("worker/oci/gc").unwrap_or(true);
+        self.reserved_space =
+            s.size("worker/oci/reservedSpace").or_else(|| s.size("worker/oci/gckeepstorage"));
+        self.max_used_space = s.size("worker/oci/maxUsedSpace");
+        self.min_free_space = s.size("worker/oci/minFreeSpace");
+        self.gc_policies = s
+            .groups("worker/oci/gcpolicy")
+            .iter()
+            .map(|g| GcPolicy {
+                all: g.bool("all").unwrap_or(false),
+                filters: g.list("filters"),
+                keep_duration: g.time("keepDuration"),
+                reserved_space: g.size("reservedSpace").or_else(|| g.size("keepBytes")),
+                max_used_space: g.size("maxUsedSpace"),
+                min_free_space: g.size("minFreeSpace"),
+            })
+            .collect();
+        Ok(())
+    }
+}
+
+fn id(s: &Settings, path: &str) -> Result<Option<u32>, (String, String)> {
+    s.int(path)
+        .map(|v| {
+            u32::try_from(v)
+                .map_err(|_| (path.replace('/', "."), "must be a user or group number".to_string()))
+        })
+        .transpose()
+}
+
+fn registry(s: &Settings, host: &str) -> Registry {
+    let at = |key: &str| format!("registry/{host}/{key}");
+    let paths = |key: &str| s.list(&at(key)).into_iter().map(PathBuf::from).collect();
+    Registry {
+        mirrors: s.list(&at("mirrors")),
+        http: s.bool(&at("http")),
+        insecure: s.bool(&at("insecure")),
+        ca: paths("ca"),
+        keypairs: s
+            .groups(&at("keypair"))
+            .iter()
+            .filter_map(|g| Some((PathBuf::from(g.text("key")?), PathBuf::from(g.text("cert")?))))
+            .collect(),
+        tls_config_dirs: paths("tlsconfigdir"),
+    }
+}
+
+/// The snapshotters there are.
+pub(crate) fn check_snapshotter(name: &str) -> Result<String, String> {
+    match name {
+        "auto" | "overlayfs" | "native" => Ok(name.to_string()),
+        other => {
+            Err(format!("snapshotter {other:?} is not available; use \"auto\", \"overlayfs\" or \"native\""))
+        }
+    }
+}
+
+/// The network modes there are.
+pub(crate) fn check_network(mode: &str) -> Result<String, String> {
+    match mode {
+        "auto" | "" => Ok("auto".to_string()),
+        "host" => Ok("host".to_string()),
+        "bridge" | "cni" => {
+            Err(format!("network mode {mode:?} is not available yet; use \"host\" or \"auto\""))
+        }
+        other => Err(format!("unknown network mode {other:?}; use \"auto\" or \"host\"")),
+    }
+}
+
+/// The first line that sets the last name of a dotted key; for messages.
+fn line_of_key(text: &str, key: &str) -> usize {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    text.lines().position(|l| l.trim_start().starts_with(name)).map_or(0, |at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<(Config, Vec<String>), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("buildkitd.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path).map_err(|e| e.to_string().replace(&format!("{}/", dir.path().display()), "")).map(
+            |(c, w)| (c, w.iter().map(|w| w.replace(&format!("{}/", dir.path().display()), "")).collect()),
+        )
+    }
+
+    #[test]
+    fn a_whole_file_is_understood() {
+        let (config, warnings) = load(
+            r#"
+root = "/srv/build"
+insecure-entitlements = ["network.host", "security.insecure"]
+[log]
+  level = "warn"
+[grpc]
+  address = ["tcp://127.0.0.1:1234", "unix:///tmp/x.sock"]
+  gid = 100
+[worker.oci]
+  max-parallelism = 4
+  gckeepstorage = "10GB"
+  [worker.oci.labels]
+    "com.example.rack" = "7"
+  [[worker.oci.gcpolicy]]
+    keepDuration = "48h"
+    filters = ["type==source.local"]
+    maxUsedSpace = "512MB"
+  [[worker.oci.gcpolicy]]
+    all = true
+    reservedSpace = "20%"
+[registry."docker.io"]
+  mirrors = ["localhost:5000", "mirror.example/prefix"]
+  http = true
+[[registry."r.example:8443".keypair]]
+  key = "/k"
+  cert = "/c"
+[dns]
+  nameservers = ["10.0.0.1"]
+[history]
+  maxAge = 3600
+"#,
+        )
+        .unwrap();
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!(config.root, PathBuf::from("/srv/build"));
+        assert_eq!(config.addresses.len(), 2);
+        assert_eq!(config.gid, Some(100));
+        assert_eq!(config.log_level, "warn");
+        assert_eq!(config.worker.labels["com.example.rack"], "7");
+        assert_eq!(config.worker.reserved_space, Some(Space::Bytes(10 << 30)));
+        assert_eq!(config.worker.gc_policies[0].keep_duration, Some(Duration::from_secs(48 * 3600)));
+        assert_eq!(config.worker.gc_policies[1].reserved_space, Some(Space::Percent(20)));
+        assert_eq!(config.registries["docker.io"].mirrors[1], "mirror.example/prefix");
+        assert_eq!(config.registries["r.example:8443"].keypairs.len(), 1);
+        assert_eq!(config.dns.unwrap().nameservers, ["10.0.0.1"]);
+        assert_eq!(config.history, History { max_age: Duration::from_secs(3600), max_entries: 50 });
+    }
+
+    #[test]
+    fn unknown_keys_are_warnings_with_line_and_nearest_key() {
+        let (_, warnings) = load("[worker.oci]\nmax-paralelism = 2\ncolour = \"red\"\n").unwrap();
+        assert_eq!(
+            warnings,
+            [
+                "buildkitd.toml:2: unknown key \"worker.oci.max-paralelism\" (did you mean \"max-parallelism\"?); it has no effect",
+                "buildkitd.toml:3: unknown key \"worker.oci.colour\"; it has no effect",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_protection_that_is_not_there_is_an_error() {
+        assert_eq!(
+            load("\n[worker.oci]\nselinux = true\n").unwrap_err(),
+            "buildkitd.toml:3: \"worker.oci.selinux\" is not supported: SELinux labels are not applied yet"
+        );
+        assert!(load("[worker.oci]\nselinux = false\n").is_ok());
+        assert!(load("[worker.oci]\nnetworkMode = \"cni\"\n").unwrap_err().starts_with("buildkitd.toml:2: "));
+    }
+
+    #[test]
+    fn mistakes_name_their_line() {
+        assert!(load("root = \"/x\"\nroot = ").unwrap_err().starts_with("buildkitd.toml:2: not valid TOML"));
+        assert_eq!(
+            load("[worker.oci]\n\nenabled = \"yes\"").unwrap_err(),
+            "buildkitd.toml:3: \"worker.oci.enabled\" takes true or false"
+        );
+        assert_eq!(
+            load("[system]\nmaxRegistryConcurrency = 0").unwrap_err(),
+            "buildkitd.toml:2: \"system.maxRegistryConcurrency\": must be greater than zero"
+        );
+        let missing = Config::load(Path::new("/nonexistent/buildkitd.toml")).unwrap_err().to_string();
+        assert!(
+            missing.starts_with("/nonexistent/buildkitd.toml:0: cannot read the config file"),
+            "{missing}"
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! Who answers when a client asks for the version.
+
+/// Clients switch features on by this: from 0.31 on they use everything that is announced in
+/// the capabilities, and nothing of what came later.
+pub const VERSION: &str = "v0.31.0";
+
+/// The package, as shown by `debug workers` and `Info`.
+pub const PACKAGE: &str = "crosskit";
+
+/// The program's own version.
+pub const REVISION: &str = concat!("crosskit-", env!("CARGO_PKG_VERSION"));
