@@ -7,6 +7,7 @@
 /// How large one gRPC message may be, in bytes. Clients and servers of the field expect 16 MiB.
 pub const MAX_MESSAGE: usize = 16 << 20;
 
+pub mod errors;
 pub mod json;
 
 #[allow(missing_docs, clippy::all)]
