@@ -1,1 +1,11 @@
 //! In what order: vertices, edges, dedupe across builds, progress.
+
+mod context;
+mod error;
+mod op;
+pub mod progress;
+
+pub use context::{JobContext, JobGroup, OpContext};
+pub use error::{ErrorKind, JobError, OpError, SolveError};
+pub use op::{CacheDep, CacheMap, ContentKey, Op, OpResolver, Permit, Preprocess};
+pub use progress::{LogLimits, LogWriter, StatusStream, StatusUpdate, VertexProgress};

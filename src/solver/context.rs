@@ -1,0 +1,169 @@
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crosskit_llb::Vertex;
+use tokio_util::sync::CancellationToken;
+
+use crate::VertexProgress;
+use crate::progress::JobLog;
+
+/// What an operation is told about the builds that want it.
+#[derive(Clone)]
+pub struct OpContext {
+    /// The vertex that runs.
+    pub vertex: Arc<Vertex>,
+    /// The builds that want it. Others may join while it runs.
+    pub jobs: JobGroup,
+    /// Where it reports to.
+    pub progress: VertexProgress,
+    /// Cancelled when no build wants it any more.
+    pub cancel: CancellationToken,
+}
+
+/// The builds that want a vertex, as they are now: builds join and leave.
+#[derive(Clone, Default)]
+pub struct JobGroup(Arc<Mutex<Vec<JobContext>>>);
+
+impl JobGroup {
+    /// The sessions of all those builds, each once, those of the first build first.
+    pub fn sessions(&self) -> Vec<String> {
+        let mut ids: Vec<String> = Vec::new();
+        for job in self.lock().iter() {
+            for id in job.sessions() {
+                if !ids.contains(id) {
+                    ids.push(id.clone());
+                }
+            }
+        }
+        ids
+    }
+
+    /// The builds themselves.
+    pub fn jobs(&self) -> Vec<JobContext> {
+        self.lock().clone()
+    }
+
+    /// A value that one of the builds was given under this name.
+    pub fn value<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
+        self.lock().iter().find_map(|job| job.value(name))
+    }
+
+    /// Of one build, such as for what runs outside of any vertex.
+    pub fn of(job: &JobContext) -> Self {
+        JobGroup(Arc::new(Mutex::new(vec![job.clone()])))
+    }
+
+    pub(crate) fn join(&self, job: &JobContext) -> bool {
+        let mut jobs = self.lock();
+        if jobs.iter().any(|known| known.same(job)) {
+            return false;
+        }
+        jobs.push(job.clone());
+        true
+    }
+
+    pub(crate) fn leave(&self, job: &JobContext) -> bool {
+        let mut jobs = self.lock();
+        let before = jobs.len();
+        jobs.retain(|known| !known.same(job));
+        jobs.len() < before
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<JobContext>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for JobGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.lock().iter()).finish()
+    }
+}
+
+/// One build. Cheap to clone.
+#[derive(Clone)]
+pub struct JobContext(Arc<Inner>);
+
+struct Inner {
+    id: String,
+    sessions: Vec<String>,
+    values: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
+    memos: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Arc<dyn Any + Send + Sync>>>>>>,
+    log: Arc<JobLog>,
+}
+
+impl JobContext {
+    pub(crate) fn new(id: String, sessions: Vec<String>, log: Arc<JobLog>) -> Self {
+        let (values, memos) = Default::default();
+        JobContext(Arc::new(Inner { id, sessions, values, memos, log }))
+    }
+
+    /// The name that the client gave it.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// The sessions of its client.
+    pub fn sessions(&self) -> &[String] {
+        &self.0.sessions
+    }
+
+    /// Keeps a value under a name, for the operations of the build.
+    pub fn set_value<T: Any + Send + Sync>(&self, name: impl Into<String>, value: Arc<T>) {
+        let mut values = self.0.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.insert(name.into(), value);
+    }
+
+    /// The value of that name, if it is of this type.
+    pub fn value<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
+        let values = self.0.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.get(name)?.clone().downcast().ok()
+    }
+
+    /// Decides something once for the whole build, such as which image a tag means: the first
+    /// caller for a key computes it, the others wait. A failure is not remembered.
+    pub async fn decide_once<T, E, F>(&self, key: &str, decide: F) -> Result<Arc<T>, E>
+    where
+        T: Any + Send + Sync,
+        F: Future<Output = Result<T, E>>,
+    {
+        let slot = {
+            let mut memos = self.0.memos.lock().unwrap_or_else(PoisonError::into_inner);
+            memos.entry(key.to_owned()).or_default().clone()
+        };
+        let mut slot = slot.lock().await;
+        if let Some(known) = slot.clone().and_then(|known| known.downcast::<T>().ok()) {
+            return Ok(known);
+        }
+        let decided = Arc::new(decide.await?);
+        *slot = Some(decided.clone());
+        Ok(decided)
+    }
+
+    /// Reports about work of this build that is no vertex of a graph, such as an export. Steps
+    /// with the same `id` are one step to the client; BuildKit takes the name where there is
+    /// none.
+    pub fn step(&self, name: impl Into<String>, id: Option<&str>) -> VertexProgress {
+        VertexProgress::standalone(name.into(), id, &self.0.log)
+    }
+
+    pub(crate) fn log(&self) -> &Arc<JobLog> {
+        &self.0.log
+    }
+
+    pub(crate) fn same(&self, other: &JobContext) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for JobContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("JobContext").field(&self.0.id).finish()
+    }
+}

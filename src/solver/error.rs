@@ -1,0 +1,252 @@
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crosskit_api::details;
+use crosskit_api::errors::ErrorDetails;
+use crosskit_llb::{Digest, SourceLocation, Vertex};
+
+/// Who has to act when an error happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request asks for something that cannot be, or a step of it failed.
+    User,
+    /// The machine lacks something.
+    Environment,
+    /// Something outside does not answer.
+    Unavailable,
+    /// The one who asked has left.
+    Canceled,
+    /// A bug.
+    Internal,
+}
+
+/// Why an operation failed. Clones share one error.
+#[derive(Clone)]
+pub struct OpError {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+    subject: Option<details::solve::Subject>,
+    details: Arc<ErrorDetails>,
+    attachment: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl OpError {
+    /// With a message that says what was being done, to what, and what went wrong.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        OpError {
+            kind,
+            message: message.into(),
+            source: None,
+            subject: None,
+            details: Arc::default(),
+            attachment: None,
+        }
+    }
+
+    /// From an error of another crate; the message is that of the error and its causes.
+    pub fn from_error(kind: ErrorKind, error: impl StdError + Send + Sync + 'static) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            let text = inner.to_string();
+            if !message.ends_with(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = inner.source();
+        }
+        OpError { source: Some(Arc::new(error)), ..OpError::new(kind, message) }
+    }
+
+    /// That the one who asked has left.
+    pub fn canceled() -> Self {
+        OpError::new(ErrorKind::Canceled, "context canceled")
+    }
+
+    /// Says what was being done when it happened.
+    #[must_use]
+    pub fn context(mut self, doing: impl fmt::Display) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// Names the part of the operation that failed.
+    #[must_use]
+    pub fn about(mut self, subject: details::solve::Subject) -> Self {
+        self.subject = Some(subject);
+        self
+    }
+
+    /// Tells more than the sentence, such as the exit code of a process.
+    #[must_use]
+    pub fn with_details(mut self, details: ErrorDetails) -> Self {
+        self.details = Arc::new(details);
+        self
+    }
+
+    /// Keeps something for whoever looks into the failure, such as the root filesystem of the
+    /// step that failed.
+    #[must_use]
+    pub fn attach(mut self, attachment: Arc<dyn Any + Send + Sync>) -> Self {
+        self.attachment = Some(attachment);
+        self
+    }
+
+    /// Who has to act.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The part of the operation that failed.
+    pub fn subject(&self) -> Option<&details::solve::Subject> {
+        self.subject.as_ref()
+    }
+
+    /// What it tells besides its sentence.
+    pub fn details(&self) -> &ErrorDetails {
+        &self.details
+    }
+
+    /// What was kept, if it is of this type.
+    pub fn attachment<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.attachment.clone()?.downcast().ok()
+    }
+
+    /// The error underneath or one of its causes, if it is of this type.
+    pub fn cause<T: StdError + 'static>(&self) -> Option<&T> {
+        let mut cause: Option<&(dyn StdError + 'static)> =
+            self.source.as_deref().map(|error| error as &(dyn StdError + 'static));
+        while let Some(error) = cause {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+impl fmt::Display for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for OpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpError").field("kind", &self.kind).field("message", &self.message).finish()
+    }
+}
+
+impl StdError for OpError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|error| error as &(dyn StdError + 'static))
+    }
+}
+
+/// Why a result cannot be had: the first failure of a vertex that it needs. Clones are cheap.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct SolveError {
+    /// The vertex that failed; none when no vertex is to blame, such as for a cancelled build.
+    pub vertex: Option<Arc<Vertex>>,
+    /// What the vertex is called in progress.
+    pub name: String,
+    /// What happened, from the outermost cause to the innermost.
+    pub message: String,
+    /// Where the vertex was written.
+    pub locations: Vec<SourceLocation>,
+    /// What the operation said.
+    #[source]
+    pub error: OpError,
+    /// Names by which a client may refer to the inputs of the failed operation.
+    pub input_ids: Vec<String>,
+    /// Names by which a client may refer to the mounts of the failed operation.
+    pub mount_ids: Vec<String>,
+}
+
+impl SolveError {
+    /// That the build was cancelled.
+    pub fn canceled() -> Self {
+        SolveError::outside(OpError::canceled())
+    }
+
+    /// A failure that is no vertex's.
+    pub fn outside(error: OpError) -> Self {
+        SolveError {
+            vertex: None,
+            name: String::new(),
+            message: error.to_string(),
+            locations: Vec::new(),
+            error,
+            input_ids: Vec::new(),
+            mount_ids: Vec::new(),
+        }
+    }
+
+    /// Who has to act.
+    pub fn kind(&self) -> ErrorKind {
+        self.error.kind()
+    }
+
+    /// The digest of the vertex that failed.
+    pub fn digest(&self) -> Option<Digest> {
+        self.vertex.as_ref().map(|vertex| vertex.digest)
+    }
+
+    /// As the typed details of a gRPC status: what the operation said, the vertex, the operation
+    /// with the names of its inputs and mounts, and the places it was written at.
+    pub fn details(&self) -> ErrorDetails {
+        let mut told = self.error.details().clone();
+        if let Some(vertex) = &self.vertex {
+            told.vertex = Some(vertex.digest.to_string());
+            told.solve = Some(details::Solve {
+                input_i_ds: self.input_ids.clone(),
+                mount_i_ds: self.mount_ids.clone(),
+                op: Some(vertex.op.clone()),
+                description: vertex.metadata.description.clone(),
+                subject: self.error.subject().copied(),
+            });
+            told.sources.extend(self.locations.iter().map(source_detail));
+        }
+        told
+    }
+}
+
+fn source_detail(location: &SourceLocation) -> details::Source {
+    let file = &location.file;
+    let info = crosskit_api::pb::SourceInfo {
+        filename: file.filename.clone(),
+        data: file.data.clone(),
+        definition: file.definition.clone(),
+        language: file.language.clone(),
+    };
+    details::Source { info: Some(info), ranges: location.ranges.clone() }
+}
+
+/// Why a job cannot be had. The texts are those that BuildKit's clients see.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// A build with this name runs or has just ended.
+    #[error("job ID {0} exists")]
+    Exists(String),
+    /// No build of this name has come up.
+    #[error("no such job {0}")]
+    Unknown(String),
+    /// The solver has been stopped.
+    #[error("the solver has stopped: the daemon is shutting down")]
+    Stopped,
+}
+
+impl JobError {
+    /// Who has to act.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            JobError::Exists(_) | JobError::Unknown(_) => ErrorKind::User,
+            JobError::Stopped => ErrorKind::Unavailable,
+        }
+    }
+}
