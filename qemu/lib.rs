@@ -1,1 +1,146 @@
 //! What can this kernel run: emulators and binfmt_misc.
+//!
+//! Linux runs programs of other processors when `binfmt_misc` names an emulator for them. This crate finds emulators
+//! ([`Emulators`]), reads and writes the kernel's entries ([`Binfmt`]), makes an instance of binfmt_misc of its own in
+//! a user namespace where the machine's is not to be touched ([`PrivateBinfmt`]), and finds out what really works by
+//! executing a tiny program of each architecture ([`probe`], [`detect`]). [`binfmt::run`] is the `binfmt` program.
+
+pub mod binfmt;
+pub mod detect;
+mod emulators;
+mod entries;
+mod flags;
+mod magic;
+mod namespace;
+pub mod probe;
+mod program;
+
+#[cfg(test)]
+mod qemu_tests;
+
+pub use detect::{Detection, Support, supported_platforms};
+pub use emulators::{Emulator, Emulators, Version};
+pub use entries::{Binfmt, Entry, Registration, TemporaryMount};
+pub use magic::{Magic, magic};
+pub use namespace::PrivateBinfmt;
+pub use program::{EXIT_BASE, program};
+
+use std::{io, path::PathBuf};
+
+/// Whose fault an error is, and whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The caller asked for something that cannot be.
+    User,
+    /// This machine lacks something or refuses it.
+    Environment,
+    /// Not now; later perhaps.
+    Unavailable,
+    /// Somebody no longer wanted it.
+    Canceled,
+    /// A fault of this program.
+    Internal,
+}
+
+/// Why emulation could not be found, set up or proven.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Something on the file system failed.
+    #[error("{doing} {path}: {source}", path = path.display())]
+    File {
+        /// What was being done, as "reading".
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// binfmt_misc is not there.
+    #[error("{path} is missing: is binfmt_misc mounted there? (mount -t binfmt_misc binfmt_misc {dir})", path = path.display(), dir = path.parent().unwrap_or(path).display())]
+    NotMounted {
+        /// The file that was looked for.
+        path: PathBuf,
+    },
+    /// The kernel refused to register an emulator.
+    #[error("registering {emulator} as {name} at {register}: {source}", emulator = emulator.display(), register = register.display())]
+    Register {
+        /// Name of the entry.
+        name: String,
+        /// The emulator.
+        emulator: PathBuf,
+        /// File that registers.
+        register: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is an entry of that name already.
+    #[error("{name} already registered")]
+    AlreadyRegistered {
+        /// Name of the entry.
+        name: String,
+    },
+    /// An architecture that no emulator is known for.
+    #[error("unsupported architecture: {name}")]
+    UnknownArchitecture {
+        /// What was asked for.
+        name: String,
+    },
+    /// No emulator on this machine.
+    #[error(
+        "no emulator for {architecture} found: none of {names} is in {folders}; install Debian's qemu-user, or set QEMU_BINARY_PATH to the folder that has it"
+    )]
+    NoEmulator {
+        /// OCI name.
+        architecture: String,
+        /// File names that were looked for.
+        names: String,
+        /// Folders that were searched.
+        folders: String,
+    },
+    /// An emulator that is there but cannot serve.
+    #[error("emulator {path} cannot be used: {reason}", path = path.display())]
+    BadEmulator {
+        /// The emulator.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A private binfmt_misc could not be made.
+    #[error(
+        "making a private binfmt_misc: {step}: {source}; this needs Linux 6.7 or newer and the right to make user namespaces"
+    )]
+    Namespace {
+        /// What failed.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A program of this architecture was executed and did not do what it should.
+    #[error("a program for {architecture} does not run: {reason}")]
+    DoesNotRun {
+        /// OCI name.
+        architecture: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whose fault it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::UnknownArchitecture { .. } | Self::AlreadyRegistered { .. } => Kind::User,
+            _ => Kind::Environment,
+        }
+    }
+}
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// `map_err` argument for a file operation.
+pub(crate) fn file_error(doing: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { doing, path, source }
+}

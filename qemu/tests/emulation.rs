@@ -1,0 +1,257 @@
+//! Registering and proving emulators, each test in a binfmt_misc of its own: nothing of the machine is touched.
+
+use std::{
+    collections::BTreeSet,
+    ffi::CString,
+    io::Read,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use crosskit_platforms::{Architecture, Platform, native};
+use crosskit_qemu::{
+    Binfmt, Emulator, Emulators, PrivateBinfmt, Registration, Support,
+    binfmt::{Environment, run_with},
+    detect::{Ways, detect},
+    probe,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+    unistd::{ForkResult, fork},
+};
+
+const EMULATED: [&str; 6] = ["arm64", "arm", "riscv64", "ppc64le", "s390x", "loong64"];
+
+/// The folder of real emulators that the test script prepares.
+fn qemu() -> PathBuf {
+    let parts = std::env::var_os("CROSSKIT_TEST_PARTS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/parts"), PathBuf::from);
+    let folder = parts.join("qemu");
+    assert!(folder.join("qemu-aarch64").exists(), "no emulators in {}: run tests/parts.sh", folder.display());
+    folder.canonicalize().expect("there")
+}
+
+fn emulators() -> Emulators {
+    Emulators::in_folders(vec![qemu()])
+}
+
+fn architecture(name: &str) -> &'static Architecture {
+    Architecture::by_name(name).expect(name)
+}
+
+/// Runs `work` in a child that sees an empty binfmt_misc of its own, mounted at a folder given to it.
+fn with_own_binfmt(work: impl FnOnce(&Path) -> String) -> String {
+    let own = PrivateBinfmt::new(&[]).expect("a private binfmt_misc");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    // SAFETY: the test's process has no thread that holds a lock the child needs; it ends by _exit.
+    match unsafe { fork() }.expect("forked") {
+        ForkResult::Child => {
+            drop(reader);
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                setns(own.user_namespace(), CloneFlags::CLONE_NEWUSER).expect("joined");
+                unshare(CloneFlags::CLONE_NEWNS).expect("unshared");
+                let none: Option<&str> = None;
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("made private");
+                work(folder.path())
+            }));
+            let said = outcome.unwrap_or_else(|_| "PANICKED".to_owned());
+            let _ = nix::unistd::write(&writer, said.as_bytes());
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop(writer);
+            let mut said = String::new();
+            reader.read_to_string(&mut said).expect("read");
+            nix::sys::wait::waitpid(child, None).expect("waited");
+            assert_ne!(said, "PANICKED");
+            said
+        }
+    }
+}
+
+/// Calls the program; gives exit code, output and messages.
+fn call(args: &[&str], dir: &Path, env: &Environment) -> (i32, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut all = vec![format!("--mount={}", dir.display())];
+    all.extend(args.iter().map(|arg| (*arg).to_owned()));
+    let code = run_with(&all, env, &mut out, &mut err);
+    (code, String::from_utf8(out).expect("text"), String::from_utf8(err).expect("text"))
+}
+
+fn environment() -> Environment {
+    Environment { binary_path: Some(qemu().into()), ..Environment::default() }
+}
+
+#[test]
+fn every_architecture_runs_in_a_private_binfmt_misc() {
+    let found = emulators();
+    let registrations: Vec<Registration> = EMULATED
+        .iter()
+        .map(|name| {
+            let emulator: &Emulator = found.get(architecture(name)).expect("an emulator");
+            emulator.check().expect("usable");
+            Registration::new(architecture(name), &emulator.path, true)
+        })
+        .collect();
+    let private = PrivateBinfmt::new(&registrations).expect("made");
+    for name in EMULATED {
+        assert_eq!(probe::run_in(&private, architecture(name)).expect(name), 1, "{name}");
+    }
+    let none = PrivateBinfmt::new(&[]).expect("made");
+    for name in EMULATED {
+        let error = probe::run_in(&none, architecture(name)).expect_err(name).to_string();
+        assert!(error.contains("no emulator is registered"), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_emulator_file_is_named() {
+    let registration = Registration::new(architecture("arm64"), "/nonexistent/qemu-aarch64".as_ref(), false);
+    let error = PrivateBinfmt::new(&[registration]).expect_err("refused").to_string();
+    assert!(error.contains("registering an emulator: No such file or directory"), "{error}");
+}
+
+#[test]
+fn detection_finds_what_the_emulators_give() {
+    let found = detect(&emulators(), Ways::PrivateOnly);
+    assert_eq!(found.problems, []);
+    assert_eq!(found.platforms[0], (native(), Support::Native));
+    let listed: Vec<String> = found.platforms.iter().map(|(platform, _)| platform.format()).collect();
+    assert!(listed.windows(2).any(|pair| pair == ["linux/arm/v7", "linux/arm/v6"]), "{listed:?}");
+    for name in EMULATED {
+        let support = found.support(&Platform::linux(name));
+        assert!(
+            matches!(support, Some(Support::Private { emulator }) if emulator.starts_with(qemu())),
+            "{name}"
+        );
+    }
+    let unique: BTreeSet<&String> = listed.iter().collect();
+    assert_eq!(unique.len(), listed.len(), "{listed:?}");
+    assert_eq!(found.support(&Platform::linux("sparc64")), None);
+}
+
+#[test]
+fn installing_lists_and_uninstalling() {
+    let said = with_own_binfmt(|dir| {
+        let env = environment();
+        let (code, out, err) = call(&["--install", "arm64,linux/riscv64"], dir, &env);
+        assert_eq!((code, err.as_str()), (0, "installing: arm64 OK\ninstalling: riscv64 OK\n"));
+        let listing: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(listing["emulators"], serde_json::json!(["qemu-aarch64", "qemu-riscv64"]));
+        let supported = listing["supported"].as_array().expect("a list");
+        assert_eq!(supported[0], native().format());
+        for platform in ["linux/arm64", "linux/riscv64"] {
+            assert!(supported.contains(&platform.into()), "{platform}");
+        }
+        assert!(!supported.contains(&"linux/s390x".into()));
+        assert!(Binfmt::at(dir).is_mounted(), "else the kernel would forget what was installed");
+        assert!(out.starts_with("{\n  \"supported\": [\n    \"linux/"), "{out}");
+        "done".to_owned()
+    });
+    assert_eq!(said, "done");
+}
+
+#[test]
+fn entries_stay_while_mounted_and_are_repaired() {
+    let said = with_own_binfmt(|dir| {
+        let env = environment();
+        let binfmt = Binfmt::at(dir);
+        let _kept = binfmt.mount().expect("mounted").expect("was not");
+        let (code, _, err) = call(&["--install=all"], dir, &env);
+        assert_eq!(code, 0, "{err}");
+        assert!(err.contains("installing: loong64 OK\n"), "{err}");
+        let (code, _, err) = call(&["--install=arm64"], dir, &env);
+        assert_eq!((code, err.as_str()), (0, "installing: arm64 qemu-aarch64 already registered\n"));
+
+        // An entry that starts the wrong emulator is there but does not work.
+        binfmt.unregister("qemu-aarch64").expect("removed");
+        let wrong = qemu().join("qemu-s390x");
+        binfmt.register(&Registration::new(architecture("arm64"), &wrong, false)).expect("registered");
+        let (code, _, err) = call(&["--install=arm64"], dir, &env);
+        assert_eq!((code, err.as_str()), (0, "installing: arm64 OK\n"));
+        let entry = binfmt.entry("qemu-aarch64").expect("read").expect("there");
+        assert_eq!((entry.interpreter, entry.enabled), (qemu().join("qemu-aarch64"), true));
+        assert!(entry.flags.contains('F') && entry.flags.contains('C') && !entry.flags.contains('P'));
+
+        let (code, _, err) = call(&["--uninstall=arm64,qemu-riscv64,s390x"], dir, &env);
+        let lines =
+            "uninstalling: qemu-aarch64 OK\nuninstalling: qemu-riscv64 OK\nuninstalling: qemu-s390x OK\n";
+        assert_eq!((code, err.as_str()), (0, lines));
+        let (code, out, err) = call(&["--uninstall=qemu-*"], dir, &env);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.ends_with("  \"emulators\": null\n}\n"), "{out}");
+        let (code, _, err) = call(&["--uninstall=arm64"], dir, &env);
+        assert_eq!((code, err.as_str()), (1, "uninstalling: arm64 not found\n"));
+        "done".to_owned()
+    });
+    assert_eq!(said, "done");
+}
+
+#[test]
+fn what_cannot_be_installed_is_said_and_fails() {
+    let said = with_own_binfmt(|dir| {
+        let (code, out, err) = call(&["--install=pdp11,arm64"], dir, &environment());
+        assert_eq!(
+            (code, err.as_str()),
+            (1, "installing: pdp11 unsupported architecture: pdp11\ninstalling: arm64 OK\n")
+        );
+        assert!(out.contains("qemu-aarch64"), "the rest is done");
+
+        let empty = tempfile::tempdir().expect("a folder");
+        let nothing = Environment { binary_path: Some(empty.path().into()), ..Environment::default() };
+        let (code, _, err) = call(&["--install=s390x"], dir, &nothing);
+        assert_eq!(code, 1);
+        assert!(
+            err.starts_with("installing: s390x no emulator for s390x found: none of qemu-s390x, "),
+            "{err}"
+        );
+
+        // An emulator of another architecture under this name: registered, tried, taken back.
+        std::os::unix::fs::symlink(qemu().join("qemu-arm"), empty.path().join("qemu-s390x")).expect("linked");
+        let (code, out, err) = call(&["--install=s390x"], dir, &nothing);
+        assert_eq!(code, 1);
+        assert!(err.contains("installing: s390x a program for s390x does not run: exit code"), "{err}");
+        assert!(!out.contains("qemu-s390x"), "{out}");
+
+        // Prefix: the file and the entry have it.
+        std::os::unix::fs::symlink(qemu().join("qemu-s390x"), empty.path().join("my-qemu-s390x"))
+            .expect("linked");
+        let prefixed = Environment { binary_prefix: Some("my-".to_owned()), preserve_argv0: true, ..nothing };
+        let (code, out, err) = call(&["--install=s390x"], dir, &prefixed);
+        assert_eq!((code, err.as_str()), (0, "installing: s390x OK\n"));
+        assert!(out.contains("\"my-qemu-s390x\""), "{out}");
+        "done".to_owned()
+    });
+    assert_eq!(said, "done");
+}
+
+/// The children of an emulated program are emulated too, and the first one keeps its name.
+#[test]
+fn argv0_is_kept_where_asked_for() {
+    let busybox = qemu().parent().expect("parts").join("busybox/arm64/busybox");
+    assert!(busybox.exists(), "no foreign busybox at {}", busybox.display());
+    let registration = Registration::new(architecture("arm64"), &qemu().join("qemu-aarch64"), true);
+    let private = PrivateBinfmt::new(&[registration]).expect("made");
+    let path = CString::new(busybox.to_str().expect("text")).expect("no nul");
+    let namespace = private.user_namespace().as_raw_fd();
+    let mut command = std::process::Command::new(path.to_str().expect("text"));
+    use std::os::unix::process::CommandExt;
+    command.arg0("sh").args(["-c", "exec -a echo \"$0\" kept"]).arg(&busybox);
+    // SAFETY: only a system call on a descriptor that stays open.
+    unsafe {
+        command.pre_exec(move || {
+            let namespace = std::os::fd::BorrowedFd::borrow_raw(namespace);
+            Ok(setns(namespace, CloneFlags::CLONE_NEWUSER)?)
+        });
+    }
+    let output = command.output().expect("runs");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "kept\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
