@@ -9,7 +9,6 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 
 pub mod errors;
 pub mod json;
-
 #[allow(missing_docs, clippy::all)]
 mod generated {
     pub mod pb {

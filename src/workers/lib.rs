@@ -1,1 +1,3 @@
 //! Who runs it: the kinds of worker.
+
+pub mod keys;

@@ -198,27 +198,11 @@ pub fn nearest(path: &[&str]) -> Option<&'static str> {
             let last = names.pop().filter(|l| *l != "*")?;
             let same =
                 names.len() == parent.len() && names.iter().zip(parent).all(|(a, b)| *a == "*" || a == b);
-            same.then(|| (distance(&last.to_lowercase(), &name.to_lowercase()), last))
+            same.then(|| (strsim::levenshtein(&last.to_lowercase(), &name.to_lowercase()), last))
         })
         .filter(|(d, last)| *d <= 1 + last.len() / 4)
         .min()
         .map(|(_, last)| last)
-}
-
-/// Edit distance, in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

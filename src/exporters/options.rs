@@ -1,0 +1,351 @@
+//! The keys of `--output`: which there are, what they take, and which exporter takes them.
+
+use crate::ExportError;
+use std::collections::BTreeMap;
+
+/// How layers are compressed where they are written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// gzip, the default.
+    #[default]
+    Gzip,
+    /// zstd.
+    Zstd,
+    /// Not at all.
+    Uncompressed,
+}
+
+/// Keys that image-like exporters (`image`, `oci`, `docker`) share.
+#[derive(Clone, Debug, Default)]
+pub struct ImageOptions {
+    /// `name`: a list with commas, `*` for the name in the result's metadata.
+    pub name: String,
+    /// `oci-mediatypes`; None for the exporter's own default.
+    pub oci_types: Option<bool>,
+    /// `compression`.
+    pub compression: Compression,
+    /// `compression-level`; None for the library's default.
+    pub compression_level: Option<i32>,
+    /// `force-compression`: existing layers too.
+    pub force_compression: bool,
+    /// `source-date-epoch`, in seconds since 1970.
+    pub epoch: Epoch,
+    /// `rewrite-timestamp`: times in layers are clamped to the epoch.
+    pub rewrite_timestamp: bool,
+    /// `prefer-nondist-layers`.
+    pub prefer_nondistributable: bool,
+    /// `push`.
+    pub push: bool,
+    /// `push-by-digest`: no tag.
+    pub push_by_digest: bool,
+    /// `registry.insecure`.
+    pub insecure: bool,
+    /// `name-canonical`.
+    pub name_canonical: bool,
+    /// `dangling-name-prefix`.
+    pub dangling_prefix: String,
+    /// `danging-name-empty-only` (the field spells it so).
+    pub dangling_empty_only: bool,
+    /// `tar`: an archive, or blobs to the client's store.
+    pub tar: bool,
+    /// `annotation…` keys, as given.
+    pub annotations: BTreeMap<String, String>,
+    /// Metadata that the client lays over the result's: `containerimage.config` and the like.
+    pub metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// Keys of exporters that write files (`local`, `tar`).
+#[derive(Clone, Debug, Default)]
+pub struct TreeOptions {
+    /// `source-date-epoch`, in seconds since 1970.
+    pub epoch: Epoch,
+    /// `platform-split`: a folder for each platform; None for one if there are several.
+    pub platform_split: Option<bool>,
+    /// `attestation-prefix`.
+    pub attestation_prefix: String,
+    /// `mode=delete`: what isn't in the result goes from the destination.
+    pub delete: bool,
+}
+
+/// What was said about the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Epoch {
+    /// Nothing: the result's own counts.
+    #[default]
+    Unset,
+    /// Explicitly none.
+    None,
+    /// Seconds since 1970.
+    At(i64),
+}
+
+impl Epoch {
+    /// The seconds, with the result's own where nothing was said.
+    pub fn or(self, of_result: Option<i64>) -> Option<i64> {
+        match self {
+            Epoch::Unset => of_result,
+            Epoch::None => None,
+            Epoch::At(seconds) => Some(seconds),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, ExportError> {
+        if text.is_empty() {
+            return Ok(Epoch::None);
+        }
+        text.parse().map(Epoch::At).map_err(|_| {
+            ExportError::user(format!(
+                "invalid SOURCE_DATE_EPOCH: {text:?} is no number of seconds since 1970"
+            ))
+        })
+    }
+}
+
+/// Keys that do nothing without an image store or without attestations, which this daemon's
+/// results have none of; clients send them as a matter of course.
+const WITHOUT_EFFECT: &[&str] = &["store", "unpack", "attestation-inline", "oci-artifact"];
+
+/// Prefixes of keys that are metadata of the result.
+const METADATA: &[&str] = &["containerimage.", "refs.", "image.", "frontend."];
+
+/// Keys of the image-like exporters, for "did you mean".
+const IMAGE_KEYS: &[&str] = &[
+    "name",
+    "push",
+    "push-by-digest",
+    "registry.insecure",
+    "unpack",
+    "dangling-name-prefix",
+    "danging-name-empty-only",
+    "name-canonical",
+    "store",
+    "oci-mediatypes",
+    "oci-artifact",
+    "attestation-inline",
+    "prefer-nondist-layers",
+    "source-date-epoch",
+    "compression",
+    "force-compression",
+    "compression-level",
+    "rewrite-timestamp",
+    "tar",
+    "annotation.",
+    "annotation-manifest.",
+    "annotation-index.",
+    "annotation-manifest-descriptor.",
+    "annotation-index-descriptor.",
+];
+
+impl ImageOptions {
+    /// Reads the keys of an image-like exporter; `exporter` is its type, for messages.
+    ///
+    /// # Errors
+    /// A key that nobody knows, a value of the wrong kind, and keys that exclude each other.
+    pub fn parse(exporter: &str, attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
+        let mut options = ImageOptions { tar: true, ..ImageOptions::default() };
+        for (key, value) in attrs {
+            match key.as_str() {
+                "name" => options.name.clone_from(value),
+                "oci-mediatypes" => options.oci_types = Some(strict_bool(key, value)?),
+                "compression" => options.compression = compression(value)?,
+                "compression-level" => options.compression_level = Some(level(value)?),
+                "force-compression" => options.force_compression = strict_bool(key, value)?,
+                "source-date-epoch" => options.epoch = Epoch::parse(value)?,
+                "rewrite-timestamp" => options.rewrite_timestamp = strict_bool(key, value)?,
+                "prefer-nondist-layers" => options.prefer_nondistributable = strict_bool(key, value)?,
+                "push" => options.push = loose_bool(key, value)?,
+                "push-by-digest" => options.push_by_digest = loose_bool(key, value)?,
+                "registry.insecure" => options.insecure = loose_bool(key, value)?,
+                "name-canonical" => options.name_canonical = loose_bool(key, value)?,
+                "dangling-name-prefix" => options.dangling_prefix.clone_from(value),
+                "danging-name-empty-only" => options.dangling_empty_only = loose_bool(key, value)?,
+                "tar" => options.tar = loose_bool(key, value)?,
+                known if WITHOUT_EFFECT.contains(&known) => {
+                    loose_bool(key, value)?;
+                }
+                annotation if annotation.starts_with("annotation") => {
+                    options.annotations.insert(key.clone(), value.clone());
+                }
+                metadata if METADATA.iter().any(|m| metadata.starts_with(m)) => {
+                    options.metadata.insert(key.clone(), value.clone().into_bytes());
+                }
+                _ => return Err(unknown(exporter, key, IMAGE_KEYS)),
+            }
+        }
+        options.check_level()?;
+        options.check_types()?;
+        Ok(options)
+    }
+
+    /// Whether OCI media types are written. Since version 0.31 that is the default everywhere.
+    pub fn oci(&self) -> bool {
+        self.oci_types.unwrap_or(true)
+    }
+
+    fn check_types(&self) -> Result<(), ExportError> {
+        if self.compression == Compression::Zstd && self.oci_types == Some(false) {
+            return Err(ExportError::user(
+                "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\"".to_string(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_level(&self) -> Result<(), ExportError> {
+        let Some(level) = self.compression_level else { return Ok(()) };
+        let allowed = match self.compression {
+            Compression::Gzip => 0..=9,
+            Compression::Zstd => 0..=22,
+            Compression::Uncompressed => return Ok(()),
+        };
+        if allowed.contains(&level) {
+            return Ok(());
+        }
+        Err(ExportError::user(format!(
+            "compression-level={level} is out of range: {:?} takes {} to {}",
+            self.compression,
+            allowed.start(),
+            allowed.end()
+        )))
+    }
+}
+
+impl TreeOptions {
+    /// Reads the keys of an exporter that writes files; `exporter` is its type, for messages.
+    ///
+    /// # Errors
+    /// A key that nobody knows, and a value of the wrong kind.
+    pub fn parse(exporter: &str, attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
+        let mut options = TreeOptions::default();
+        for (key, value) in attrs {
+            match key.as_str() {
+                "source-date-epoch" => options.epoch = Epoch::parse(value)?,
+                "platform-split" => options.platform_split = Some(strict_bool(key, value)?),
+                "attestation-prefix" => options.attestation_prefix.clone_from(value),
+                "mode" => {
+                    options.delete = match value.as_str() {
+                        "" | "copy" => false,
+                        "delete" => true,
+                        other => {
+                            return Err(ExportError::user(format!(
+                                "invalid local exporter mode {other:?}: use copy or delete"
+                            )));
+                        }
+                    }
+                }
+                // Written by clients that keep it for themselves.
+                "dest" => {}
+                _ => {
+                    return Err(unknown(
+                        exporter,
+                        key,
+                        &["platform-split", "attestation-prefix", "mode", "source-date-epoch"],
+                    ));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn compression(value: &str) -> Result<Compression, ExportError> {
+    match value {
+        "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
+        "uncompressed" => Ok(Compression::Uncompressed),
+        "estargz" => Err(ExportError::user(
+            "compression=estargz is not available yet; use gzip, zstd or uncompressed".to_string(),
+        )),
+        other => Err(ExportError::user(format!("unsupported layer compression type: {other}"))),
+    }
+}
+
+fn level(value: &str) -> Result<i32, ExportError> {
+    value
+        .parse()
+        .map_err(|_| ExportError::user(format!("non-integer value {value} specified for compression-level")))
+}
+
+/// As Go reads booleans.
+fn strict_bool(key: &str, value: &str) -> Result<bool, ExportError> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(ExportError::user(format!("non-bool value specified for {key}: {value:?}"))),
+    }
+}
+
+/// As above, and a key without a value is true.
+fn loose_bool(key: &str, value: &str) -> Result<bool, ExportError> {
+    if value.is_empty() { Ok(true) } else { strict_bool(key, value) }
+}
+
+fn unknown(exporter: &str, key: &str, known: &[&str]) -> ExportError {
+    let close = known
+        .iter()
+        .map(|k| (strsim::levenshtein(k, key), k))
+        .filter(|(d, k)| *d <= 1 + k.len() / 4)
+        .min()
+        .map(|(_, k)| k);
+    let hint = close.map_or(String::new(), |k| format!(" (did you mean {k}?)"));
+    ExportError::user(format!("unknown key {key:?} for output type {exporter}{hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attrs(list: &[(&str, &str)]) -> BTreeMap<String, String> {
+        list.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect()
+    }
+
+    fn image(list: &[(&str, &str)]) -> Result<ImageOptions, String> {
+        ImageOptions::parse("image", &attrs(list)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn keys_without_a_value_are_true_where_the_field_has_it_so() {
+        let options =
+            image(&[("push", ""), ("push-by-digest", "1"), ("unpack", ""), ("source-date-epoch", "7")])
+                .unwrap();
+        assert!(options.push && options.push_by_digest && options.oci());
+        assert_eq!(options.epoch, Epoch::At(7));
+        assert!(
+            image(&[("oci-mediatypes", "")])
+                .unwrap_err()
+                .contains("non-bool value specified for oci-mediatypes")
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        for (given, expected) in [
+            (
+                ("compression", "estargz"),
+                "compression=estargz is not available yet; use gzip, zstd or uncompressed",
+            ),
+            (("compression", "brotli"), "unsupported layer compression type: brotli"),
+            (("compression-level", "77"), "compression-level=77 is out of range: Gzip takes 0 to 9"),
+            (
+                ("compresion", "gzip"),
+                "unknown key \"compresion\" for output type image (did you mean compression?)",
+            ),
+            (("colour", "red"), "unknown key \"colour\" for output type image"),
+        ] {
+            assert_eq!(image(&[given]).unwrap_err(), expected);
+        }
+        assert_eq!(
+            image(&[("compression", "zstd"), ("oci-mediatypes", "false")]).unwrap_err(),
+            "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\""
+        );
+        let tree = TreeOptions::parse("local", &attrs(&[("mode", "move")])).unwrap_err().to_string();
+        assert_eq!(tree, "invalid local exporter mode \"move\": use copy or delete");
+    }
+
+    #[test]
+    fn metadata_and_annotations_are_kept_for_the_result() {
+        let options = image(&[("containerimage.config", "{}"), ("annotation.a", "b")]).unwrap();
+        assert_eq!(options.metadata["containerimage.config"], b"{}");
+        assert_eq!(options.annotations["annotation.a"], "b");
+    }
+}
