@@ -1,0 +1,140 @@
+//! Beginning and end: of the daemon, of builds, of clients.
+
+use crosskit_multiarch::{Daemon, DaemonOptions, Ran, Scene, Tree, mounts_below, processes_of, until};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A step that says it runs and then would run for a long time, with children.
+const SLOW: &str = "FROM BASE\nRUN (sleep 987 | cat) & echo it-runs && sleep 987\n";
+
+#[test]
+fn a_stop_during_a_step_leaves_nothing_within_five_seconds() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("slow", &[("Dockerfile", SLOW)]);
+    let mut building = daemon.build(&context).platforms(&["linux/amd64", "linux/arm64"]).start();
+    building.wait_for(" it-runs", LONG);
+    // Looks at processes and mounts as soon as the daemon has ended, which it has five seconds for.
+    daemon.stop();
+    building.finish(LONG).fails();
+}
+
+#[test]
+fn a_client_that_ends_takes_its_build_with_it() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("slow", &[("Dockerfile", SLOW)]);
+    let mut building = daemon.build(&context).start();
+    building.wait_for(" it-runs", LONG);
+    building.signal(rustix::process::Signal::KILL);
+    let folder = scene.path("daemon");
+    until("the step's processes to be gone", Duration::from_secs(10), || {
+        processes_of(&folder).iter().all(|(_, command)| !command.contains("987")).then_some(())
+    });
+    let quick = scene.context("quick", &[("Dockerfile", "FROM BASE\nRUN true\n")]);
+    daemon.build(&quick).run().ok();
+    daemon.stop();
+}
+
+#[test]
+fn a_client_killed_while_it_sends_does_no_harm() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("big", &[("Dockerfile", "FROM scratch\nCOPY . /\n")]);
+    let block = vec![7; 1 << 20];
+    for number in 0..200 {
+        std::fs::write(context.join(format!("file{number}")), &block).expect("write a file of the context");
+    }
+    let mut building = daemon.build(&context).start();
+    building.wait_for("load build context", LONG);
+    building.signal(rustix::process::Signal::KILL);
+    building.wait(LONG);
+    let out = scene.path("out");
+    daemon.build(&context).into(&out).run().ok();
+    assert_eq!(std::fs::read(out.join("file199")).expect("the last file"), block);
+    assert_eq!(std::fs::read_dir(&out).expect("list").count(), 201);
+    daemon.stop();
+}
+
+#[test]
+fn a_full_disk_fails_the_build_and_not_the_next() {
+    let scene = Scene::set();
+    // A small disk of its own, in this daemon's folder so that it is taken away with it.
+    let disk = scene.path("daemon/disk");
+    std::fs::create_dir_all(&disk).expect("create a mount point");
+    let size = std::ffi::CString::new("size=96m").expect("no zero byte");
+    rustix::mount::mount("tmpfs", &disk, "tmpfs", rustix::mount::MountFlags::empty(), Some(size.as_c_str()))
+        .expect("mount a small disk");
+    let daemon = scene.daemon_with(DaemonOptions { root: Some(disk.join("root")), ..Default::default() });
+    let fill = "FROM BASE\nRUN dd if=/dev/urandom of=/big bs=1M count=200\n";
+    let context = scene.context("fill", &[("Dockerfile", fill)]);
+    daemon.build(&context).run().fails().says("No space left on device");
+
+    // The step's own files fit, their layer does not.
+    let layer = "FROM BASE\nRUN dd if=/dev/urandom of=/big bs=1M count=55\n";
+    let context = scene.context("layer", &[("Dockerfile", layer)]);
+    let output = format!("type=oci,dest={}", scene.path("x.tar").display());
+    let ran = daemon.build(&context).output(&output).run().fails();
+    assert!(ran.said().to_lowercase().contains("no space left on device"), "{ran}");
+
+    daemon.buildctl(&["prune", "--all"]).ok();
+    let out = scene.path("out");
+    let small = "FROM BASE AS a\nRUN echo fits > /small\nFROM scratch\nCOPY --from=a /small /\n";
+    let context = scene.context("small", &[("Dockerfile", small)]);
+    daemon.build(&context).into(&out).run().ok();
+    assert_eq!(Tree::of_folder(&out).text("small"), "fits\n");
+    drop(daemon);
+    assert!(mounts_below(&disk).is_empty());
+}
+
+#[test]
+fn the_socket_has_the_mode_and_group_that_were_configured() {
+    let scene = Scene::set();
+    let config = "[grpc]\n  gid = 4242\n".to_owned();
+    let daemon = scene.daemon_with(DaemonOptions { config, ..Default::default() });
+    let about = std::fs::metadata(&daemon.socket).expect("the socket");
+    assert_eq!(about.permissions().mode() & 0o777, 0o660);
+    assert_eq!(about.gid(), 4242);
+    let socket = daemon.socket.clone();
+    daemon.stop();
+    assert!(std::os::unix::net::UnixStream::connect(socket).is_err());
+}
+
+#[test]
+fn it_listens_at_several_addresses() {
+    let scene = Scene::set();
+    let second = scene.path("second.sock");
+    let arguments =
+        vec!["--addr".into(), format!("unix://{}", second.display()), "--addr=tcp://127.0.0.1:0".into()];
+    let daemon = scene.daemon_with(DaemonOptions { arguments, ..Default::default() });
+    until("the second socket", LONG, || std::os::unix::net::UnixStream::connect(&second).ok());
+    let mut command = std::process::Command::new(scene.programs.path("buildctl"));
+    command.env("BUILDKIT_HOST", format!("unix://{}", second.display())).args(["debug", "workers"]);
+    Ran::run(&mut command).ok().says("linux/amd64");
+    daemon.stop();
+}
+
+#[test]
+fn a_working_config_does_not_stop_working() {
+    let scene = Scene::set();
+    let config =
+        "nobody-knows-me = 1\n\n[worker.oci]\n  gc = false\n  max-parallelism = 4\n  maxparallelism = 4\n"
+            .to_owned();
+    let daemon = scene.daemon_with(DaemonOptions { config, ..Default::default() });
+    if !scene.programs.are_foreign() {
+        let log = daemon.log();
+        assert!(log.contains("nobody-knows-me") && log.contains("buildkitd.toml"), "{log}");
+    }
+    let context = scene.context("c", &[("Dockerfile", "FROM BASE\nRUN true\n")]);
+    daemon.build(&context).run().ok();
+    daemon.stop();
+}
+
+#[test]
+fn an_unknown_flag_is_named() {
+    let scene = Scene::set();
+    let arguments = vec!["--no-such-flag".into()];
+    Daemon::fails_to_start(&scene, DaemonOptions { arguments, ..Default::default() }).says("no-such-flag");
+}

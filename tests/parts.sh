@@ -1,0 +1,233 @@
+#!/usr/bin/env bash
+# Prepares the real programs that the demo, the tests and the benchmarks run with, by Debian package name.
+#
+#   tests/parts.sh          everything
+#   tests/parts.sh build    only what compiling needs (a C compiler, make, git)
+#   tests/parts.sh list     what there is and what is missing; changes nothing, fails if something is missing
+#
+# Small everyday programs are installed on the machine. The rest is unpacked, not installed, into the parts
+# folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
+# the machine runs:
+#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, busybox/ARCH/busybox (static, one per platform)
+# QEMU, buildx and the foreign busyboxes come from a newer suite ($CROSSKIT_TEST_SUITE) of the archive that this
+# machine's own apt is set up with. Nothing there: no action, well under a second.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+parts=${CROSSKIT_TEST_PARTS:-$here/target/parts}
+suite=${CROSSKIT_TEST_SUITE:-forky}
+what=${1:-all}
+
+# command:package, installed on the machine when the command is not on PATH
+for_building=(cc:gcc make:make git:git ar:binutils)
+for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar flock:util-linux mount:mount)
+
+# OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)
+architectures=(
+  amd64:amd64:x86_64 arm64:arm64:aarch64 arm:armhf:arm 386:i386:i386 riscv64:riscv64:riscv64
+  loong64:loong64:loongarch64 ppc64le:ppc64el:ppc64le s390x:s390x:s390x
+)
+
+say() { printf 'parts: %s\n' "$*" >&2; }
+die() { say "$@"; exit 1; }
+
+# Debian keeps some programs where only root's PATH looks.
+PATH=$PATH:/usr/sbin:/sbin
+
+missing_packages() { # command:package ... -> the packages whose command is missing
+  local pair
+  for pair in "$@"; do
+    command -v "${pair%%:*}" > /dev/null || echo "${pair#*:}"
+  done | sort -u
+}
+
+missing_parts() { # -> one line per file that the parts folder lacks
+  local triple oci debian qemu
+  for triple in "${architectures[@]}"; do
+    IFS=: read -r oci debian qemu <<< "$triple"
+    [ -x "$parts/busybox/$oci/busybox" ] || echo "busybox/$oci/busybox"
+    [ -x "$parts/qemu/qemu-$qemu" ] || echo "qemu/qemu-$qemu"
+  done
+  [ -x "$parts/bin/docker-buildx" ] || echo bin/docker-buildx
+  [ -x "$parts/bin/docker-registry" ] || echo bin/docker-registry
+}
+
+logged() { # runs a command with its output in the log, which is shown if it fails
+  "$@" >> "$log" 2>&1 && return
+  local code=$?
+  tail -n 15 "$log" >&2
+  say "failed: $* (all of it: $log)"
+  return "$code"
+}
+
+install_packages() { # package ...
+  [ $# -gt 0 ] || return 0
+  command -v apt-get > /dev/null || die "these Debian packages are needed and apt-get is not here: $*"
+  [ "$(id -u)" = 0 ] || die "these packages are missing and only root may install them: apt-get install $*"
+  say "installing $*"
+  export DEBIAN_FRONTEND=noninteractive
+  local options=(-y --no-install-recommends -o DPkg::Lock::Timeout=300)
+  # The first try is without an update: on most machines the lists are there.
+  apt-get install "${options[@]}" "$@" >> "$log" 2>&1 && return
+  logged apt-get update || die "apt-get update failed: is the package archive reachable?"
+  logged apt-get install "${options[@]}" "$@" || die "could not install: $*"
+}
+
+# One apt of its own below $work: lists, cache and status of this machine stay as they are. The archive's address,
+# its keys, proxies and credentials are what the machine's apt has (deb822 and one-line sources alike).
+private_apt() {
+  local release wanted found="" address name component keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  command -v apt-get > /dev/null || die "apt-get is not here; put the parts into $parts by hand and run this again"
+  release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+  wanted=" $release stable oldstable testing unstable sid "
+  while IFS='|' read -r address name component; do
+    [[ $component == main && "$wanted" == *" $name "* ]] || continue
+    found=1
+    break
+  done < <(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' 2>> "$log")
+  [ -n "$found" ] || die "this machine's apt has no source for its own release (${release:-unknown}, component main);" \
+    "the newer suite's address is taken from there. Add one, or fill $parts by hand"
+
+  mkdir -p "$work/sources" "$work/state/lists/partial" "$work/cache/archives/partial" "$work/debs"
+  : > "$work/state/status"
+  local native list="" entry debian
+  native=$(dpkg --print-architecture)
+  for entry in "${architectures[@]}"; do
+    IFS=: read -r _ debian _ <<< "$entry"
+    list+="${list:+ }$debian"
+  done
+  [[ " $list " == *" $native "* ]] || list+=" $native"
+  {
+    echo "Types: deb"
+    echo "URIs: $address"
+    echo "Suites: $suite"
+    echo "Components: main"
+    echo "Architectures: $list"
+    # Debian's keys by name; where they are not installed, whatever keys this machine's apt trusts.
+    [ ! -e "$keys" ] || echo "Signed-By: $keys"
+  } > "$work/sources/newer.sources"
+  {
+    echo 'Dir::Etc::sourcelist "/dev/null";'
+    echo "Dir::Etc::sourceparts \"$work/sources\";"
+    echo 'Dir::Etc::preferences "/dev/null";'
+    echo 'Dir::Etc::preferencesparts "/dev/null";'
+    echo "Dir::State \"$work/state\";"
+    echo "Dir::State::status \"$work/state/status\";"
+    echo "Dir::Cache \"$work/cache\";"
+    echo 'Acquire::Languages "none";'
+    echo 'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";'
+    echo 'Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";'
+    echo 'Acquire::Retries "3";'
+    echo 'APT::Sandbox::User "root";'
+    echo '#clear APT::Architectures;'
+    printf 'APT::Architectures {'
+    printf ' "%s";' $list
+    echo ' };'
+    echo '#clear APT::Update::Post-Invoke;'
+    echo '#clear APT::Update::Post-Invoke-Success;'
+  } > "$work/apt.conf"
+  newer=(apt-get -c "$work/apt.conf")
+  say "reading the package lists of $suite (about 80 MB)"
+  logged "${newer[@]}" update || die "the lists of suite $suite could not be had from this machine's archive;" \
+    "name another with CROSSKIT_TEST_SUITE"
+}
+
+unpacked() { # package[:architecture] -> folder with its files, from the newer suite
+  local into=$work/unpacked/${1/:/_}
+  if [ ! -d "$into" ]; then
+    mkdir -p "$work/debs/${1/:/_}" "$into"
+    (cd "$work/debs/${1/:/_}" && logged "${newer[@]}" download "$1") || die "package $1 could not be had from suite $suite"
+    logged dpkg-deb -x "$work/debs/${1/:/_}"/*.deb "$into" || die "package $1 could not be unpacked"
+  fi
+  echo "$into"
+}
+
+place() { # file target: whole or not at all
+  [ -f "$1" ] || die "$1 is not in its package any more; this script needs to learn where it went"
+  mkdir -p "$(dirname "$parts/$2")"
+  install -m 755 "$1" "$parts/$2.new$$"
+  mv -f "$parts/$2.new$$" "$parts/$2"
+}
+
+first_file() { # file ... -> the first that exists
+  local file
+  for file in "$@"; do [ -f "$file" ] && echo "$file" && return; done
+  echo "$1"
+}
+
+fetch_registry() {
+  if command -v docker-registry > /dev/null; then
+    place "$(command -v docker-registry)" bin/docker-registry
+    return
+  fi
+  # Unpacked, for the package would start a service. From the machine's own suite: it is linked with its libc.
+  say "unpacking docker-registry"
+  mkdir -p "$work/registry/files"
+  (cd "$work/registry" && apt-get -o APT::Sandbox::User=root download docker-registry >> "$log" 2>&1) \
+    || { [ "$(id -u)" = 0 ] && logged apt-get update && (cd "$work/registry" && logged apt-get -o APT::Sandbox::User=root download docker-registry); } \
+    || die "package docker-registry could not be had from this machine's own suite"
+  logged dpkg-deb -x "$work"/registry/*.deb "$work/registry/files"
+  place "$work/registry/files/usr/bin/docker-registry" bin/docker-registry
+}
+
+fetch_parts() {
+  local triple oci debian qemu from wanted
+  wanted=$(missing_parts)
+  [ -n "$wanted" ] || return 0
+  work=$(mktemp -d "$parts/.work.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  if grep -q '^bin/docker-registry$' <<< "$wanted"; then fetch_registry; fi
+  wanted=$(missing_parts)
+  [ -n "$wanted" ] || return 0
+  private_apt
+  say "unpacking $(wc -l <<< "$wanted") programs of $suite"
+  if grep -q '^bin/docker-buildx$' <<< "$wanted"; then
+    from=$(unpacked docker-buildx)
+    place "$(first_file "$from"/usr/{libexec,lib}/docker/cli-plugins/docker-buildx)" bin/docker-buildx
+  fi
+  for triple in "${architectures[@]}"; do
+    IFS=: read -r oci debian qemu <<< "$triple"
+    if grep -q "^qemu/qemu-$qemu\$" <<< "$wanted"; then
+      from=$(unpacked qemu-user)
+      place "$(first_file "$from/usr/bin/qemu-$qemu" "$from/usr/bin/qemu-$qemu-static")" "qemu/qemu-$qemu"
+    fi
+    if grep -q "^busybox/$oci/busybox\$" <<< "$wanted"; then
+      from=$(unpacked "busybox-static:$debian")
+      place "$(first_file "$from/usr/bin/busybox" "$from/bin/busybox")" "busybox/$oci/busybox"
+    fi
+  done
+}
+
+case $what in
+  all | build | list) ;;
+  *) die "unknown request '$what': all, build or list" ;;
+esac
+
+packages=$(missing_packages "${for_building[@]}")
+[ "$what" = build ] || packages+=$'\n'$(missing_packages "${for_running[@]}")
+packages=$(sort -u <<< "$packages" | sed '/^$/d')
+files=""
+[ "$what" = build ] || files=$(missing_parts)
+
+if [ "$what" = list ]; then
+  [ -n "$packages$files" ] || { say "everything is in $parts"; exit 0; }
+  [ -z "$packages" ] || printf 'missing package: %s\n' $packages
+  [ -z "$files" ] || printf 'missing file: %s\n' $files
+  exit 1
+fi
+[ -n "$packages$files" ] || exit 0
+
+mkdir -p "$parts"
+log=$parts/parts.log
+# Two runs at once: the second waits, then finds everything there.
+exec 9> "$parts/.lock"
+flock -n 9 || { say "another run is preparing the parts; waiting for it"; flock 9; }
+: > "$log"
+install_packages $packages
+[ "$what" = build ] || fetch_parts
+
+if [ "$what" != build ]; then
+  left=$(missing_parts)
+  [ -z "$left" ] || die "still missing in $parts: $left"
+  say "ready in $parts"
+fi
