@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crosskit_platforms::Platform;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 use crate::errors::{Error, Result};
 use crate::gojson::{self, empty_as_null, is_empty, null_default};
-use crate::platform::OciPlatform;
 
 /// A config larger than this is refused; inline caches make configs of some hundred kilobytes.
 pub const MAX_CONFIG_SIZE: u64 = 32 << 20;
@@ -89,8 +89,8 @@ impl ImageConfig {
     }
 
     /// The platform the image is for.
-    pub fn platform(&self) -> OciPlatform {
-        OciPlatform {
+    pub fn platform(&self) -> Platform {
+        Platform {
             architecture: self.architecture.clone(),
             os: self.os.clone(),
             os_version: self.os_version.clone(),

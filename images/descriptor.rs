@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
+use crosskit_platforms::Platform;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 use crate::gojson::{is_empty, null_default};
-use crate::platform::OciPlatform;
 
 /// A pointer to content (OCI image-spec 1.1, descriptor). The order of the fields is the order they are written in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Descriptor {
     pub data: Vec<u8>,
     /// The platform the content is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub platform: Option<OciPlatform>,
+    pub platform: Option<Platform>,
     /// The kind of artifact, where the content is the manifest of one.
     #[serde(
         rename = "artifactType",

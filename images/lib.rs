@@ -17,10 +17,13 @@ pub mod media_types;
 mod platform;
 pub mod tar;
 
-pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
+#[cfg(test)]
+mod types_tests;
+
+pub use config::{ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
 pub use content::ContentStore;
 pub use descriptor::Descriptor;
 pub use digest::{Digest, Digester};
 pub use errors::{Error, ErrorKind, Result};
 pub use manifest::{Index, Manifest};
-pub use platform::OciPlatform;
+pub use platform::{available_platforms, platform_candidates, resolve_platform};
