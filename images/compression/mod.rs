@@ -1,1 +1,14 @@
-//! Packing and unpacking of layers.
+//! Packing and unpacking of layers: gzip, zstd or plain, always on several threads, hashed on the way.
+
+mod blobs;
+mod chunks;
+mod gzip;
+mod pack;
+mod unpack;
+
+pub use blobs::{LayerBlob, pack_layer, repack_layer, unpack_layer};
+pub use pack::{PackOptions, Packed, pack};
+pub use unpack::{LayerReader, detect};
+
+#[cfg(test)]
+mod compression_tests;

@@ -1,0 +1,123 @@
+//! gzip on all cores: one gzip member whose deflate blocks are made side by side.
+//!
+//! The input is cut at fixed places; each piece is deflated on its own with the 32 KiB before it as dictionary and
+//! ended at a byte boundary, so that the pieces put one after the other are one deflate stream. Where it is cut does
+//! not depend on the number of threads, and so neither do the bytes.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+
+use super::chunks::{Chunk, give};
+
+/// Bytes deflated on their own. Ending a piece costs some ten bytes and the start of new code tables.
+pub(super) const PIECE: usize = 256 << 10;
+/// How far back deflate looks.
+const WINDOW: usize = 32 << 10;
+/// gzip, deflate, no flags, no time, nothing about the level, unknown system: as Go writes it.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+struct Job {
+    piece: Chunk,
+    before: Chunk,
+    last: bool,
+    done: SyncSender<io::Result<Deflated>>,
+}
+
+struct Deflated {
+    bytes: Vec<u8>,
+    crc: Crc,
+}
+
+/// Deflates pieces on threads of a scope.
+pub(super) struct ParallelGzip {
+    jobs: SyncSender<Job>,
+    order: SyncSender<Receiver<io::Result<Deflated>>>,
+    before: Chunk,
+}
+
+impl ParallelGzip {
+    /// Starts `threads` workers; what they make goes to `out` in order, on a thread whose result is `out` again.
+    pub(super) fn start<'scope, 'env, W: Write + Send + 'scope>(
+        scope: &'scope Scope<'scope, 'env>,
+        threads: usize,
+        level: u32,
+        out: W,
+    ) -> (Self, std::thread::ScopedJoinHandle<'scope, io::Result<W>>) {
+        let (jobs, next) = sync_channel::<Job>(threads);
+        let (order, in_order) = sync_channel(2 * threads);
+        let next = Arc::new(Mutex::new(next));
+        for _ in 0..threads {
+            let next = next.clone();
+            scope.spawn(move || work(&next, level));
+        }
+        let writer = scope.spawn(move || write(in_order, out));
+        (Self { jobs, order, before: Arc::default() }, writer)
+    }
+
+    /// Takes the next piece, which must be [`PIECE`] bytes unless it is the last.
+    pub(super) fn piece(&mut self, piece: Vec<u8>, last: bool) -> io::Result<()> {
+        let piece = Arc::new(piece);
+        let (done, result) = sync_channel(1);
+        give(&self.order, result)?;
+        let before = std::mem::replace(&mut self.before, piece.clone());
+        give(&self.jobs, Job { piece, before, last, done })
+    }
+}
+
+fn work(next: &Mutex<Receiver<Job>>, level: u32) {
+    loop {
+        let job = next.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        // Nobody waits any more where the writer has failed.
+        drop(job.done.send(deflate_piece(level, &job)));
+    }
+}
+
+fn deflate_piece(level: u32, job: &Job) -> io::Result<Deflated> {
+    // Always a new compressor: a reset one of zlib-rs keeps traces of the piece before, and then the bytes would
+    // depend on which thread had which piece.
+    let mut deflate = Compress::new(Compression::new(level), false);
+    let window = &job.before[job.before.len().saturating_sub(WINDOW)..];
+    if !window.is_empty() {
+        deflate.set_dictionary(window).map_err(io::Error::other)?;
+    }
+    let mut crc = Crc::new();
+    crc.update(&job.piece);
+    // Deflate never makes its input longer by more than five bytes in 16 KiB; the flush adds ten at most.
+    let mut bytes = Vec::with_capacity(job.piece.len() / 2 + 1024);
+    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
+    loop {
+        let taken = deflate.total_in() as usize;
+        let status =
+            deflate.compress_vec(&job.piece[taken..], &mut bytes, flush).map_err(io::Error::other)?;
+        let room = bytes.len() < bytes.capacity();
+        let done = if job.last {
+            status == Status::StreamEnd
+        } else {
+            room && deflate.total_in() as usize == job.piece.len()
+        };
+        if done {
+            return Ok(Deflated { bytes, crc });
+        }
+        bytes.reserve(job.piece.len() / 2 + 1024);
+    }
+}
+
+fn write<W: Write>(in_order: Receiver<Receiver<io::Result<Deflated>>>, mut out: W) -> io::Result<W> {
+    out.write_all(&HEADER)?;
+    let mut crc = Crc::new();
+    for result in in_order {
+        let Deflated { bytes, crc: piece } =
+            result.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+        out.write_all(&bytes)?;
+        crc.combine(&piece);
+    }
+    out.write_all(&crc.sum().to_le_bytes())?;
+    out.write_all(&crc.amount().to_le_bytes())?;
+    out.flush()?;
+    Ok(out)
+}
