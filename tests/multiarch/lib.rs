@@ -30,7 +30,7 @@ pub use daemon::{Daemon, DaemonOptions};
 pub use http::{Response, request};
 pub use leftovers::{mounts_below, processes_of};
 pub use oci::{Images, digest_of};
-pub use parts::Parts;
+pub use parts::{Parts, workspace};
 pub use programs::Programs;
 pub use proxy::{CutAfter, CuttingProxy};
 pub use registry::Registry;

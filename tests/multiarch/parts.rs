@@ -66,7 +66,7 @@ pub(crate) fn search_path() -> Vec<PathBuf> {
 }
 
 /// The root folder of the workspace.
-pub(crate) fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).expect("tests/multiarch is two below the workspace").to_path_buf()
 }

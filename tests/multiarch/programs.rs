@@ -21,7 +21,7 @@ impl Programs {
     /// instead: that is how the tests themselves are checked.
     pub fn link_into(folder: &Path) -> Programs {
         if let Some(others) = env::var_os("CROSSKIT_TEST_PROGRAMS") {
-            return Programs { folder: others.into() };
+            return Programs::of(Path::new(&others));
         }
         let binary = built_binary();
         std::fs::create_dir_all(folder).expect("create the folder for the programs");
@@ -31,6 +31,11 @@ impl Programs {
                 symlink(&binary, &link).unwrap_or_else(|error| panic!("link {}: {error}", link.display()));
             }
         }
+        Programs { folder: folder.to_path_buf() }
+    }
+
+    /// The programs in a folder, whoever made them.
+    pub fn of(folder: &Path) -> Programs {
         Programs { folder: folder.to_path_buf() }
     }
 

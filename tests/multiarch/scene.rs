@@ -24,9 +24,17 @@ pub struct Scene {
 impl Scene {
     /// Sets the scene: a new folder, a registry, the base image pushed.
     pub fn set() -> Scene {
+        Scene::set_for(None)
+    }
+
+    /// Sets the scene for the programs of somebody else: a folder with their `buildkitd` and `buildctl`.
+    pub fn set_for(others: Option<&Path>) -> Scene {
         let parts = Parts::find();
         let folder = TempDir::with_prefix("crosskit-").expect("create a folder for the test");
-        let programs = Programs::link_into(&folder.path().join("programs"));
+        let programs = match others {
+            Some(others) => Programs::of(others),
+            None => Programs::link_into(&folder.path().join("programs")),
+        };
         let registry = Registry::start(&parts, &folder.path().join("registry"));
         let base_image = BaseImage::make(&parts);
         base_image.push(&registry, "base", "latest");

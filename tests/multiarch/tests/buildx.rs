@@ -72,7 +72,7 @@ fn it_loads_a_docker_archive() {
     buildx.run(&["build", "--target", "made", "-t", "example/made:1", "-o", &output, &text(&context)]).ok();
     let images = Images::archive(&archive);
     let list: Value = serde_json::from_slice(&images.file("manifest.json")).expect("JSON");
-    assert_eq!(list[0]["RepoTags"], serde_json::json!(["docker.io/example/made:1"]));
+    assert_eq!(list[0]["RepoTags"], serde_json::json!(["example/made:1"]));
     let config: Value = serde_json::from_slice(&images.file(list[0]["Config"].as_str().expect("a path")))
         .expect("the image's config");
     let layers = list[0]["Layers"].as_array().expect("layers");

@@ -7,7 +7,7 @@ use std::time::Duration;
 const LONG: Duration = Duration::from_secs(60);
 
 /// A step that says it runs and then would run for a long time, with children.
-const SLOW: &str = "FROM BASE\nRUN (sleep 987 | cat) & echo it-runs && sleep 987\n";
+const SLOW: &str = "FROM BASE\nRUN (/bin/sleep 987 | /bin/cat) & echo it-runs && /bin/sleep 987\n";
 
 #[test]
 fn a_stop_during_a_step_leaves_nothing_within_five_seconds() {

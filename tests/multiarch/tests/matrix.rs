@@ -3,56 +3,21 @@
 use crosskit_multiarch::{Images, PLATFORMS, Ran, Scene, Tree, folder_name};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// One Dockerfile in which a stage belongs to the builder's platform and the rest to each target.
-/// The greeting is made once; every platform's report says what it ran as.
-const DOCKERFILE: &str = r#"
-FROM --platform=$BUILDPLATFORM BASE AS greeting
-WORKDIR /work
-COPY greeting.txt .
-RUN tr a-z A-Z < greeting.txt > loud.txt && echo counted-once && cat /proc/sys/kernel/random/uuid > serial.txt
-
-FROM BASE AS app
-ARG TARGETPLATFORM
-ARG TARGETARCH
-ARG TARGETVARIANT
-COPY --from=greeting /work/loud.txt /work/serial.txt /app/
-COPY --chmod=755 report.sh /app/report
-RUN ["/app/report"]
-ENV GREETED=yes
-LABEL platform=$TARGETPLATFORM
-CMD ["/app/report"]
-
-FROM scratch AS report
-COPY --from=app /app/report.txt /app/serial.txt /
-"#;
-
-/// A `#!` script that starts separately named programs and a pipeline: each must run as the target.
-/// They are named with their folders, for busybox's shell runs plain names within itself.
-const REPORT: &str = "#!/bin/sh\nset -e\n{ echo platform=$TARGETPLATFORM arch=$TARGETARCH variant=$TARGETVARIANT; \
-    echo base=$(/bin/cat /etc/base); /bin/busybox cat /app/loud.txt | /bin/sed s/^/says=/ | /bin/cat; } > /app/report.txt\n";
+use std::path::PathBuf;
 
 const EPOCH: &str = "1700000000";
 
-fn matrix(scene: &Scene) -> std::path::PathBuf {
-    scene.context(
-        "matrix",
-        &[
-            ("Dockerfile", DOCKERFILE),
-            ("greeting.txt", "hello, eight\n"),
-            ("report.sh", REPORT),
-            ("unused", "1\n"),
-        ],
-    )
+/// The demonstration's own Dockerfile: a stage that belongs to the builder's platform, and the rest
+/// for each target, whose report says what it ran as.
+fn demo() -> PathBuf {
+    crosskit_multiarch::workspace().join("examples/demo")
 }
 
 fn report(platform: &str) -> String {
     let mut words = platform.split('/').skip(1);
     let architecture = words.next().expect("an architecture");
     let variant = words.next().unwrap_or_default();
-    format!(
-        "platform={platform} arch={architecture} variant={variant}\nbase={architecture}\nsays=HELLO, EIGHT\n"
-    )
+    format!("platform={platform} arch={architecture} variant={variant}\nsays=HELLO, EIGHT\n")
 }
 
 /// How many times a step's own output shows a text: lines of the plain view are `#7 0.012 text`.
@@ -64,7 +29,7 @@ fn times_printed(ran: &Ran, text: &str) -> usize {
 fn eight_platforms_become_one_index_with_annotations_at_every_level() {
     let scene = Scene::set();
     let daemon = scene.daemon();
-    let context = matrix(&scene);
+    let context = demo();
     let name = scene.registry.reference("app:one");
     let output = format!(
         "type=image,name={name},push=true,rewrite-timestamp=true,\
@@ -76,6 +41,7 @@ fn eight_platforms_become_one_index_with_annotations_at_every_level() {
         .build(&context)
         .platforms(&PLATFORMS)
         .opt("target", "app")
+        .opt("build-arg:BASE", &scene.base())
         .opt("build-arg:SOURCE_DATE_EPOCH", EPOCH)
         .output(&output)
         .run_for_metadata();
@@ -177,9 +143,15 @@ fn check_files(images: &Images<'_>, manifest: &Value, platform: &str) {
 fn local_output_has_one_folder_per_platform_and_a_native_step_runs_once() {
     let scene = Scene::set();
     let daemon = scene.daemon();
-    let context = matrix(&scene);
+    let context = demo();
     let out = scene.path("out");
-    let ran = daemon.build(&context).platforms(&PLATFORMS).into(&out).run().ok();
+    let ran = daemon
+        .build(&context)
+        .platforms(&PLATFORMS)
+        .opt("build-arg:BASE", &scene.base())
+        .into(&out)
+        .run()
+        .ok();
     let tree = Tree::of_folder(&out);
     let mut wanted = BTreeMap::new();
     let mut serials = BTreeSet::new();
@@ -194,7 +166,7 @@ fn local_output_has_one_folder_per_platform_and_a_native_step_runs_once() {
         tree.texts().into_iter().map(|(path, text)| (path.to_owned(), text)).collect();
     assert_eq!(found, wanted);
     assert_eq!(serials.len(), 1, "the step of the builder's platform ran more than once: {ran}");
-    assert_eq!(times_printed(&ran, "counted-once"), 1, "{ran}");
+    assert_eq!(times_printed(&ran, "made-once"), 1, "{ran}");
     daemon.stop();
 }
 
@@ -255,11 +227,9 @@ fn the_index_keeps_the_order_that_was_asked_for() {
 #[test]
 fn two_clean_builds_with_an_epoch_have_one_digest() {
     let scene = Scene::set();
-    let context = matrix(&scene);
-    // What differs from build to build must not come in: the report target has the serial number in it.
-    let dockerfile =
-        DOCKERFILE.replace("cat /proc/sys/kernel/random/uuid >", "echo 7 >").replace("counted-once", "x");
-    scene.write("matrix", "Dockerfile", &dockerfile);
+    let dockerfile = "FROM --platform=$BUILDPLATFORM BASE AS first\nCOPY file /in\nRUN date > /dated-by-mtime-only && rm /dated-by-mtime-only && echo 7 > /made\n\
+        FROM BASE\nCOPY --from=first /made /in /there/\nRUN /bin/mkdir -p /a/b && /bin/touch /a/b/c && /bin/ln -s c /a/b/d\n";
+    let context = scene.context("dated", &[("Dockerfile", dockerfile), ("file", "x\n")]);
     let digests: BTreeSet<String> = ["first", "second"]
         .into_iter()
         .map(|name| {
@@ -269,7 +239,6 @@ fn two_clean_builds_with_an_epoch_have_one_digest() {
             let (_, metadata) = daemon
                 .build(&context)
                 .platforms(&["linux/amd64", "linux/riscv64"])
-                .opt("target", "app")
                 .opt("build-arg:SOURCE_DATE_EPOCH", EPOCH)
                 .output(&format!("type=oci,rewrite-timestamp=true,dest={}", archive.display()))
                 .run_for_metadata();

@@ -113,7 +113,12 @@ fn a_docker_archive_has_its_own_manifest() {
     let daemon = scene.daemon();
     let (images, _) = archive(&daemon, &scene, "type=docker,name=example/made:2");
     let list: Value = serde_json::from_slice(&images.file("manifest.json")).expect("JSON");
-    assert_eq!(list[0]["RepoTags"], json!(["docker.io/example/made:2"]));
+    assert_eq!(list[0]["RepoTags"], json!(["example/made:2"]));
+    let manifest = images.json(&images.index_json()["manifests"][0]);
+    assert_eq!(manifest["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    check_tree(&images.tree(&manifest));
+
+    let (images, _) = archive(&daemon, &scene, "type=docker,oci-mediatypes=false");
     let manifest = images.json(&images.index_json()["manifests"][0]);
     assert_eq!(manifest["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
     check_tree(&images.tree(&manifest));

@@ -1,0 +1,53 @@
+# What a person does with this repository. Nothing has to be prepared by hand: a Debian machine with Rust is enough.
+
+CARGO ?= cargo
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help build demo test unit check bench parts clean
+
+help:
+	@echo 'make demo   one Dockerfile becomes one index for eight platforms, here and now'
+	@echo 'make test   all tests, end to end with real runtimes, a registry, emulators and docker buildx'
+	@echo 'make unit   only the tests that need no root and no other programs'
+	@echo 'make check  formatting, lints, rules about sources'
+	@echo 'make bench  each promise about speed beside its floor (BENCH="name …" for some of them)'
+	@echo 'make build  the program: target/release/crosskit'
+	@echo 'make clean  away with everything that was built'
+
+build:
+	@tests/parts.sh build
+	$(CARGO) build --release -p crosskit
+
+parts:
+	@tests/parts.sh
+
+demo: parts
+	$(CARGO) build --release -p crosskit -p crosskit-multiarch --bins
+	@target/release/demo
+
+# The end-to-end tests run the built program, so it is built first. nextest where it is, else cargo's own runner;
+# both close with a line that counts tests.
+test: parts
+	$(CARGO) build -p crosskit
+	@if $(CARGO) nextest --version > /dev/null 2>&1; then \
+	  echo '$(CARGO) nextest run --workspace --no-fail-fast'; $(CARGO) nextest run --workspace --no-fail-fast; \
+	else \
+	  echo '$(CARGO) test --workspace'; $(CARGO) test --workspace --no-fail-fast -- --test-threads 4; \
+	fi
+
+unit:
+	@tests/parts.sh build
+	$(CARGO) test --workspace --exclude crosskit-multiarch --lib --bins
+
+check:
+	@tests/parts.sh build
+	$(CARGO) fmt --all --check
+	tests/rules.sh
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench: parts
+	$(CARGO) build --release -p crosskit -p crosskit-bench --bins
+	@target/release/bench $(BENCH)
+
+clean:
+	$(CARGO) clean
