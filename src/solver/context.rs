@@ -71,10 +71,6 @@ impl JobGroup {
         jobs.len() < before
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Vec<JobContext>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

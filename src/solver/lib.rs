@@ -1,11 +1,14 @@
 //! In what order: vertices, edges, dedupe across builds, progress.
 
 mod context;
+mod engine;
 mod error;
 mod op;
 pub mod progress;
+mod solver;
 
 pub use context::{JobContext, JobGroup, OpContext};
 pub use error::{ErrorKind, JobError, OpError, SolveError};
 pub use op::{CacheDep, CacheMap, ContentKey, Op, OpResolver, Permit, Preprocess};
 pub use progress::{LogLimits, LogWriter, StatusStream, StatusUpdate, VertexProgress};
+pub use solver::{Job, LoadOptions, ResultHandle, Solver, Step};

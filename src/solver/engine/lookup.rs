@@ -1,0 +1,215 @@
+//! What the caches know of an edge.
+
+use std::collections::HashSet;
+
+use crosskit_cache::{Alternative, CONTENT, KeyDigest, KeyId, Link, LoadContext};
+
+use super::Engine;
+use super::state::{EdgeId, Hit, Level, Node};
+
+impl<R: Clone + Send + Sync + 'static> Engine<R> {
+    /// Finds the keys that what is newly known of an input leads to.
+    pub(super) fn follow(&mut self, id: EdgeId<R>, input: usize) {
+        let edge = &self.edges[id];
+        let vertex = &self.vertices[edge.vertex];
+        let Some(map) = vertex.map.done() else { return };
+        if vertex.forced {
+            return;
+        }
+        let mut found = Vec::new();
+        let mut add = |cache: u16, keys: &mut Vec<KeyId>| {
+            found.extend(keys.drain(..).map(|key| Node { cache, key }));
+        };
+        let output = edge.output as i32;
+        let mut link = Link { input: input as u32, digest: map.digest, output, selector: None };
+        let mut keys = Vec::new();
+        if let Some(Some(content)) = vertex.contents[input].done() {
+            for cache in &vertex.caches {
+                let known = &self.caches[usize::from(*cache)];
+                if let Some(root) = known.root(*content, CONTENT) {
+                    known.children(root, &link, &mut keys);
+                    add(*cache, &mut keys);
+                }
+            }
+        }
+        link.selector = map.deps[input].selector;
+        let below = &self.edges[vertex.inputs[input]];
+        for node in below.keys.iter().skip(edge.inputs[input].followed) {
+            if vertex.caches.contains(&node.cache) {
+                self.caches[usize::from(node.cache)].children(node.key, &link, &mut keys);
+                add(node.cache, &mut keys);
+            }
+        }
+        let followed = below.keys.len();
+        let input = &mut self.edges[id].inputs[input];
+        input.followed = followed;
+        for node in found {
+            if !input.matches.contains(&node) {
+                input.matches.push(node);
+            }
+        }
+    }
+
+    /// Follows all keys of all inputs again: others may have been at work in the meantime.
+    pub(super) fn follow_again(&mut self, id: EdgeId<R>) {
+        for input in 0..self.edges[id].inputs.len() {
+            self.edges[id].inputs[input].followed = 0;
+            self.follow(id, input);
+        }
+    }
+
+    /// Whether nothing more can be known of an input but its result.
+    pub(super) fn is_exhausted(&self, id: EdgeId<R>, input: usize) -> bool {
+        let edge = &self.edges[id];
+        let vertex = &self.vertices[edge.vertex];
+        let Some(map) = vertex.map.done() else { return false };
+        edge.inputs[input].got >= Level::Slow
+            && (map.deps[input].content.is_none() || vertex.contents[input].done().is_some())
+    }
+
+    /// Finds the keys that all inputs lead to, and a result behind them.
+    pub(super) fn find(&mut self, id: EdgeId<R>) {
+        let edge = &self.edges[id];
+        if self.vertices[edge.vertex].forced {
+            return;
+        }
+        let Some((first, rest)) = edge.inputs.split_first() else { return };
+        let mut common = first.matches.clone();
+        for input in rest {
+            common.retain(|node| input.matches.contains(node));
+            if common.is_empty() {
+                break;
+            }
+        }
+        self.add_keys(id, common);
+        self.pick(id);
+    }
+
+    /// Finds the keys of an edge without inputs, and a result behind them.
+    pub(super) fn find_root(&mut self, id: EdgeId<R>) {
+        let edge = &self.edges[id];
+        let vertex = &self.vertices[edge.vertex];
+        if vertex.forced {
+            return;
+        }
+        let mut nodes = Vec::new();
+        for digest in &vertex.digests {
+            for cache in &vertex.caches {
+                let root = self.caches[usize::from(*cache)].root(*digest, edge.output as i32);
+                nodes.extend(root.map(|key| Node { cache: *cache, key }));
+            }
+        }
+        self.add_keys(id, nodes);
+        self.pick(id);
+    }
+
+    fn add_keys(&mut self, id: EdgeId<R>, nodes: Vec<Node>) {
+        let edge = &mut self.edges[id];
+        for node in nodes {
+            if !edge.keys.contains(&node) {
+                edge.keys.push(node);
+            }
+        }
+    }
+
+    /// Chooses the best result behind the keys: one that is here, then the newest.
+    pub(super) fn pick(&mut self, id: EdgeId<R>) {
+        let mut best: Option<((bool, u64), Hit)> = None;
+        for node in &self.edges[id].keys {
+            let records = self.caches[usize::from(node.cache)].records(node.key);
+            let Some(record) = records.into_iter().next() else { continue };
+            let rank = (node.cache == 0, record.created_ns);
+            if best.as_ref().is_none_or(|(best, _)| rank > *best) {
+                best = Some((rank, Hit { node: *node, record }));
+            }
+        }
+        self.edges[id].hit = best.map(|(_, hit)| hit);
+    }
+
+    /// Ways in which each input is known in the solver's own cache.
+    fn alternatives(&self, id: EdgeId<R>) -> Vec<Vec<Alternative>> {
+        let edge = &self.edges[id];
+        let vertex = &self.vertices[edge.vertex];
+        let Some(map) = vertex.map.done() else { return Vec::new() };
+        let input = |(input, below): (usize, &EdgeId<R>)| {
+            let selector = map.deps[input].selector;
+            let mut keys: Vec<Alternative> =
+                self.edges[*below].main.iter().map(|key| (*key, selector)).collect();
+            if let Some(Some(content)) = vertex.contents[input].done() {
+                keys.push((self.caches[0].ensure_root(*content, CONTENT), None));
+            }
+            keys
+        };
+        vertex.inputs.iter().enumerate().map(input).collect()
+    }
+
+    /// The keys of an edge in the solver's own cache, made where there are none. So are those
+    /// of what it depends on.
+    pub(super) fn main_keys(&mut self, id: EdgeId<R>) -> Vec<KeyId> {
+        let mut stack = vec![(id, false)];
+        while let Some((id, inputs_done)) = stack.pop() {
+            let cache = &self.caches[0];
+            let edge = &self.edges[id];
+            if edge.main.iter().any(|key| cache.contains(*key)) {
+                continue;
+            }
+            let own = edge.keys.iter().filter(|node| node.cache == 0).map(|node| node.key);
+            let own: Vec<KeyId> = own.filter(|key| cache.contains(*key)).collect();
+            let vertex = &self.vertices[edge.vertex];
+            if !own.is_empty() {
+                self.edges[id].main = own;
+            } else if vertex.inputs.is_empty() {
+                let output = edge.output as i32;
+                let root = |digest: &KeyDigest| cache.ensure_root(*digest, output);
+                let roots = vertex.digests.iter().map(root).collect();
+                self.edges[id].main = roots;
+            } else if inputs_done {
+                let Some(map) = vertex.map.done() else { continue };
+                let key = cache.ensure(&self.alternatives(id), map.digest, edge.output as i32);
+                self.edges[id].main = vec![key];
+            } else {
+                stack.push((id, true));
+                stack.extend(vertex.inputs.iter().map(|below| (*below, false)));
+            }
+        }
+        self.edges[id].main.clone()
+    }
+
+    /// The keys under which a result of this edge is saved, linked from all that is known of
+    /// the inputs.
+    pub(super) fn saved_keys(&mut self, id: EdgeId<R>) -> Vec<KeyId> {
+        let vertex = self.edges[id].vertex;
+        for below in self.vertices[vertex].inputs.clone() {
+            self.main_keys(below);
+        }
+        let vertex = &self.vertices[vertex];
+        let (edge, cache) = (&self.edges[id], &self.caches[0]);
+        let Some(map) = vertex.map.done() else { return Vec::new() };
+        let output = edge.output as i32;
+        let keys = if vertex.inputs.is_empty() {
+            vertex.digests.iter().map(|digest| cache.ensure_root(*digest, output)).collect()
+        } else {
+            vec![cache.ensure(&self.alternatives(id), map.digest, output)]
+        };
+        self.edges[id].main = Clone::clone(&keys);
+        keys
+    }
+
+    /// What the operations at and below an edge have to say to whoever loads its result.
+    pub(super) fn load_context(&self, id: EdgeId<R>) -> LoadContext {
+        let start = self.edges[id].vertex;
+        let sessions = self.vertices[start].jobs.sessions();
+        let mut cx = LoadContext { sessions, with: Vec::new() };
+        let mut seen = HashSet::from([start]);
+        let mut look_at = vec![start];
+        while let Some(vertex) = look_at.pop() {
+            let vertex = &self.vertices[vertex];
+            if let Some(with) = vertex.map.done().and_then(|map| map.load_with.clone()) {
+                cx.with.push(with);
+            }
+            let below = vertex.inputs.iter().map(|below| self.edges[*below].vertex);
+            look_at.extend(below.filter(|below| seen.insert(*below)));
+        }
+        cx
+    }
+}
