@@ -68,7 +68,7 @@ pub fn layers(scene: &Scene) -> Vec<Row> {
 
     let work = scene.path("floor");
     std::fs::create_dir_all(&work).expect("create a folder");
-    let copied = floors::copy(&large, &work.join("copied"));
+    let copied = floors::copy(&large, &work.join("copied"), 3);
     let (tar, context, work) = (work.join("layer.tar"), context.display(), work.display());
     time_script(&format!("tar -C {context} -cf {} large", tar.display()));
     let tar = tar.display();

@@ -1,6 +1,6 @@
 //! What is built again, and what is not.
 
-use crosskit_multiarch::{Daemon, Ran, Scene, Tree};
+use crosskit_multiarch::{Daemon, Images, Ran, Scene, Tree};
 use std::path::{Path, PathBuf};
 
 /// Two independent COPYs, each with a step that leaves a number that is never the same twice.
@@ -99,6 +99,35 @@ fn a_kill_in_the_middle_of_a_step_leaves_a_root_that_works() {
     let daemon = scene.daemon();
     build(&daemon, &context(&scene), &out);
     daemon.stop();
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_works_the_next_time() {
+    let scene = Scene::set();
+    let archive = scene.path("image.tar");
+    let dockerfile =
+        "FROM BASE\nCOPY a.txt /\nRUN dd if=/dev/urandom of=/noise bs=1M count=8 && cat /a.txt > /made\n";
+    let context = scene.context("moments", &[("Dockerfile", dockerfile), ("a.txt", "a\n")]);
+    let output = format!("type=oci,dest={}", archive.display());
+    // Each moment is a line of progress; what follows it is under way when the kill comes.
+    for moment in
+        ["load build definition", "FROM ", "load build context", "COPY a.txt", "RUN dd", "exporting"]
+    {
+        let daemon = scene.daemon();
+        let mut building = daemon.build(&context).argument("--no-cache").output(&output).start();
+        building.wait_for(moment, std::time::Duration::from_secs(60));
+        daemon.kill();
+        drop(building);
+        end_processes_of(&scene);
+
+        let daemon = scene.daemon();
+        daemon.build(&context).output(&output).run().ok();
+        let images = Images::archive(&archive);
+        let tree = images.tree(&images.json(&images.index_json()["manifests"][0]));
+        assert_eq!(tree.text("made"), "a\n", "after a kill at {moment}");
+        assert_eq!(tree.0["noise"].content.len(), 8 << 20, "after a kill at {moment}");
+        daemon.stop();
+    }
 }
 
 /// A killed daemon cannot end its containers. Their processes, found by the scene's folder, are
