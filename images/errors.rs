@@ -4,6 +4,7 @@ use std::io;
 
 use crate::digest::Digest;
 use crate::layers::LayerError;
+use crate::registry::{ReferenceError, RegistryError};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -100,6 +101,12 @@ pub enum Error {
     /// A layer that cannot be applied or made.
     #[error(transparent)]
     Layer(#[from] LayerError),
+    /// A registry that does not do what was asked.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A text that is no name of an image.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
     /// No manifest of an index fits the platform wanted.
     #[error("no match for platform in manifest: not found")]
     NoPlatformMatch {
@@ -135,10 +142,12 @@ impl Error {
             | Self::NoPlatformMatch { .. }
             | Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
+            | Self::Reference(_)
             | Self::Unsupported { .. } => ErrorKind::User,
             Self::MissingBlob { .. } => ErrorKind::Unavailable,
             Self::Io { source, .. } => io_kind(source),
             Self::Layer(error) => error.kind(),
+            Self::Registry(error) => error.kind(),
             Self::Canceled { .. } => ErrorKind::Canceled,
         }
     }
@@ -156,6 +165,7 @@ impl Error {
     /// Whether what was looked for is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::MissingBlob { .. } | Self::NoPlatformMatch { .. })
+            || matches!(self, Self::Registry(RegistryError::NotFound { .. }))
             || matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }

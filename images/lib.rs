@@ -15,6 +15,7 @@ pub mod layers;
 mod manifest;
 pub mod media_types;
 mod platform;
+pub mod registry;
 pub mod tar;
 
 #[cfg(test)]

@@ -1,0 +1,55 @@
+//! Requests made again when a registry or the way to it has a bad moment.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::time::Duration;
+
+use crate::errors::{Error, Result};
+
+/// Tries in a row without any progress before it is given up.
+pub(super) const TRIES: u32 = 6;
+/// The wait after the first failure; it doubles each time, eight seconds in all.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How long a transfer may stand still.
+pub(super) const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// The wait before try number `tried` + 1.
+pub(super) async fn wait(tried: u32) {
+    tokio::time::sleep(FIRST_WAIT * 2_u32.pow(tried.min(5).saturating_sub(1))).await;
+}
+
+/// Makes a request until it succeeds, fails for good, or has failed too often.
+pub(super) async fn retried<T, F: Future<Output = Result<T>>>(mut request: impl FnMut() -> F) -> Result<T> {
+    let mut tried = 0;
+    loop {
+        match request().await {
+            Err(error) if is_passing(&error) && tried + 1 < TRIES => {
+                tried += 1;
+                tracing::debug!("try {tried} failed: {error}");
+                wait(tried).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Whether the same may succeed a moment later.
+pub(super) fn is_passing(error: &Error) -> bool {
+    matches!(error, Error::Registry(error) if error.is_passing())
+}
+
+/// What lies behind an error of the HTTP client, whose own words say only that something failed.
+pub(super) fn reason(error: &reqwest::Error) -> String {
+    let mut deepest: Option<&dyn std::error::Error> = error.source();
+    let mut words = Vec::new();
+    while let Some(cause) = deepest {
+        words.push(cause.to_string());
+        deepest = cause.source();
+    }
+    // Each level repeats what is below it or adds a word of its own; the last one names the cause.
+    match words.last() {
+        Some(last) if words[0].contains(last.as_str()) => words[0].clone(),
+        Some(last) => format!("{}: {last}", words[0]),
+        None => error.to_string(),
+    }
+}
