@@ -11,6 +11,7 @@ use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
@@ -76,7 +77,14 @@ impl Session {
     ) -> Result<FileWriter, SessionError> {
         self.require(DIFF_COPY)?;
         let (sender, messages) = mpsc::channel::<BytesMessage>(WAITING);
-        let mut call = tonic::Request::new(ReceiverStream::new(messages));
+        // A stream that just ended would look like a complete file; one that never does is reset.
+        let complete = Arc::new(AtomicBool::new(false));
+        let end = complete.clone();
+        let end = futures::stream::poll_fn(move |_| match end.load(Ordering::Acquire) {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        });
+        let mut call = tonic::Request::new(ReceiverStream::new(messages).chain(end));
         describe(call.metadata_mut(), metadata)?;
         call.metadata_mut().insert(headers::EXPORTER_ID, MetadataValue::from(exporter as u64));
         let mut client = FileSendClient::with_origin(self.channel(), self.origin());
@@ -85,7 +93,7 @@ impl Session {
             while answer.message().await?.is_some() {}
             Ok(())
         });
-        Ok(FileWriter { sender: PollSender::new(sender), answer, failed: None })
+        Ok(FileWriter { sender: PollSender::new(sender), answer: Some(answer), complete })
     }
 }
 
@@ -106,8 +114,8 @@ fn describe(headers: &mut MetadataMap, metadata: &BTreeMap<String, String>) -> R
 /// dropping it before breaks the transfer off.
 pub struct FileWriter {
     sender: PollSender<BytesMessage>,
-    answer: tokio::task::JoinHandle<Result<(), tonic::Status>>,
-    failed: Option<SessionError>,
+    answer: Option<tokio::task::JoinHandle<Result<(), tonic::Status>>>,
+    complete: Arc<AtomicBool>,
 }
 
 impl FileWriter {
@@ -125,30 +133,41 @@ impl FileWriter {
 
     /// Waits until the client has everything.
     pub async fn finish(mut self) -> Result<(), SessionError> {
+        self.complete.store(true, Ordering::Release);
         self.sender.close();
-        match (&mut self.answer).await {
+        match self.answer().await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(status)) => Err(SessionError::call("send file to the client")(status)),
+            Ok(Err(err)) | Err(err) => Err(err),
+        }
+    }
+
+    /// What the client said in the end. The outer error is ours.
+    async fn answer(&mut self) -> Result<Result<(), SessionError>, SessionError> {
+        let Some(answer) = &mut self.answer else {
+            return Err(SessionError::Canceled);
+        };
+        let result = answer.await;
+        self.answer = None;
+        match result {
+            Ok(result) => Ok(result.map_err(SessionError::call("send file to the client"))),
             Err(err) => Err(SessionError::Internal(err.to_string())),
         }
     }
 
     /// Why the client takes no more.
     async fn reason(&mut self) -> SessionError {
-        if let Some(failed) = self.failed.take() {
-            return failed;
-        }
-        match (&mut self.answer).await {
-            Ok(Err(status)) => SessionError::call("send file to the client")(status),
+        match self.answer().await {
             Ok(Ok(())) => SessionError::Peer { side: "client", message: "it closed the file early".into() },
-            Err(err) => SessionError::Internal(err.to_string()),
+            Ok(Err(err)) | Err(err) => err,
         }
     }
 }
 
 impl Drop for FileWriter {
     fn drop(&mut self) {
-        self.answer.abort();
+        if let Some(answer) = &self.answer {
+            answer.abort();
+        }
     }
 }
 
