@@ -1,0 +1,96 @@
+use crosskit_platforms::{Matcher, Platform};
+use serde::{Deserialize, Serialize};
+
+/// How a worker runs programs of a platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// This machine's processor does.
+    Native,
+    /// Another machine does.
+    Remote,
+    /// An emulator on this machine does.
+    Emulated,
+}
+
+impl Kind {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Native => "native",
+            Kind::Remote => "remote",
+            Kind::Emulated => "emulated",
+        }
+    }
+}
+
+/// Whether a worker can be given work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// It answers.
+    Up,
+    /// It finishes what it has and takes nothing new.
+    Draining,
+    /// It does not answer.
+    Down,
+}
+
+/// A worker as the scheduler sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerState {
+    /// Its name; no other worker has it.
+    pub name: String,
+    /// How it runs programs.
+    pub kind: Kind,
+    /// What it runs.
+    pub platforms: Vec<Platform>,
+    /// How many steps it runs at once; none for no limit.
+    pub slots: Option<usize>,
+    /// How many steps it has, running or waiting.
+    pub busy: usize,
+    /// Whether it can be given work.
+    pub health: Health,
+    /// Steps a minute that it was seen to do, where that was measured.
+    pub speed: Option<f64>,
+}
+
+impl WorkerState {
+    /// A worker that answers and has nothing to do.
+    pub fn idle(name: impl Into<String>, kind: Kind, platforms: Vec<Platform>) -> Self {
+        WorkerState {
+            name: name.into(),
+            kind,
+            platforms,
+            slots: None,
+            busy: 0,
+            health: Health::Up,
+            speed: None,
+        }
+    }
+
+    /// Whether it runs programs of a platform. A processor runs what was made for older ones of
+    /// its architecture; another architecture has to be listed.
+    pub fn runs(&self, wanted: &Platform) -> bool {
+        let wanted = wanted.normalize();
+        self.platforms.iter().any(|own| {
+            let own = own.normalize();
+            own.architecture == wanted.architecture && Matcher::only(&own).matches(&wanted)
+        })
+    }
+
+    /// How many more steps would run at once.
+    pub fn free(&self) -> usize {
+        self.slots.map_or(usize::MAX, |slots| slots.saturating_sub(self.busy))
+    }
+}
+
+/// How many steps a local worker runs at once when nobody says: natively as many as there are,
+/// as BuildKit does, or as many as `max_parallelism` says; under an emulator, which needs far
+/// more of the processor for the same work, one for each core.
+pub fn default_slots(kind: Kind, cores: usize, max_parallelism: Option<usize>) -> Option<usize> {
+    match kind {
+        Kind::Native | Kind::Remote => max_parallelism,
+        Kind::Emulated => Some(max_parallelism.unwrap_or(cores).max(1)),
+    }
+}
