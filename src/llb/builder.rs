@@ -301,28 +301,35 @@ impl Builder {
         Ok(Graph::assemble(vertices, Some(head), locations))
     }
 
-    /// The vertices below `result`. A vertex is always behind those that it uses, so that
-    /// their order is one to marshal them in.
+    /// The vertices below `result`, inputs first, in the order in which BuildKit's client library visits them. The order
+    /// says which of two equal vertices has the last word about their name.
     fn needed(&self, result: Output) -> Result<Vec<usize>, LlbError> {
-        let mut wanted = vec![false; self.nodes.len()];
+        let foreign = || LlbError::Construct("an output is of another builder".to_owned());
         let last = result.node.0 as usize;
         if last >= self.nodes.len() {
-            return Err(LlbError::Construct("the result is of another builder".to_owned()));
+            return Err(foreign());
         }
-        wanted[last] = true;
-        let mut foreign = false;
-        for position in (0..=last).rev() {
-            if wanted[position] {
-                self.nodes[position].each_input(|input| match wanted.get_mut(input.node.0 as usize) {
-                    Some(slot) if (input.node.0 as usize) < position => *slot = true,
-                    _ => foreign = true,
-                });
+        let mut order = Vec::with_capacity(last + 1);
+        let mut seen = vec![false; self.nodes.len()];
+        seen[last] = true;
+        let mut stack = vec![(last, self.nodes[last].inputs(), 0)];
+        while let Some((position, inputs, next)) = stack.last_mut() {
+            let Some(input) = inputs.get(*next) else {
+                order.push(*position);
+                stack.pop();
+                continue;
+            };
+            *next += 1;
+            let input = input.node.0 as usize;
+            // Vertices are added after what they use.
+            if input >= *position {
+                return Err(foreign());
+            }
+            if !std::mem::replace(&mut seen[input], true) {
+                stack.push((input, self.nodes[input].inputs(), 0));
             }
         }
-        if foreign {
-            return Err(LlbError::Construct("an input is of another builder".to_owned()));
-        }
-        Ok((0..=last).filter(|position| wanted[*position]).collect())
+        Ok(order)
     }
 }
 
@@ -370,21 +377,18 @@ impl Inputs<'_> {
 }
 
 impl Node {
-    fn each_input(&self, mut visit: impl FnMut(Output)) {
+    /// In the order in which they are visited: for files the base, then sources from the last action to the first.
+    fn inputs(&self) -> Vec<Output> {
         match &self.spec {
-            Spec::Source { .. } => {}
-            Spec::Exec(exec) => exec.mounts.iter().filter_map(|m| m.source).for_each(visit),
+            Spec::Source { .. } => Vec::new(),
+            Spec::Exec(exec) => exec.mounts.iter().filter_map(|mount| mount.source).collect(),
             Spec::File { base, actions } => {
-                base.iter().copied().for_each(&mut visit);
-                actions.iter().filter_map(FileActionSpec::source).for_each(visit);
+                let sources = actions.iter().rev().filter_map(FileActionSpec::source);
+                base.iter().copied().chain(sources).collect()
             }
-            Spec::Merge(inputs) => inputs.iter().copied().for_each(visit),
-            Spec::Diff { lower, upper } => {
-                lower.iter().chain(upper).copied().for_each(visit);
-            }
-            Spec::Passthrough { inputs, .. } | Spec::Known { inputs, .. } => {
-                inputs.iter().copied().for_each(visit);
-            }
+            Spec::Merge(inputs) => inputs.clone(),
+            Spec::Diff { lower, upper } => lower.iter().chain(upper).copied().collect(),
+            Spec::Passthrough { inputs, .. } | Spec::Known { inputs, .. } => inputs.clone(),
         }
     }
 

@@ -229,9 +229,8 @@ impl Graph {
         let mut source = pb::Source::default();
         let mut files: Vec<&Arc<SourceFile>> = Vec::new();
         for vertex in &self.vertices {
-            let Some(places) = self.locations.get(&vertex.digest) else {
-                continue;
-            };
+            // Vertices that were written nowhere have an entry as well, as those of BuildKit's clients.
+            let places = self.source_locations(&vertex.digest);
             let mut locations = Vec::with_capacity(places.len());
             for place in places {
                 let known =

@@ -31,6 +31,67 @@ pub fn strings(values: &[String]) -> String {
     out
 }
 
+/// The JSON of one message over many lines, each level two blanks further in.
+pub fn to_string_indented(value: &impl GoJson) -> String {
+    indent(&to_string(value))
+}
+
+/// The JSON of a list over many lines.
+pub fn list_indented<T: GoJson>(values: &[T]) -> String {
+    let mut out = String::new();
+    write_list(&mut out, values, |out, value| write_object(out, value));
+    indent(&out)
+}
+
+fn indent(compact: &str) -> String {
+    let mut out = String::with_capacity(compact.len() * 2);
+    let mut depth = 0;
+    let mut quoted = false;
+    let mut chars = compact.chars().peekable();
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    while let Some(c) = chars.next() {
+        if quoted {
+            out.push(c);
+            match c {
+                '\\' => out.extend(chars.next()),
+                '"' => quoted = false,
+                _ => {}
+            }
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                out.push(c);
+                if let Some(end) = chars.next_if(|end| matches!(end, '}' | ']')) {
+                    out.push(end);
+                    continue;
+                }
+                depth += 1;
+                line(&mut out, depth);
+            }
+            '}' | ']' => {
+                depth -= 1;
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            '"' => {
+                quoted = true;
+                out.push(c);
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}
+
 /// One line of `buildctl debug dump-llb`, without its end.
 pub fn dump_line(op: &pb::Op, digest: &Digest, metadata: &pb::OpMetadata) -> String {
     let mut out = String::from("{\"Op\":");
@@ -112,6 +173,20 @@ impl Object<'_> {
         }
     }
 
+    /// A text, also when empty.
+    pub fn string_always(&mut self, name: &str, value: &str) {
+        write_string(self.key(name), value);
+    }
+
+    /// Texts, also when there are none; `null` for no list at all.
+    pub fn strings_or_null(&mut self, name: &str, values: Option<&[String]>) {
+        let out = self.key(name);
+        match values {
+            Some(values) => write_list(out, values, |out, value| write_string(out, value)),
+            None => out.push_str("null"),
+        }
+    }
+
     /// A number, left out when 0.
     pub fn number(&mut self, name: &str, value: impl Into<i128>) {
         let value = value.into();
@@ -177,6 +252,16 @@ impl Object<'_> {
         if !values.is_empty() {
             write_list(self.key(name), values, |out, value| write_object(out, value));
         }
+    }
+
+    /// Objects, also when there are none.
+    pub fn objects_always<T: GoJson>(&mut self, name: &str, values: &[T]) {
+        write_list(self.key(name), values, |out, value| write_object(out, value));
+    }
+
+    /// What is not there.
+    pub fn null(&mut self, name: &str) {
+        self.key(name).push_str("null");
     }
 
     /// A map of objects.

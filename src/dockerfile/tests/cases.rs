@@ -1,0 +1,231 @@
+//! Dockerfiles and what becomes of them.
+//!
+//! A folder of `tests/cases/` holds a `Dockerfile`, the files beside it, a `case.toml` with the options of the build, and
+//! what is expected: `llb.json` and `image.json`, or `error.json`. Digests of vertices are BuildKit's. With `BLESS=1`
+//! expectations are written instead of compared; `CASES` names another folder of cases.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crosskit_api::pb;
+use crosskit_dockerfile::{
+    Bridge, BridgeError, DockerfileError, Environment, Frontend, ImageQuery, Options, ResolvedImage,
+    SourceWarning, Subrequest,
+};
+use crosskit_llb::{Digest, Graph, json};
+use crosskit_platforms::Platform;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Case {
+    options: BTreeMap<String, String>,
+    images: Vec<Image>,
+    build_platform: String,
+    /// Names of folders that the client lends besides its own.
+    locals: BTreeMap<String, String>,
+    /// Answers to questions for the time of a source.
+    times: BTreeMap<String, i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Image {
+    reference: String,
+    platform: String,
+    digest: String,
+    config: String,
+}
+
+/// Answers from a case's folder. An image that the case does not tell of has the digest of its name.
+struct Folder {
+    root: PathBuf,
+    case: Case,
+    resolved: Mutex<Vec<String>>,
+    warnings: Mutex<Vec<SourceWarning>>,
+}
+
+fn failed(text: String) -> BridgeError {
+    Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(text))
+}
+
+impl Bridge for Folder {
+    type Ref = PathBuf;
+
+    async fn solve(&self, graph: Graph, _: bool) -> Result<PathBuf, BridgeError> {
+        let head = graph.head().ok_or_else(|| failed("empty graph".into()))?;
+        let Some(pb::op::Op::Source(source)) = &graph[&head.vertex].op.op else {
+            return Err(failed("only sources can be read".into()));
+        };
+        let name = source.identifier.strip_prefix("local://").unwrap_or_default();
+        Ok(self.root.join(self.case.locals.get(name).map_or(".", String::as_str)))
+    }
+
+    async fn read_file(&self, root: &PathBuf, path: &str, _: Option<u64>) -> Result<Vec<u8>, BridgeError> {
+        std::fs::read(root.join(path)).map_err(|error| failed(format!("open {path}: {error}")))
+    }
+
+    async fn resolve_image(&self, query: ImageQuery) -> Result<ResolvedImage, BridgeError> {
+        self.resolved.lock().unwrap().push(query.log_name.clone());
+        let platform = query.platform.clone().unwrap_or_else(|| Platform::linux("amd64"));
+        if query.reference.contains("/missing") {
+            return Err(failed(format!("{}: not found", query.reference)));
+        }
+        let text = platform.format_all();
+        let known = self.case.images.iter().find(|i| i.reference == query.reference && i.platform == text);
+        let (digest, config) = match known {
+            Some(image) => (image.digest.clone(), image.config.clone().into_bytes()),
+            None => {
+                let mut config = json!({
+                    "architecture": platform.architecture,
+                    "os": platform.os,
+                    "config": {"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
+                    "rootfs": {"type": "layers", "diff_ids": [Digest::of(query.reference.as_bytes()).to_string()]},
+                });
+                if !platform.variant.is_empty() {
+                    config["variant"] = platform.variant.clone().into();
+                }
+                (Digest::of(query.reference.as_bytes()).to_string(), config.to_string().into_bytes())
+            }
+        };
+        Ok(ResolvedImage::Image { reference: query.reference, digest, config })
+    }
+
+    async fn source_time(&self, source: pb::SourceOp, _: &str) -> Result<Option<i64>, BridgeError> {
+        Ok(self.case.times.get(&source.identifier).copied())
+    }
+
+    async fn inputs(&self) -> Result<BTreeMap<String, Graph>, BridgeError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn warn(&self, warning: SourceWarning) {
+        self.warnings.lock().unwrap().push(warning);
+    }
+}
+
+async fn build(folder: &Arc<Folder>) -> Result<Value, DockerfileError> {
+    let platform = match folder.case.build_platform.as_str() {
+        "" => "linux/amd64",
+        platform => platform,
+    };
+    let environment = Environment {
+        session: "labsession".into(),
+        build_platform: Platform::parse(platform).unwrap(),
+        unique: "unique".into(),
+    };
+    let options = Options::parse(folder.case.options.clone(), environment)?;
+    let frontend = Frontend::read(folder.clone(), options).await?;
+    if let Some(answer) = frontend.subrequest().await? {
+        let Subrequest { metadata } = answer;
+        let text = |(key, value): (String, Vec<u8>)| (key, String::from_utf8(value).unwrap());
+        let map: BTreeMap<String, String> = metadata.into_iter().map(text).collect();
+        return Ok(json!({ "answer": map }));
+    }
+    let result = frontend.build().await?;
+    let mut llb = BTreeMap::new();
+    for platform in &result.platforms {
+        let def = platform.graph.to_definition();
+        let mut ops = Vec::new();
+        let mut at = BTreeMap::new();
+        for vertex in platform.graph.vertices() {
+            let line = json::dump_line(&vertex.op, &vertex.digest, &vertex.metadata);
+            let mut line: Value = serde_json::from_str(&line).unwrap();
+            // Ids of progress groups are different in each build.
+            if let Some(group) = line.pointer_mut("/OpMetadata/progress_group/id") {
+                *group = "id".into();
+            }
+            ops.push(line);
+            let lines = platform.graph.source_locations(&vertex.digest).iter().map(|place| {
+                let line = |range: &pb::Range| range.start.map(|start| start.line);
+                place.ranges.iter().map(line).collect::<Vec<_>>()
+            });
+            let lines: Vec<_> = lines.collect();
+            if !lines.is_empty() {
+                at.insert(vertex.digest.to_string(), lines);
+            }
+        }
+        let last = def.def.last().map(|raw| Digest::of(raw).to_string());
+        llb.insert(&platform.id, json!({"ops": ops, "end": last, "lines": at}));
+    }
+    let text = |(key, value): (String, Vec<u8>)| (key, String::from_utf8(value).unwrap());
+    let metadata: BTreeMap<String, String> = result.metadata().into_iter().map(text).collect();
+    Ok(json!({ "llb": llb, "metadata": metadata }))
+}
+
+fn warnings(folder: &Folder) -> Vec<Value> {
+    let warnings = folder.warnings.lock().unwrap();
+    let show = |found: &SourceWarning| {
+        let rule = found.warning.rule;
+        json!({
+            "short": found.warning.short(),
+            "detail": rule.description,
+            "url": rule.url,
+            "lines": [found.warning.lines.first, found.warning.lines.last],
+        })
+    };
+    warnings.iter().map(show).collect()
+}
+
+fn run(dir: &Path) -> BTreeMap<&'static str, Value> {
+    let case: Case = toml::from_str(&std::fs::read_to_string(dir.join("case.toml")).unwrap()).unwrap();
+    let folder = Arc::new(Folder {
+        root: dir.to_owned(),
+        case,
+        resolved: Mutex::default(),
+        warnings: Mutex::default(),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut files = BTreeMap::new();
+    match runtime.block_on(build(&folder)) {
+        Ok(mut done) => {
+            if done.get("answer").is_some() {
+                files.insert("answer.json", done["answer"].take());
+                return files;
+            }
+            let mut llb = json!({ "platforms": done["llb"].take() });
+            let mut resolved = folder.resolved.lock().unwrap().clone();
+            resolved.sort();
+            llb["resolved"] = resolved.into();
+            llb["warnings"] = warnings(&folder).into();
+            files.insert("llb.json", llb);
+            files.insert("image.json", done["metadata"].take());
+        }
+        Err(error) => {
+            let lines: Vec<_> = error.locations.iter().map(|l| [l.first, l.last]).collect();
+            let message = error.to_string();
+            files.insert("error.json", json!({"message": message, "lines": lines}));
+        }
+    }
+    files
+}
+
+#[test]
+fn dockerfiles_become_what_is_expected() {
+    let cases = std::env::var("CASES")
+        .map_or_else(|_| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases"), PathBuf::from);
+    let bless = std::env::var("BLESS").is_ok_and(|value| value == "1");
+    let mut names: Vec<_> = std::fs::read_dir(cases).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    assert!(!names.is_empty());
+    let mut wrong = Vec::new();
+    for dir in &names {
+        let files = run(dir);
+        for name in ["llb.json", "image.json", "error.json", "answer.json"] {
+            let path = dir.join(name);
+            let found = files.get(name).map(|v| serde_json::to_string_pretty(v).unwrap() + "\n");
+            if bless {
+                match &found {
+                    Some(text) => std::fs::write(&path, text).unwrap(),
+                    None => drop(std::fs::remove_file(&path)),
+                }
+            } else if std::fs::read_to_string(&path).ok() != found {
+                wrong.push(format!("{}: found\n{}", path.display(), found.unwrap_or_else(|| "none".into())));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ; BLESS=1 accepts:\n{}", wrong.len(), wrong.join("\n"));
+}
