@@ -19,7 +19,7 @@ mod send;
 mod tree;
 mod write;
 
-pub use changes::{Change, ChangeKind, ChangeSink};
+pub use changes::{Change, ChangeKind, ChangeSink, Checksum};
 pub use filter::{Select, Selected};
 pub use folder::Folder;
 pub use modes::{FileKind, kind_of, mode_from_unix, mode_to_unix};

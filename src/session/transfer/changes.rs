@@ -22,17 +22,26 @@ pub struct Change<'a> {
     pub path: &'a str,
     /// What the sender said about the file; none for a deletion.
     pub stat: Option<&'a Stat>,
-    /// SHA-256 over what [`ChangeSink::header`] gave and the file's bytes; none for a deletion. For
-    /// a hard link (a file with a `linkname`), that of its header alone: its content is that of
-    /// the file linked to, which was told before.
+    /// What [`ChangeSink::checksum`] came to over the file's bytes; none for a deletion. For a hard
+    /// link (a file with a `linkname`) it is over no bytes: its content is that of the file linked
+    /// to, which was told before.
     pub digest: Option<[u8; 32]>,
+}
+
+/// The checksum of a file in the making.
+pub trait Checksum: Send {
+    /// Takes the next bytes of the file.
+    fn update(&mut self, bytes: &[u8]);
+
+    /// What it comes to.
+    fn finish(self: Box<Self>) -> [u8; 32];
 }
 
 /// Who wants to know about changes. Called from several threads at once, in no particular order
 /// but: a folder before its entries, and the target of a hard link before the link.
 pub trait ChangeSink: Send + Sync {
-    /// What the checksum of a file begins with.
-    fn header(&self, stat: &Stat) -> Vec<u8>;
+    /// Begins the checksum of a file.
+    fn checksum(&self, stat: &Stat) -> Box<dyn Checksum>;
 
     /// Takes note of a change that is now on disk.
     fn changed(&self, change: Change<'_>);

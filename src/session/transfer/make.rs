@@ -11,7 +11,6 @@ use prost::Message;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 /// Makes a folder, unless it is there. Its attributes are set in the end, when nothing more is put
 /// into it. Returns whether it is new.
@@ -111,7 +110,7 @@ impl Last {
             make_link(root, &link)
                 .map_err(SessionError::io(format!("failed to link {} to {}", link.path, link.target)))?;
             if let Some(sink) = sink {
-                let digest = Some(Sha256::digest(sink.header(&link.original)).into());
+                let digest = Some(sink.checksum(&link.original).finish());
                 sink.changed(Change {
                     kind: ChangeKind::Add,
                     path: &link.path,

@@ -9,7 +9,6 @@ use super::write::{Target, Wanted};
 use crate::SessionError;
 use crosskit_api::fsutil::Stat;
 use rustix::fd::{AsFd, OwnedFd};
-use sha2::{Digest, Sha256};
 use std::collections::{HashSet, VecDeque};
 use std::ffi::CString;
 use std::sync::Arc;
@@ -240,7 +239,7 @@ impl Planner {
 
     fn tell(&self, kind: ChangeKind, stat: &Stat) {
         if let Some(sink) = &self.rules.sink {
-            let digest = Some(Sha256::digest(sink.header(stat)).into());
+            let digest = Some(sink.checksum(stat).finish());
             sink.changed(Change { kind, path: &stat.path, stat: Some(stat), digest });
         }
     }

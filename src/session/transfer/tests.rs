@@ -205,9 +205,22 @@ struct Seen(Mutex<BTreeMap<String, Told>>);
 
 type Told = (ChangeKind, Option<[u8; 32]>);
 
+struct Sum(sha2::Sha256);
+
+impl Checksum for Sum {
+    fn update(&mut self, bytes: &[u8]) {
+        sha2::Digest::update(&mut self.0, bytes);
+    }
+
+    fn finish(self: Box<Self>) -> [u8; 32] {
+        sha2::Digest::finalize(self.0).into()
+    }
+}
+
 impl ChangeSink for Seen {
-    fn header(&self, stat: &Stat) -> Vec<u8> {
-        format!("{}|", stat.path).into_bytes()
+    fn checksum(&self, stat: &Stat) -> Box<dyn Checksum> {
+        use sha2::Digest;
+        Box::new(Sum(sha2::Sha256::new_with_prefix(format!("{}|", stat.path))))
     }
 
     fn changed(&self, change: Change<'_>) {

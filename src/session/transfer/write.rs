@@ -1,6 +1,6 @@
 //! Files as they arrive: hashed, written, and put in their place when complete.
 
-use super::changes::{Change, ChangeKind, ChangeSink};
+use super::changes::{Change, ChangeKind, ChangeSink, Checksum};
 use super::existing::{CONFINED, open_dir};
 use super::modes::mode_to_unix;
 use crate::SessionError;
@@ -8,7 +8,6 @@ use bytes::Bytes;
 use crosskit_api::fsutil::Stat;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex};
@@ -55,7 +54,7 @@ pub(crate) struct Writer {
 
 struct Arriving {
     target: Target,
-    hash: Option<Sha256>,
+    hash: Option<Box<dyn Checksum>>,
     held: Vec<Bytes>,
     held_len: usize,
     file: Option<Created>,
@@ -148,11 +147,8 @@ impl Writer {
             .wanted
             .take(id)
             .ok_or_else(|| SessionError::Protocol(format!("invalid file request {id}")))?;
-        let hash = self.sink.as_ref().map(|sink| {
-            let mut hash = Sha256::new();
-            hash.update(sink.header(target.original.as_ref().unwrap_or(&target.stat)));
-            hash
-        });
+        let stat = target.original.as_ref().unwrap_or(&target.stat);
+        let hash = self.sink.as_ref().map(|sink| sink.checksum(stat));
         Ok(Arriving { target, hash, held: Vec::new(), held_len: 0, file: None })
     }
 
@@ -193,7 +189,7 @@ impl Writer {
             beside.rename().map_err(SessionError::io(format!("failed to rename to {}", target.path)))?;
         }
         if let (Some(sink), Some(hash)) = (&self.sink, hash) {
-            let digest = Some(hash.finalize().into());
+            let digest = Some(hash.finish());
             let stat = Some(target.original.as_ref().unwrap_or(&target.stat));
             sink.changed(Change { kind: ChangeKind::Add, path: &target.path, stat, digest });
         }
