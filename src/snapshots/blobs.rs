@@ -1,0 +1,184 @@
+//! Snapshots' layers as blobs, for those who send them elsewhere.
+
+use crate::lazy;
+use crate::node::{Node, Parents};
+use crate::record::{CHAINS, LayerBlob};
+use crate::refs::stack;
+use crate::{Error, Ref, Result};
+use crosskit_images::compression::{PackOptions, pack_layer, repack_layer};
+use crosskit_images::layers::{DiffOptions, LowerView, diff_layer, diff_trees};
+use crosskit_images::media_types::{LayerPacking, layer_packing};
+use crosskit_metadata::Change;
+use futures::{StreamExt, TryStreamExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// How layers are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerForm {
+    /// How new blobs are packed.
+    pub packing: LayerPacking,
+    /// The level of packing; none for the usual one.
+    pub level: Option<i32>,
+    /// Whether blobs that are packed otherwise are packed anew.
+    pub force: bool,
+    /// Later file times become this one, in seconds since 1970.
+    pub epoch: Option<i64>,
+}
+
+impl Default for LayerForm {
+    fn default() -> Self {
+        LayerForm { packing: LayerPacking::Gzip, level: None, force: false, epoch: None }
+    }
+}
+
+/// A layer of a snapshot and its blob.
+#[derive(Clone)]
+pub struct Layer {
+    /// The blob, which may still be elsewhere: see [`Layer::fetch`].
+    pub blob: LayerBlob,
+    /// The snapshot that the layer is the top of.
+    pub snapshot: Ref,
+}
+
+impl Layer {
+    /// Makes sure that the blob is in the content store.
+    pub async fn fetch(&self) -> Result<()> {
+        let node = self.snapshot.node();
+        if !node.store.content.holds(&self.blob.desc) {
+            lazy::fetch(node).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Ref {
+    /// The layers, bottom first. Blobs that do not exist yet are made from the files and
+    /// remembered; those of images that were not needed so far stay where they are.
+    pub async fn layers(&self, form: LayerForm) -> Result<Vec<Layer>> {
+        let at_once = std::thread::available_parallelism().map_or(2, usize::from);
+        let layers = futures::stream::iter(self.node().layers())
+            .map(|node| async move {
+                let blob = layer_blob(&node, form).await?;
+                Ok::<_, Error>(Layer { blob, snapshot: Ref::new(node) })
+            })
+            .buffered(at_once)
+            .try_collect::<Vec<_>>()
+            .await?;
+        if form.epoch.is_none() {
+            remember_chain(self.node())?;
+        }
+        Ok(layers)
+    }
+}
+
+fn fits(blob: &LayerBlob, form: LayerForm) -> bool {
+    layer_packing(&blob.desc.media_type) == Some(form.packing)
+}
+
+async fn layer_blob(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {
+    let known = |node: &Arc<Node>| {
+        if form.epoch.is_some() {
+            return node.variant(form);
+        }
+        let fitting = node.blob(|blob| fits(blob, form));
+        if form.force { fitting } else { fitting.or_else(|| node.blob(|_| true)) }
+    };
+    if let Some(blob) = known(node) {
+        return Ok(blob);
+    }
+    let _turn = node.lazy.making_blob.lock().await;
+    if let Some(blob) = known(node) {
+        return Ok(blob);
+    }
+    let made = match lazy::fetch(node).await? {
+        Some(other) => repack(node, &other, form).await?,
+        None => make(node, form).await?,
+    };
+    node.update(|record| {
+        match form.epoch {
+            Some(epoch) => record.variants.push((epoch, made.clone())),
+            None => record.blobs.push(made.clone()),
+        }
+        record.size = None;
+    })?;
+    Ok(made)
+}
+
+async fn repack(node: &Arc<Node>, blob: &LayerBlob, form: LayerForm) -> Result<LayerBlob> {
+    let (store, digest) = (node.store.clone(), blob.desc.digest);
+    blocking(move |_| {
+        let options = PackOptions::new(form.packing).with_level(form.level)?;
+        repack_layer(&store.content, &digest, &options, form.epoch)
+    })
+    .await
+    .map_err(|source| Error::Content { doing: format!("packing layer {digest} anew"), source })
+}
+
+/// Makes the blob of a layer from its files.
+async fn make(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {
+    lazy::materialize(node).await?;
+    let (below, above) = match &node.parents {
+        Parents::Layer(parent) => (parent.clone(), None),
+        Parents::Diff { lower, upper } => (lower.clone(), upper.clone()),
+        Parents::Merge(_) | Parents::View(_) => (None, None),
+    };
+    for other in below.iter().chain(&above) {
+        // A driver that does not stack compares whole trees.
+        lazy::materialize(other).await?;
+    }
+    let lowers: Vec<PathBuf> = below.iter().flat_map(|b| stack(b).into_iter().rev()).collect();
+    let stacks = node.store.driver.stacks();
+    let folder = match &above {
+        Some(above) if !stacks => above.files_dir(),
+        _ => node.files_dir(),
+    };
+    let (store, id) = (node.store.clone(), node.id.clone());
+    blocking(move |cancel| {
+        let options = PackOptions::new(form.packing).with_level(form.level)?;
+        let diff = DiffOptions { epoch: form.epoch, cancel: Some(cancel), ..DiffOptions::default() };
+        let produce = |out: &mut dyn std::io::Write| {
+            Ok(if stacks {
+                diff_layer(&folder, &lowers, out, &diff)?
+            } else {
+                diff_trees(&LowerView::open(&lowers)?, &folder, out, &diff)?
+            })
+        };
+        Ok(pack_layer(&store.content, &options, produce)?.1)
+    })
+    .await
+    .map_err(|source| Error::Content { doing: format!("making the layer of snapshot {id}"), source })
+}
+
+async fn blocking(
+    work: impl FnOnce(CancellationToken) -> crosskit_images::Result<crosskit_images::compression::LayerBlob>
+    + Send
+    + 'static,
+) -> crosskit_images::Result<LayerBlob> {
+    let cancel = CancellationToken::new();
+    let _give_up = cancel.clone().drop_guard();
+    let made = tokio::task::spawn_blocking(move || work(cancel))
+        .await
+        .unwrap_or_else(|_| Err(crosskit_images::Error::Canceled { doing: "make a layer's blob".into() }))?;
+    Ok(LayerBlob { desc: made.desc, diff_id: made.diff_id })
+}
+
+/// Makes a chain of layers known by its blobs, so that it is found again when the same chain
+/// comes back from elsewhere.
+fn remember_chain(node: &Arc<Node>) -> Result<()> {
+    let mut chain = None;
+    for layer in node.layers() {
+        if !matches!(layer.parents, Parents::Layer(_)) {
+            return Ok(());
+        }
+        let Some(blob) = layer.blob(|_| true) else { return Ok(()) };
+        let id = layer.record().chain.unwrap_or_else(|| lazy::chain_id(chain.as_ref(), &blob));
+        if layer.record().chain.is_none() && layer.store.db.get(CHAINS, id.as_bytes())?.is_none() {
+            layer.update(|record| record.chain = Some(id))?;
+            layer.store.db.write(vec![Change::put(CHAINS, id.as_bytes().to_vec(), layer.id.as_bytes())])?;
+        }
+        chain = Some(id);
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Cache mounts: folders that steps keep between builds.
+
+use crate::kept::Found;
+use crate::mounts::Mounted;
+use crate::record::RecordType;
+use crate::{About, MutableRef, Ref, Result, Snapshots};
+use std::sync::{Arc, PoisonError, Weak};
+
+/// What happens when several steps use one cache at the same time (BuildKit's CacheSharingOpt).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// They all use it.
+    #[default]
+    Shared,
+    /// Each has its own; a free one that was left earlier is taken up.
+    Private,
+    /// One waits for the other.
+    Locked,
+}
+
+/// A cache mount in use. Kept as it is when dropped.
+pub struct CacheMount {
+    // In this order: unmounted first, freed for others then.
+    mounted: Mounted,
+    _mutable: Arc<MutableRef>,
+}
+
+impl CacheMount {
+    /// Its tree, to be written to.
+    pub fn mounted(&self) -> &Mounted {
+        &self.mounted
+    }
+}
+
+impl Snapshots {
+    /// The cache named `name`, which starts with the files of `base`. Waits for others if sharing
+    /// says so; dropping the future gives up waiting.
+    pub async fn cache_mount(
+        &self,
+        name: &str,
+        base: Option<&Ref>,
+        sharing: Sharing,
+        description: &str,
+    ) -> Result<CacheMount> {
+        let key = match base {
+            Some(base) => format!("cache:{name}:{}", base.id()),
+            None => format!("cache:{name}"),
+        };
+        let about = About::new(description).of_type(RecordType::CacheMount);
+        let mutable = match sharing {
+            Sharing::Shared => self.shared_cache(&key, base, about)?,
+            Sharing::Private => Arc::new(self.free_or_new(&key, base, about)?),
+            Sharing::Locked => Arc::new(self.wait_for_cache(&key, base, about).await?),
+        };
+        Ok(CacheMount { mounted: mutable.mount().await?, _mutable: mutable })
+    }
+
+    fn free_or_new(&self, key: &str, base: Option<&Ref>, about: About) -> Result<MutableRef> {
+        match self.free_by_key(key)? {
+            Found::Free(mutable) => Ok(*mutable),
+            Found::InUse | Found::Nothing => self.new_by_key(key, base, about),
+        }
+    }
+
+    fn shared_cache(&self, key: &str, base: Option<&Ref>, about: About) -> Result<Arc<MutableRef>> {
+        let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mutable) = shared.get(key).and_then(Weak::upgrade) {
+            return Ok(mutable);
+        }
+        let mutable = Arc::new(self.free_or_new(key, base, about)?);
+        shared.retain(|_, mutable| mutable.strong_count() > 0);
+        shared.insert(key.to_string(), Arc::downgrade(&mutable));
+        Ok(mutable)
+    }
+
+    async fn wait_for_cache(&self, key: &str, base: Option<&Ref>, about: About) -> Result<MutableRef> {
+        loop {
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            // Listening before looking: nobody can be missed in between.
+            freed.as_mut().enable();
+            match self.free_by_key(key)? {
+                Found::Free(mutable) => return Ok(*mutable),
+                Found::Nothing => return self.new_by_key(key, base, about),
+                Found::InUse => freed.await,
+            }
+        }
+    }
+}

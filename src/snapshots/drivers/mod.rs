@@ -1,0 +1,69 @@
+//! How the layers of a snapshot become one folder tree.
+//!
+//! A driver that *stacks* keeps only what a layer changed in the layer's folder, and joins the
+//! folders by a mount. One that does not keeps the whole tree in each.
+
+mod native;
+mod overlay;
+
+pub(crate) use native::Native;
+pub(crate) use overlay::Overlay;
+
+use crate::Result;
+use std::path::{Path, PathBuf};
+
+/// Which driver to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DriverChoice {
+    /// The first of overlay and native that works here.
+    #[default]
+    Auto,
+    /// The kernel's overlay filesystem, or an error.
+    Overlay,
+    /// Whole copies, which work everywhere.
+    Native,
+}
+
+/// What a mount is made of.
+pub(crate) struct MountPlan<'a> {
+    /// Folders of the layers, bottom first. Never empty when there is no `upper`.
+    pub(crate) lowers: &'a [PathBuf],
+    /// For a mount that is written to: the folder that takes the changes, and an empty folder for
+    /// the driver's own use beside it.
+    pub(crate) upper: Option<(&'a Path, &'a Path)>,
+    /// An empty folder to mount at.
+    pub(crate) target: &'a Path,
+}
+
+pub(crate) trait Driver: Send + Sync {
+    /// As users know it: the name of BuildKit's snapshotter.
+    fn name(&self) -> &'static str;
+
+    /// Whether a layer's folder holds only what the layer changed.
+    fn stacks(&self) -> bool;
+
+    /// Whether the driver's mark for opaque folders is in the `user.` namespace.
+    fn user_xattrs(&self) -> bool {
+        false
+    }
+
+    /// Mounts a stack of folders. Only asked of a driver that stacks, with more than one folder.
+    fn mount(&self, plan: &MountPlan<'_>) -> Result<()>;
+
+    /// Fills an empty folder with the tree that a new layer starts from. Only asked of a driver
+    /// that does not stack.
+    fn copy_tree(&self, from: &Path, to: &Path) -> Result<()>;
+}
+
+/// Makes the chosen driver, for snapshots below `root`.
+pub(crate) fn make(choice: DriverChoice, root: &Path) -> Result<Box<dyn Driver>> {
+    let overlay = || Overlay::probe(root).map(|driver| Box::new(driver) as Box<dyn Driver>);
+    match choice {
+        DriverChoice::Overlay => overlay(),
+        DriverChoice::Native => Ok(Box::new(Native)),
+        DriverChoice::Auto => overlay().or_else(|why| {
+            tracing::warn!(%why, "overlay mounts do not work here: snapshots are whole copies, which takes more room and time");
+            Ok(Box::new(Native))
+        }),
+    }
+}

@@ -1,0 +1,209 @@
+//! Layers of images, which are fetched and unpacked when somebody needs their files.
+
+use crate::node::{Node, Parents};
+use crate::record::{LayerBlob, Origin, Record};
+use crate::{About, Error, Kind, Ref, Result, Snapshots, unpack};
+use crosskit_images::{ContentStore, Descriptor, Digest};
+use futures::FutureExt;
+use futures::future::{BoxFuture, try_join_all};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
+
+/// Why a provider failed.
+#[derive(Debug)]
+pub struct ProvideError {
+    /// Whose matter it is.
+    pub kind: Kind,
+    /// What happened.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Gets blobs of layers from where they are. It knows whom to tell of its progress.
+pub trait BlobProvider: Send + Sync {
+    /// Puts a blob into the store. Called at most once at a time for a layer; dropping the future
+    /// gives the transfer up.
+    fn fetch<'a>(
+        &'a self,
+        desc: &'a Descriptor,
+        content: &'a ContentStore,
+    ) -> BoxFuture<'a, Result<(), ProvideError>>;
+
+    /// A layer is about to be unpacked, or now is.
+    fn unpacking(&self, _desc: &Descriptor, _done: bool) {}
+}
+
+/// A layer of an image, wherever it is now.
+#[derive(Clone)]
+pub struct RemoteLayer {
+    /// The layer's blob.
+    pub desc: Descriptor,
+    /// The digest of the tar stream in it.
+    pub diff_id: Digest,
+    /// Who can get it.
+    pub provider: Arc<dyn BlobProvider>,
+}
+
+/// What is known of a layer that may not be on the disk.
+#[derive(Default)]
+pub(crate) struct Lazy {
+    provider: Mutex<Option<Arc<dyn BlobProvider>>>,
+    fetched: OnceCell<()>,
+    pub(crate) unpacked: OnceCell<()>,
+    /// One at a time makes the layer's blob.
+    pub(crate) making_blob: tokio::sync::Mutex<()>,
+}
+
+impl Lazy {
+    fn provider(&self) -> Option<Arc<dyn BlobProvider>> {
+        self.provider.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Snapshots {
+    /// The snapshot that a chain of layers is, bottom first. Nothing is fetched now. The same
+    /// chain gives the same snapshot; each call brings the newest way to get the blobs.
+    pub fn from_layers(&self, layers: Vec<RemoteLayer>, about: About) -> Result<Option<Ref>> {
+        let mut below: Option<Arc<Node>> = None;
+        let mut chain: Option<Digest> = None;
+        for RemoteLayer { desc, diff_id, provider } in layers {
+            let blob = LayerBlob { desc, diff_id };
+            let id = chain_id(chain.as_ref(), &blob);
+            chain = Some(id);
+            let parent = below.take();
+            let node = self.0.chain(id, || {
+                let origin = Origin::Layer { parent: parent.as_ref().map(|p| p.id.clone()) };
+                let record = Record { blobs: vec![blob], ..Record::new(origin, about.clone()) };
+                (Parents::Layer(parent), record)
+            })?;
+            *node.lazy.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
+            below = Some(node);
+        }
+        Ok(below.map(Ref::new))
+    }
+}
+
+/// The name of a chain of layers: of these blobs with these contents in this order. Blobs count,
+/// so that an image whose layers are compressed otherwise keeps its own.
+pub(crate) fn chain_id(below: Option<&Digest>, layer: &LayerBlob) -> Digest {
+    let below = below.map(ToString::to_string).unwrap_or_default();
+    Digest::of(format!("{below} {} {}", layer.diff_id, layer.desc.digest))
+}
+
+/// Makes sure that the files of a snapshot are on the disk.
+pub(crate) async fn materialize(node: &Arc<Node>) -> Result<()> {
+    if !node.store.driver.stacks() {
+        return whole_tree(node.clone()).await;
+    }
+    let missing: Vec<Arc<Node>> = node.layers().into_iter().filter(|layer| !layer.record().files).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    // All blobs at once, then one layer after the other: each may refer to files below.
+    let fetches = missing.iter().filter(|l| matches!(l.parents, Parents::Layer(_))).map(|l| fetch(l));
+    let unpacks = async {
+        for layer in &missing {
+            unpack_layer(layer).await?;
+        }
+        Ok(())
+    };
+    futures::future::try_join(try_join_all(fetches), unpacks).await?;
+    Ok(())
+}
+
+/// Makes sure that the blob of a layer is in the store.
+pub(crate) async fn fetch(node: &Arc<Node>) -> Result<Option<LayerBlob>> {
+    let Some(first) = node.blob(|_| true) else { return Ok(None) };
+    let content = &node.store.content;
+    if let Some(here) = node.blob(|blob| content.holds(&blob.desc)) {
+        return Ok(Some(here));
+    }
+    let get = || async {
+        let provider = node.lazy.provider().ok_or(Error::NoProvider { digest: first.desc.digest })?;
+        provider.fetch(&first.desc, content).await.map_err(|ProvideError { kind, source }| Error::Fetch {
+            digest: first.desc.digest,
+            kind,
+            source,
+        })
+    };
+    node.lazy.fetched.get_or_try_init(get).await?;
+    if !content.holds(&first.desc) {
+        // It was fetched and then deleted; this time nobody else can be waiting.
+        get().await?;
+    }
+    Ok(Some(first))
+}
+
+async fn unpack_layer(node: &Arc<Node>) -> Result<()> {
+    let unpack = || async {
+        if node.record().files {
+            return Ok(());
+        }
+        match &node.parents {
+            Parents::Diff { lower, upper } => difference(node, lower.clone(), upper.clone()).await?,
+            _ => {
+                let blob = fetch(node).await?.ok_or_else(|| Error::Gone { id: node.id.clone() })?;
+                let lowers = match &node.parents {
+                    Parents::Layer(Some(parent)) => crate::refs::stack(parent).into_iter().rev().collect(),
+                    _ => Vec::new(),
+                };
+                let provider = node.lazy.provider();
+                let tell = |done| provider.iter().for_each(|p| p.unpacking(&blob.desc, done));
+                tell(false);
+                unpack::blob(&node.store, &node.id, &blob, unpack::Over::Layers(lowers)).await?;
+                tell(true);
+            }
+        }
+        node.update(|record| record.files = true)
+    };
+    node.lazy.unpacked.get_or_try_init(unpack).await?;
+    Ok(())
+}
+
+/// Makes the layer that turns one tree into another.
+async fn difference(node: &Arc<Node>, lower: Option<Arc<Node>>, upper: Option<Arc<Node>>) -> Result<()> {
+    let lower = mounted(lower).await?;
+    let upper = mounted(upper).await?;
+    unpack::difference(&node.store, &node.id, lower, upper).await
+}
+
+// Boxed, for this is how differences of differences come back to where they were.
+fn mounted(node: Option<Arc<Node>>) -> BoxFuture<'static, Result<Option<crate::Mounted>>> {
+    async move {
+        match node {
+            Some(node) => Ok(Some(Ref::new(node).mount_readonly().await?)),
+            None => Ok(None),
+        }
+    }
+    .boxed()
+}
+
+/// For a driver that does not stack: makes sure that the snapshot's own folder holds its tree.
+fn whole_tree(node: Arc<Node>) -> BoxFuture<'static, Result<()>> {
+    async move {
+        let fill = || async {
+            if node.record().files {
+                return Ok(());
+            }
+            for parent in node.parent_nodes() {
+                whole_tree(parent.clone()).await?;
+            }
+            match &node.parents {
+                Parents::Layer(parent) => {
+                    let blob = fetch(&node).await?.ok_or_else(|| Error::Gone { id: node.id.clone() })?;
+                    let below = parent.as_ref().map(|p| p.files_dir());
+                    unpack::blob(&node.store, &node.id, &blob, unpack::Over::Tree(below)).await?;
+                }
+                Parents::Merge(_) => {
+                    let steps = node.layers().iter().map(unpack::Step::of).collect();
+                    unpack::join(&node.store, &node.id, steps).await?;
+                }
+                Parents::Diff { lower, upper } => difference(&node, lower.clone(), upper.clone()).await?,
+                Parents::View(_) => {}
+            }
+            node.update(|record| record.files = true)
+        };
+        node.lazy.unpacked.get_or_try_init(fill).await?;
+        Ok(())
+    }
+    .boxed()
+}
