@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Memory for pages of the file. Lookups are rare and records small; the kernel caches the rest.
 const CACHE_BYTES: usize = 4 << 20;
 
+type Table = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 pub(crate) struct File {
@@ -160,10 +161,7 @@ impl Snapshot {
         Error::File { path: self.path.clone(), doing: "reading", source: Arc::new(source.into()) }
     }
 
-    fn table(
-        &self,
-        name: &'static str,
-    ) -> Result<Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>, Error> {
+    fn table(&self, name: &'static str) -> Result<Option<Table>, Error> {
         match self.reading.open_table(Definition::new(name)) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),

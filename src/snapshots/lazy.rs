@@ -2,7 +2,7 @@
 
 use crate::node::{Node, Parents};
 use crate::record::{LayerBlob, Origin, Record};
-use crate::{About, Error, Kind, Ref, Result, Snapshots, unpack};
+use crate::{About, Error, Kind, Ref, Result, Snapshots, clean, unpack};
 use crosskit_images::{ContentStore, Descriptor, Digest};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -95,18 +95,25 @@ pub(crate) async fn materialize(node: &Arc<Node>) -> Result<()> {
         return whole_tree(node.clone()).await;
     }
     let missing: Vec<Arc<Node>> = node.layers().into_iter().filter(|layer| !layer.record().files).collect();
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        // All blobs at once, then one layer after the other: each may refer to files below.
+        let fetches = missing.iter().filter(|l| matches!(l.parents, Parents::Layer(_))).map(fetch);
+        let unpacks = async {
+            for layer in &missing {
+                unpack_layer(layer).await?;
+            }
+            Ok(())
+        };
+        futures::future::try_join(try_join_all(fetches), unpacks).await?;
     }
-    // All blobs at once, then one layer after the other: each may refer to files below.
-    let fetches = missing.iter().filter(|l| matches!(l.parents, Parents::Layer(_))).map(|l| fetch(l));
-    let unpacks = async {
-        for layer in &missing {
-            unpack_layer(layer).await?;
-        }
-        Ok(())
-    };
-    futures::future::try_join(try_join_all(fetches), unpacks).await?;
+    if let Some(joined) = clean::joined(node) {
+        let make = || async {
+            let joined = joined.clone();
+            let task = tokio::task::spawn_blocking(move || clean::make_copies(&joined));
+            task.await.unwrap_or(Err(Error::Canceled))
+        };
+        joined.copies.get_or_try_init(make).await?;
+    }
     Ok(())
 }
 

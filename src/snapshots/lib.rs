@@ -11,6 +11,8 @@
 mod blobs;
 mod cache_mounts;
 pub mod checksum;
+mod clean;
+mod clone;
 mod drivers;
 mod error;
 pub mod filters;

@@ -1,6 +1,7 @@
 //! Snapshots that are being written to.
 
 use crate::checksum::{ChecksumUpdate, save, start};
+use crate::clone::copy_root_attributes;
 use crate::kept::{Past, view};
 use crate::mounts::{Attached, Mounted};
 use crate::node::{Node, Parents};
@@ -8,7 +9,7 @@ use crate::record::{Origin, Record};
 use crate::refs::stack;
 use crate::store::Snapshots;
 use crate::{About, Error, Ref, Result, ids, lazy};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::Mode;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -238,21 +239,4 @@ pub(crate) fn make_folders(snapshots: &Snapshots, id: &str) -> Result<()> {
 fn umask_is_clear(made_with_755: &Path) -> bool {
     static CLEAR: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *CLEAR.get_or_init(|| rustix::fs::stat(made_with_755).is_ok_and(|s| s.st_mode & 0o777 == 0o755))
-}
-
-/// The root of a stack looks as its topmost folder does.
-pub(crate) fn copy_root_attributes(from: &Path, to: &Path) -> Result<()> {
-    let of = |path: &Path| rustix::fs::stat(path).map_err(|e| Error::file("looking at", path, e));
-    let (wanted, there) = (of(from)?, of(to)?);
-    let failed = |e| Error::file("setting owner and mode of", to, e);
-    let dir = || rustix::fs::open(to, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    if (wanted.st_uid, wanted.st_gid) != (there.st_uid, there.st_gid) {
-        let (uid, gid) = (rustix::fs::Uid::from_raw(wanted.st_uid), rustix::fs::Gid::from_raw(wanted.st_gid));
-        rustix::fs::chownat(dir().map_err(failed)?, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-            .map_err(failed)?;
-    }
-    if wanted.st_mode & 0o7777 != there.st_mode & 0o7777 {
-        rustix::fs::chmod(to, Mode::from_raw_mode(wanted.st_mode & 0o7777)).map_err(failed)?;
-    }
-    Ok(())
 }

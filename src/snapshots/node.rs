@@ -7,8 +7,10 @@ use crate::lazy::Lazy;
 use crate::mounts::Attached;
 use crate::record::{LayerBlob, Record};
 use crate::store::Inner;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::OnceCell;
 
 pub(crate) struct Node {
     pub(crate) id: String,
@@ -16,6 +18,8 @@ pub(crate) struct Node {
     pub(crate) parents: Parents,
     record: Mutex<Record>,
     pub(crate) lazy: Lazy,
+    /// For one made of others: layers that its stack takes as copies. See [`crate::clean`].
+    pub(crate) copies: OnceCell<HashMap<String, PathBuf>>,
     /// The read-only mount that its users share.
     pub(crate) mounted: Mutex<Weak<Attached>>,
 }
@@ -36,6 +40,7 @@ impl Node {
             parents,
             record: Mutex::new(record),
             lazy: Lazy::default(),
+            copies: OnceCell::new(),
             mounted: Mutex::default(),
         }
     }
@@ -68,8 +73,7 @@ impl Node {
             Parents::Layer(_) => {
                 let mut layers = vec![self.clone()];
                 let mut at = self.clone();
-                loop {
-                    let Parents::Layer(Some(parent)) = &at.parents else { break };
+                while let Parents::Layer(Some(parent)) = &at.parents {
                     let parent = parent.clone();
                     if !matches!(parent.parents, Parents::Layer(_)) {
                         let mut all = parent.layers();

@@ -127,11 +127,15 @@ impl Ref {
 
 /// The folders to mount for a snapshot whose files are there, bottom first.
 pub(crate) fn stack(node: &Arc<Node>) -> Vec<PathBuf> {
-    if node.store.driver.stacks() {
-        without_covered(node.layers()).iter().map(|layer| layer.files_dir()).collect()
-    } else {
-        vec![node.files_dir()]
+    if !node.store.driver.stacks() {
+        return vec![node.files_dir()];
     }
+    let joined = crate::clean::joined(node);
+    let copies = joined.as_ref().and_then(|joined| joined.copies.get());
+    let folder = |layer: &Arc<Node>| {
+        copies.and_then(|copies| copies.get(&layer.id).cloned()).unwrap_or_else(|| layer.files_dir())
+    };
+    without_covered(node.layers()).iter().map(folder).collect()
 }
 
 /// Makes a tree of folders, with a mount where one is needed.

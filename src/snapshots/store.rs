@@ -99,6 +99,16 @@ impl Snapshots {
         self.0.driver.name()
     }
 
+    /// How a layer's folder holds removals.
+    pub fn layer_form(&self) -> crosskit_images::layers::ApplyForm {
+        use crosskit_images::layers::ApplyForm;
+        match (self.0.driver.stacks(), self.0.driver.user_xattrs()) {
+            (false, _) => ApplyForm::Merged,
+            (true, false) => ApplyForm::Overlay,
+            (true, true) => ApplyForm::OverlayUserXattr,
+        }
+    }
+
     /// The store that holds layers' blobs.
     pub fn content(&self) -> &ContentStore {
         &self.0.content

@@ -103,14 +103,6 @@ pub(crate) async fn join(store: &Arc<Inner>, id: &str, steps: Vec<Step>) -> Resu
     .await
 }
 
-/// Copies a tree with everything that a layer can say of it.
-pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    let options = ApplyOptions { form: ApplyForm::Merged, ..ApplyOptions::default() };
-    apply_difference(None, from, to, &options)?;
-    // The root is no entry of a layer.
-    crate::mutable::copy_root_attributes(from, to)
-}
-
 /// Runs the tar of a difference from one thread into another that applies it.
 fn apply_difference(below: Option<&Path>, above: &Path, folder: &Path, options: &ApplyOptions) -> Result<()> {
     let failed = |source: LayerError| Error::Content {

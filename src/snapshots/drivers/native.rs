@@ -24,6 +24,6 @@ impl Driver for Native {
     }
 
     fn copy_tree(&self, from: &Path, to: &Path) -> Result<()> {
-        crate::unpack::copy_tree(from, to)
+        crate::clone::clone_tree(from, to, crate::clone::Files::Copy, &Default::default())
     }
 }

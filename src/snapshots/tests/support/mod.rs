@@ -1,5 +1,5 @@
 //! What the tests of this folder share.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use crosskit_images::ContentStore;
 use crosskit_metadata::Database;
