@@ -26,7 +26,7 @@ while read -r file; do say "$file: name it for what it holds"; done \
 
 # Where packages come from is a matter of each machine's own configuration: cargo's and apt's files here name no host.
 while read -r hit; do say "$hit: no package registry's address belongs here"; done \
-  < <(git ls-files -co --exclude-standard -- Makefile '.ci/*' '*.sh' '*.toml' '.cargo/*' | xargs -r grep -nE 'https?://' 2> /dev/null \
+  < <(git ls-files -co --exclude-standard -- Makefile '.ci/*' '*.sh' '*Cargo.toml' '.cargo/*' '.config/*' | xargs -r grep -nE 'https?://' 2> /dev/null \
     | grep -vE '127\.0\.0\.1|localhost|example\.(com|org|net)|\$' || true)
 
 # Generated code is what the generator makes of its definitions, and nothing else.
