@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
@@ -32,7 +32,9 @@ pub struct DockerAuth {
 
 struct Shared {
     dir: Option<PathBuf>,
-    http: reqwest::Client,
+    /// Made when the first token is fetched: reading the system's certificates takes longer than
+    /// a build of which everything is cached.
+    http: OnceLock<reqwest::Client>,
     known: Mutex<HashMap<String, (Instant, Known)>>,
     /// Only one helper at a time: some ask the person for a password.
     looking: tokio::sync::Mutex<()>,
@@ -47,13 +49,25 @@ impl Default for DockerAuth {
 impl DockerAuth {
     /// With the configuration in `dir`, a folder that has Docker's `config.json`.
     pub fn new(dir: Option<PathBuf>) -> Self {
-        Self::with_client(dir, reqwest::Client::new())
+        Self::with(dir, OnceLock::new())
     }
 
     /// The same with an HTTP client of the caller's, with its own trust in certificates.
     pub fn with_client(dir: Option<PathBuf>, http: reqwest::Client) -> Self {
+        Self::with(dir, OnceLock::from(http))
+    }
+
+    fn with(dir: Option<PathBuf>, http: OnceLock<reqwest::Client>) -> Self {
         let shared = Shared { dir, http, known: Mutex::default(), looking: tokio::sync::Mutex::new(()) };
         Self { shared: Arc::new(shared) }
+    }
+
+    fn http(&self) -> &reqwest::Client {
+        self.shared.http.get_or_init(|| {
+            // An error would say that the program has chosen a provider already; that one stays.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            reqwest::Client::new()
+        })
     }
 
     async fn known(&self, host: &str) -> Result<Known, SessionError> {
@@ -139,10 +153,7 @@ impl Auth for DockerAuth {
     ) -> Result<Response<FetchTokenResponse>, Status> {
         let request = request.into_inner();
         let known = self.known(&request.host).await.map_err(|err| err.to_status())?;
-        tokens::fetch(&self.shared.http, &request, &known)
-            .await
-            .map(Response::new)
-            .map_err(|err| err.to_status())
+        tokens::fetch(self.http(), &request, &known).await.map(Response::new).map_err(|err| err.to_status())
     }
 
     async fn get_token_authority(
