@@ -220,6 +220,8 @@ fn read<T: Message + Default>(schema: &Schema, json: &[u8]) -> Option<T> {
 pub fn describe(code: Code, message: &str) -> String {
     match code {
         Code::Ok | Code::Unknown => message.to_owned(),
+        // The one name that Go spells in another way.
+        Code::Cancelled => format!("Canceled: {message}"),
         code => format!("{code:?}: {message}"),
     }
 }

@@ -203,7 +203,7 @@ fn put_object(schema: &Schema, json: &Value, out: &mut Vec<u8>, depth: u32) -> R
                     let mut entry = Vec::new();
                     put(1, &Kind::Text, &Value::String(key.clone()), &mut entry, depth)?;
                     put(2, of, held, &mut entry, depth)?;
-                    put_bytes(field.tag, &entry, out);
+                    put_bytes(field.tag, &entry, out)?;
                 }
             }
             (_, Value::Array(list)) if field.repeated => {
@@ -217,23 +217,24 @@ fn put_object(schema: &Schema, json: &Value, out: &mut Vec<u8>, depth: u32) -> R
     Ok(())
 }
 
-fn put_bytes(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
+fn put_bytes(tag: u32, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
     encoding::encode_key(tag, WireType::LengthDelimited, out);
     encoding::encode_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
+    Ok(())
 }
 
 fn put(tag: u32, kind: &Kind, json: &Value, out: &mut Vec<u8>, depth: u32) -> Result<()> {
     let number = match (kind, json) {
-        (Kind::Text, Value::String(s)) => return Ok(put_bytes(tag, s.as_bytes(), out)),
+        (Kind::Text, Value::String(s)) => return put_bytes(tag, s.as_bytes(), out),
         (Kind::Bytes, Value::String(s)) => match STANDARD.decode(s) {
-            Ok(bytes) => return Ok(put_bytes(tag, &bytes, out)),
+            Ok(bytes) => return put_bytes(tag, &bytes, out),
             Err(e) => return bad(format!("bytes are not base64: {e}")),
         },
         (Kind::Message(schema), json) => {
             let mut inner = Vec::new();
             put_object(schema, json, &mut inner, depth + 1)?;
-            return Ok(put_bytes(tag, &inner, out));
+            return put_bytes(tag, &inner, out);
         }
         (Kind::Bool, Value::Bool(b)) => u64::from(*b),
         (Kind::Enum(names), Value::String(s)) => match names.iter().position(|n| n == s) {
