@@ -22,7 +22,7 @@ pub use detect::{Detection, Support, supported_platforms};
 pub use emulators::{Emulator, Emulators, Version};
 pub use entries::{Binfmt, Entry, Registration, TemporaryMount};
 pub use magic::{Magic, magic};
-pub use namespace::PrivateBinfmt;
+pub use namespace::{IdRange, PrivateBinfmt};
 pub use program::{EXIT_BASE, program};
 
 use std::{io, path::PathBuf};

@@ -23,8 +23,19 @@ use crate::{Error, Registration, Result};
 #[derive(Debug)]
 pub struct PrivateBinfmt {
     user: OwnedFd,
+    users: Vec<IdRange>,
+    groups: Vec<IdRange>,
     /// Holds the mount of binfmt_misc, and with it the entries.
     _mount: OwnedFd,
+}
+
+/// Ids that are mapped to themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first.
+    pub start: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// Where the new mount namespace mounts its instance: a folder that every system has and no emulator is in.
@@ -44,7 +55,7 @@ impl PrivateBinfmt {
     pub fn new(emulators: &[Registration]) -> Result<Self> {
         let failed = |step| move |source| Error::Namespace { step, source };
         let lines: Vec<Vec<u8>> = emulators.iter().map(Registration::line).collect();
-        let maps = [own_map("uid_map")?, own_map("gid_map")?];
+        let (users, groups) = (own_ids("uid_map")?, own_ids("gid_map")?);
         let (mut from_child, to_parent) = io::pipe().map_err(failed("making a pipe"))?;
         let (from_parent, mut to_child) = io::pipe().map_err(failed("making a pipe"))?;
 
@@ -65,9 +76,10 @@ impl PrivateBinfmt {
         drop((to_parent, from_parent));
         let result = (|| {
             await_step(&mut from_child)?;
-            for (name, map) in ["uid_map", "gid_map"].iter().zip(&maps) {
-                let path = format!("/proc/{child}/{name}");
-                fs::write(&path, map).map_err(failed("mapping ids"))?;
+            for (name, ids) in [("uid_map", &users), ("gid_map", &groups)] {
+                let lines: String =
+                    ids.iter().map(|ids| format!("{0} {0} {1}\n", ids.start, ids.count)).collect();
+                fs::write(format!("/proc/{child}/{name}"), lines).map_err(failed("mapping ids"))?;
             }
             to_child.write_all(b"1").map_err(failed("waking the child"))?;
             await_step(&mut from_child)?;
@@ -76,7 +88,7 @@ impl PrivateBinfmt {
                     .map(OwnedFd::from)
                     .map_err(failed("opening it"))
             };
-            Ok(Self { user: open("user")?, _mount: open("mnt")? })
+            Ok(Self { user: open("user")?, users, groups, _mount: open("mnt")? })
         })();
         drop(to_child);
         while waitpid(child, None) == Err(nix::errno::Errno::EINTR) {}
@@ -88,25 +100,32 @@ impl PrivateBinfmt {
         self.user.as_fd()
     }
 
+    /// User ids that exist in it, each the same as outside.
+    pub fn users(&self) -> &[IdRange] {
+        &self.users
+    }
+
+    /// Group ids that exist in it, each the same as outside.
+    pub fn groups(&self) -> &[IdRange] {
+        &self.groups
+    }
+
     /// A path by which other processes of this machine find the namespace as long as this value lives.
     pub fn user_namespace_path(&self) -> PathBuf {
         format!("/proc/{}/fd/{}", std::process::id(), self.user.as_raw_fd()).into()
     }
 }
 
-/// Every id that this process's own namespace has, mapped to itself.
-fn own_map(name: &'static str) -> Result<String> {
-    let path = format!("/proc/self/{name}");
-    let own = fs::read_to_string(&path)
+/// Every id that this process's own namespace has.
+fn own_ids(name: &'static str) -> Result<Vec<IdRange>> {
+    let own = fs::read_to_string(format!("/proc/self/{name}"))
         .map_err(|source| Error::Namespace { step: "reading the own id map", source })?;
-    let mut map = String::new();
-    for line in own.lines() {
+    let range = |line: &str| {
         let mut fields = line.split_ascii_whitespace();
-        if let (Some(inside), Some(_), Some(count)) = (fields.next(), fields.next(), fields.next()) {
-            map.push_str(&format!("{inside} {inside} {count}\n"));
-        }
-    }
-    Ok(map)
+        let (start, _outside, count) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(IdRange { start: start.parse().ok()?, count: count.parse().ok()? })
+    };
+    Ok(own.lines().filter_map(range).collect())
 }
 
 /// Reads one report of the child: step and error number, 0 for success.

@@ -99,14 +99,16 @@ fn write_program(path: &CString, image: &[u8]) -> io::Result<()> {
 }
 
 /// A folder of our own on a file system that programs may be executed from; removed when dropped.
-struct Folder(PathBuf);
+#[derive(Debug)]
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Result<Self> {
+    /// Makes one, in the folder for temporary files if that will do.
+    pub fn new() -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let executable = |path: &Path| {
-            rustix::fs::statvfs(path)
-                .is_ok_and(|stat| !stat.f_flag.contains(rustix::fs::StatVfsMountFlags::from_bits_retain(8))) // ST_NOEXEC
+            let no_exec = rustix::fs::StatVfsMountFlags::from_bits_retain(libc::ST_NOEXEC);
+            rustix::fs::statvfs(path).is_ok_and(|about| !about.f_flag.contains(no_exec))
         };
         let candidates = [std::env::temp_dir(), "/var/tmp".into(), "/run".into(), "/dev/shm".into()];
         let parent = candidates.iter().find(|path| executable(path)).unwrap_or(&candidates[0]);
@@ -116,6 +118,11 @@ impl Folder {
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir(&folder).map_err(file_error("making", &folder))?;
         Ok(Self(folder))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 }
 

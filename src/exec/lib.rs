@@ -1,1 +1,51 @@
-//! How one process runs.
+//! How one process runs: OCI runtime spec, mounts, network, resources, crun or runc.
+//!
+//! An [`Executor`] runs [`Process`]es, each in a container of its own, through an OCI runtime that was chosen by running
+//! a container with it. What a process may do and sees (capabilities, seccomp, mounts, hosts) is what BuildKit gives it.
+//! Programs of other platforms run through the kernel's binfmt_misc entries or through a private binfmt_misc; which of
+//! them is there is known before anything starts.
+//!
+//! This is the hot path of a build: a step is one file written to a memory file system and one runtime process started.
+
+mod bundle;
+mod capabilities;
+mod cgroups;
+mod container;
+mod emulation;
+mod error;
+mod executor;
+mod exit;
+mod filter;
+mod hosts;
+pub mod hybrid;
+mod leftovers;
+mod process;
+mod resolv;
+mod rootfs;
+mod runtime;
+mod sandbox;
+mod seccomp;
+mod spec;
+mod streams;
+mod stubs;
+mod supervise;
+mod users;
+
+#[cfg(test)]
+mod pure_tests;
+#[cfg(test)]
+mod rootfs_tests;
+
+pub use container::{Access, Container};
+pub use crosskit_qemu::detect::Ways;
+pub use emulation::{Emulation, How};
+pub use error::{Error, Kind, Result};
+pub use executor::{ExecConfig, Executor};
+pub use exit::Exit;
+pub use process::{
+    DEFAULT_HOSTNAME, DEFAULT_PATH, ExtraHost, LinuxResources, Mount, MountSource, Network, Process,
+    Security, Ulimit,
+};
+pub use resolv::DnsConfig;
+pub use runtime::Chosen;
+pub use streams::{Output, Stdio, Terminal, WindowSize};

@@ -1,0 +1,294 @@
+//! The folder that tells a runtime what to run.
+
+use std::{
+    borrow::Cow,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rand::Rng;
+
+use crate::{
+    DEFAULT_HOSTNAME, DEFAULT_PATH, Error, LinuxResources, Network, Process, Result, Security, Ulimit,
+    cgroups,
+    emulation::Way,
+    error::file_error,
+    executor::Shared,
+    hosts,
+    rootfs::Rootfs,
+    sandbox::{self, OwnFiles},
+    seccomp,
+    spec::{
+        Annotations, Cpu, IdMapping, Linux, Memory, ProcessSpec, Resources, Rlimit, Root, Spec, User, VERSION,
+    },
+    stubs::Stubs,
+    users,
+};
+
+/// Length of a container's name in base 36, as BuildKit's: 125 bits.
+const ID_LENGTH: usize = 25;
+
+/// A new name for a container.
+pub(crate) fn new_id() -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut random = rand::rng();
+    (0..ID_LENGTH).map(|_| char::from(DIGITS[random.random_range(0..DIGITS.len())])).collect()
+}
+
+/// What a runtime needs for one container, and what has to be tidied up after it.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: String,
+    pub(crate) cgroup: String,
+    /// A cgroup of our own around the step's, if its memory is limited: counts what was killed after the step's is gone.
+    pub(crate) counting_cgroup: Option<String>,
+    rootfs: Rootfs,
+    stubs: Stubs,
+    pub(crate) inherited: Inherited,
+}
+
+/// What a second process in the container has in common with the first.
+#[derive(Clone, Debug)]
+pub(crate) struct Inherited {
+    pub(crate) env: Vec<String>,
+    pub(crate) cwd: String,
+    pub(crate) user: User,
+    pub(crate) security: Security,
+    pub(crate) in_user_namespace: bool,
+    pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) rootfs: PathBuf,
+}
+
+impl Bundle {
+    /// Prepares everything up to the runtime's start. Blocks on the file system only.
+    pub(crate) fn make(
+        shared: &Shared,
+        process: &Process,
+        way: &Way,
+        filter: Option<&str>,
+        terminal: bool,
+    ) -> Result<Self> {
+        let id = checked_id(&process.id)?;
+        let rlimits = process.ulimits.iter().map(rlimit).collect::<Result<Vec<_>>>()?;
+        let rootfs = Rootfs::open(&process.rootfs)?;
+        let user = users::find(&rootfs, &process.user)?;
+        let cwd = if process.cwd.is_empty() { "/".to_owned() } else { absolute(&process.cwd) };
+        let stubs = Stubs::find(&rootfs, &process.mounts, process.remove_mount_stubs_recursive)?;
+        rootfs.make_folders(&cwd, user.uid, user.gid)?;
+
+        let dir = shared.containers.join(&id);
+        fs::create_dir(&dir).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists { id: id.clone() },
+            _ => file_error("making", &dir)(error),
+        })?;
+        let parent = if process.cgroup_parent.is_empty() {
+            &shared.config.cgroup_parent
+        } else {
+            &process.cgroup_parent
+        };
+        let own_cgroup = cgroups::path(parent, &id);
+        let counts = process.resources.memory != 0 && cgroups::is_unified() && own_cgroup.starts_with('/');
+        let (cgroup, counting_cgroup) =
+            if counts { (format!("{own_cgroup}/step"), Some(own_cgroup)) } else { (own_cgroup, None) };
+        let mut env = process.env.clone();
+        if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+            env.insert(0, DEFAULT_PATH.to_owned());
+        }
+        let in_user_namespace = way.private().is_some();
+        let inherited = Inherited {
+            env,
+            cwd,
+            user,
+            security: process.security,
+            in_user_namespace,
+            rlimits,
+            rootfs: process.rootfs.clone(),
+        };
+        let bundle = Self { dir, id, cgroup, counting_cgroup, rootfs, stubs, inherited };
+        bundle.write(shared, process, way, filter, terminal)?;
+        Ok(bundle)
+    }
+
+    fn write(
+        &self,
+        shared: &Shared,
+        process: &Process,
+        way: &Way,
+        filter: Option<&str>,
+        terminal: bool,
+    ) -> Result<()> {
+        let resolv = shared.resolv.path(process.network == Network::Host)?;
+        let hosts = if hosts::is_common(&process.hostname, &process.extra_hosts) {
+            shared.hosts.clone()
+        } else {
+            let path = self.dir.join("hosts");
+            let text = hosts::contents(&process.hostname, &process.extra_hosts);
+            fs::write(&path, text).map_err(file_error("writing", &path))?;
+            path
+        };
+        let files = OwnFiles { resolv: &resolv.to_string_lossy(), hosts: &hosts.to_string_lossy() };
+        let private = way.private();
+        let confinement = sandbox::confinement(process.security, private.is_some());
+        let bind_sys = private.is_some() && process.network != Network::None;
+        let mounts = sandbox::mounts(&confinement, &files, process.shm_size, bind_sys, &process.mounts);
+        let filtered = confinement.filtered && seccomp::is_available();
+        let ids = |ranges: &[crosskit_qemu::IdRange]| -> Vec<IdMapping> {
+            let same = |range: &crosskit_qemu::IdRange| IdMapping {
+                container: range.start,
+                host: range.start,
+                size: range.count,
+            };
+            ranges.iter().map(same).collect()
+        };
+        let hostname = if process.hostname.is_empty() { DEFAULT_HOSTNAME } else { &process.hostname };
+        let first = self.inherited.process(&process.args, terminal, &shared.config.apparmor_profile);
+        let spec = Spec {
+            oci_version: VERSION,
+            process: ProcessSpec { oom_score_adj: shared.config.oom_score_adj, ..first },
+            root: Root { path: process.rootfs.to_string_lossy(), readonly: process.readonly_rootfs },
+            hostname,
+            mounts,
+            annotations: filter.filter(|_| filtered).map(|seccomp| Annotations { seccomp }),
+            linux: Linux {
+                resources: resources(confinement.device_rules, &process.resources),
+                cgroups_path: self.cgroup.clone(),
+                namespaces: sandbox::namespaces(
+                    process.network,
+                    cgroups::is_unified(),
+                    private.map(|made| made.user_namespace_path().to_string_lossy().into_owned()),
+                ),
+                uid_mappings: private.map(|made| ids(made.users())).unwrap_or_default(),
+                gid_mappings: private.map(|made| ids(made.groups())).unwrap_or_default(),
+                devices: confinement.devices,
+                seccomp: (filtered && filter.is_none()).then(seccomp::profile),
+                masked_paths: confinement.masked,
+                readonly_paths: confinement.readonly,
+            },
+        };
+        let path = self.dir.join("config.json");
+        let text = serde_json::to_vec(&spec).map_err(|error| file_error("writing", &path)(error.into()))?;
+        fs::write(&path, text).map_err(file_error("writing", &path))
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    pub(crate) fn pid_file(&self) -> PathBuf {
+        self.dir.join("pid")
+    }
+
+    /// Removes what was made for the container, in the root filesystem too. Nothing of it may run any more.
+    pub(crate) fn clean(&self) {
+        self.stubs.remove(&self.rootfs);
+        if let Some(cgroup) = &self.counting_cgroup {
+            cgroups::remove(cgroup);
+        }
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(path = %self.dir.display(), %error, "a container's folder could not be removed");
+        }
+    }
+}
+
+impl Inherited {
+    /// A process of the container.
+    pub(crate) fn process<'a>(
+        &'a self,
+        args: &'a [String],
+        terminal: bool,
+        apparmor_profile: &'a Option<String>,
+    ) -> ProcessSpec<'a> {
+        let confined = self.security == Security::Sandbox;
+        ProcessSpec {
+            terminal,
+            user: self.user.clone(),
+            args,
+            env: self.env.iter().map(String::as_str).collect(),
+            cwd: Cow::Borrowed(&self.cwd),
+            capabilities: sandbox::confinement(self.security, self.in_user_namespace).capabilities,
+            rlimits: self.rlimits.clone(),
+            apparmor_profile: apparmor_profile.as_deref().filter(|_| confined),
+            oom_score_adj: None,
+        }
+    }
+
+    /// Looks a user up in the container's root filesystem.
+    pub(crate) fn find_user(&self, name: &str) -> Result<User> {
+        users::find(&Rootfs::open(&self.rootfs)?, name)
+    }
+}
+
+/// A name that is safe as a file's name: what is empty gets a new one.
+fn checked_id(id: &str) -> Result<String> {
+    if id.is_empty() {
+        return Ok(new_id());
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if id.starts_with(|c: char| c.is_ascii_alphanumeric()) && id.chars().all(plain) && id.len() <= 128 {
+        return Ok(id.to_owned());
+    }
+    let reason = "letters, digits, - _ and . are allowed, and a letter or digit at the start".to_owned();
+    Err(Error::Invalid { what: "container id", value: id.to_owned(), reason })
+}
+
+pub(crate) fn absolute(path: &str) -> String {
+    if Path::new(path).is_absolute() { path.to_owned() } else { format!("/{path}") }
+}
+
+/// Names of limits (getrlimit(2)).
+const LIMITS: [&str; 16] = [
+    "AS",
+    "CORE",
+    "CPU",
+    "DATA",
+    "FSIZE",
+    "LOCKS",
+    "MEMLOCK",
+    "MSGQUEUE",
+    "NICE",
+    "NOFILE",
+    "NPROC",
+    "RSS",
+    "RTPRIO",
+    "RTTIME",
+    "SIGPENDING",
+    "STACK",
+];
+
+pub(crate) fn rlimit(limit: &Ulimit) -> Result<Rlimit> {
+    let name = limit.name.to_ascii_uppercase();
+    if !LIMITS.contains(&name.as_str()) {
+        let reason = format!("the limits are {}", LIMITS.join(", ").to_ascii_lowercase());
+        return Err(Error::Invalid { what: "ulimit", value: limit.name.clone(), reason });
+    }
+    // -1 is unlimited, which is the greatest unsigned number.
+    Ok(Rlimit { kind: format!("RLIMIT_{name}"), hard: limit.hard as u64, soft: limit.soft as u64 })
+}
+
+pub(crate) fn resources<'a>(
+    devices: &'static [crate::spec::DeviceRule],
+    wanted: &'a LinuxResources,
+) -> Resources<'a> {
+    let some = |number: i64| (number != 0).then_some(number);
+    let memory = Memory { limit: some(wanted.memory), swap: some(wanted.memory_swap) };
+    let cpu = Cpu {
+        shares: (wanted.cpu_shares != 0).then_some(wanted.cpu_shares),
+        quota: some(wanted.cpu_quota),
+        period: (wanted.cpu_period != 0).then_some(wanted.cpu_period),
+        cpus: &wanted.cpuset_cpus,
+        mems: &wanted.cpuset_mems,
+    };
+    let limits_memory = memory.limit.is_some() || memory.swap.is_some();
+    let limits_cpu = cpu.shares.is_some()
+        || cpu.quota.is_some()
+        || cpu.period.is_some()
+        || !cpu.cpus.is_empty()
+        || !cpu.mems.is_empty();
+    Resources { devices, memory: limits_memory.then_some(memory), cpu: limits_cpu.then_some(cpu) }
+}

@@ -1,0 +1,302 @@
+//! Runs processes.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
+    process::Stdio as Null,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use crosskit_platforms::Platform;
+use crosskit_qemu::detect::Ways;
+use tokio::sync::{OnceCell, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Access, Chosen, Container, DnsConfig, Error, Exit, How, Process, Result, Security, Stdio,
+    bundle::Bundle,
+    capabilities, cgroups,
+    emulation::Platforms,
+    error::file_error,
+    filter, hosts, leftovers,
+    resolv::{ResolvFiles, replace},
+    runtime::{Runtime, messages},
+    supervise::{Ended, Running},
+};
+
+/// How an executor is set up.
+#[derive(Clone, Debug, Default)]
+pub struct ExecConfig {
+    /// Folder for what running containers need; best in memory (`/run/…`). Of this executor alone.
+    pub root: PathBuf,
+    /// The runtime to use, as a path or a name on PATH; None to choose.
+    pub runtime: Option<PathBuf>,
+    /// Folders with emulators, before those that are always searched.
+    pub emulator_folders: Vec<PathBuf>,
+    /// Which ways of emulation may be used.
+    pub ways: Ways,
+    /// Parent of steps' cgroups, if they name none; empty for the root.
+    pub cgroup_parent: String,
+    /// Name servers for steps.
+    pub dns: DnsConfig,
+    /// AppArmor profile of sandboxed steps.
+    pub apparmor_profile: Option<String>,
+    /// How readily the kernel kills steps when memory is short.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Runs processes in containers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    shared: Arc<Shared>,
+}
+
+/// What all containers of an executor have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ExecConfig,
+    pub(crate) containers: PathBuf,
+    pub(crate) resolv: ResolvFiles,
+    pub(crate) hosts: PathBuf,
+    platforms: Platforms,
+    runtime: OnceCell<Arc<Runtime>>,
+    filter: OnceCell<Option<Arc<str>>>,
+    pub(crate) tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Executor {
+    /// Sets up the folder, and ends what an earlier executor has left running there. Runs nothing yet: the runtime is
+    /// chosen when it is first needed.
+    pub fn new(config: ExecConfig) -> Result<Self> {
+        let root = config.root.clone();
+        let containers = root.join("containers");
+        fs::create_dir_all(&containers).map_err(file_error("making", &containers))?;
+        leftovers::sweep(&root, &containers, &config.cgroup_parent);
+        let hosts = root.join("hosts");
+        replace(&hosts, hosts::contents("", &[]).as_bytes())?;
+        let lacking = capabilities::lacking();
+        if !lacking.is_empty() {
+            let lacking = lacking.join(", ");
+            tracing::warn!(
+                lacking,
+                "this daemon lacks capabilities that steps usually have: they go without"
+            );
+        }
+        let shared = Shared {
+            containers,
+            resolv: ResolvFiles::new(root, config.dns.clone()),
+            hosts,
+            platforms: Platforms::new(config.emulator_folders.clone(), config.ways),
+            runtime: OnceCell::new(),
+            filter: OnceCell::new(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The runtime and why it was chosen. Chooses now if that has not been done.
+    pub async fn runtime(&self) -> Result<Chosen> {
+        Ok(self.shared.runtime().await?.chosen.clone())
+    }
+
+    /// Does what the first step would have to wait for: chooses the runtime, makes its seccomp filter, finds out what
+    /// platforms run. For the time after a daemon's start.
+    pub async fn warm(&self) {
+        let runtime = async {
+            if let Ok(runtime) = self.shared.runtime().await {
+                self.shared.filter(&runtime).await;
+            }
+        };
+        tokio::join!(runtime, self.shared.platforms.list());
+    }
+
+    /// The platforms whose programs run here, the machine's own first, each with how. What was found out counts for 20 s.
+    pub async fn platforms(&self) -> Vec<(Platform, How)> {
+        self.shared.platforms.list().await
+    }
+
+    /// How programs of a platform run here; an error that says what is missing if they do not.
+    pub async fn can_run(&self, platform: &Platform) -> Result<How> {
+        Ok(self.shared.platforms.way(platform).await?.how)
+    }
+
+    /// Runs a process and waits until everything of it is gone. Cancelling kills it, and so does dropping the future.
+    pub async fn run(&self, process: Process, io: Stdio, cancel: CancellationToken) -> Result<Exit> {
+        self.start(process, io, cancel).await?.wait().await
+    }
+
+    /// Starts a process in a new container.
+    pub async fn start(&self, process: Process, io: Stdio, cancel: CancellationToken) -> Result<Container> {
+        let token = cancel.child_token();
+        let guard = token.clone().drop_guard();
+        let closing = self.shared.closing.clone();
+        let (started, starting) = oneshot::channel();
+        let shared = self.shared.clone();
+        // A task of its own, so that whatever happens to the caller the container is tidied up.
+        let task = self.shared.tasks.spawn(async move {
+            let run = shared.run_to_end(process, io, &token, started);
+            tokio::pin!(run);
+            tokio::select! {
+                outcome = &mut run => return outcome,
+                () = closing.cancelled() => token.cancel(),
+            }
+            run.await
+        });
+        match starting.await {
+            Ok(access) => Ok(Container { access, task, guard }),
+            // It ended before it began: the task says why.
+            Err(_) => match task.await {
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(_)) => Err(Error::Broken { id: String::new(), reason: "it ended unseen".to_owned() }),
+                Err(error) => Err(Error::Broken { id: String::new(), reason: error.to_string() }),
+            },
+        }
+    }
+
+    /// Ends all that runs and waits until it is gone. Nothing can be started afterwards.
+    pub async fn shutdown(&self) {
+        self.shared.closing.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    pub(crate) async fn runtime(self: &Arc<Self>) -> Result<Arc<Runtime>> {
+        let choose = || async {
+            let config = self.config.clone();
+            let select = move || Runtime::select(config.runtime.as_deref(), &config.root);
+            let chosen = tokio::task::spawn_blocking(select)
+                .await
+                .map_err(|error| Error::Broken { id: "probe".to_owned(), reason: error.to_string() })??;
+            let Chosen { path, version, why, .. } = &chosen.chosen;
+            tracing::info!(path = %path.display(), version, why, "OCI runtime chosen");
+            Ok(Arc::new(chosen))
+        };
+        self.runtime.get_or_try_init(choose).await.cloned()
+    }
+
+    async fn filter(self: &Arc<Self>, runtime: &Arc<Runtime>) -> Option<Arc<str>> {
+        let make = || async {
+            let (runtime, root) = (runtime.clone(), self.config.root.clone());
+            let made = tokio::task::spawn_blocking(move || filter::make(&runtime, &root)).await;
+            made.ok().flatten().map(Arc::from)
+        };
+        self.filter.get_or_init(make).await.clone()
+    }
+
+    async fn run_to_end(
+        self: Arc<Self>,
+        mut process: Process,
+        io: Stdio,
+        cancel: &CancellationToken,
+        started: oneshot::Sender<Access>,
+    ) -> Result<Exit> {
+        let hold = std::mem::take(&mut process.hold);
+        let platform = process.platform.clone().unwrap_or_else(crosskit_platforms::native);
+        let way = self.platforms.way(&platform).await?;
+        let runtime = self.runtime().await?;
+        let filter = match process.security {
+            Security::Sandbox => self.filter(&runtime).await,
+            Security::Insecure => None,
+        };
+        if cancel.is_cancelled() || self.closing.is_cancelled() {
+            return Err(Error::Canceled);
+        }
+        let (shared, starter) = (self.clone(), runtime.clone());
+        let starting = tokio::task::spawn_blocking(move || {
+            let bundle = Bundle::make(&shared, &process, &way, filter.as_deref(), io.terminal.is_some())?;
+            let mut command = starter.command(&bundle.log());
+            command
+                .args(["run", "--bundle"])
+                .arg(&bundle.dir)
+                .arg("--pid-file")
+                .arg(bundle.pid_file())
+                .arg(&bundle.id);
+            match Running::start(&starter, command, io, &bundle.id, bundle.pid_file()) {
+                Ok(running) => Ok((bundle, running, way)),
+                Err(error) => {
+                    bundle.clean();
+                    Err(error)
+                }
+            }
+        });
+        let broken =
+            |error: tokio::task::JoinError| Error::Broken { id: String::new(), reason: error.to_string() };
+        let (bundle, running, way) = starting.await.map_err(broken)??;
+        let first_ended = CancellationToken::new();
+        let _ended_guard = first_ended.clone().drop_guard();
+        let _ = started.send(Access {
+            id: bundle.id.clone(),
+            shared: self.clone(),
+            folder: bundle.dir.clone(),
+            inherited: Arc::new(bundle.inherited.clone()),
+            ended: first_ended.clone(),
+        });
+        let ended = running.finish(cancel).await;
+        first_ended.cancel();
+        let forced = ended.as_ref().map_or(true, |ended| ended.forced);
+        let outcome = match ended {
+            Ok(ended) => exit_of(ended, &runtime, &bundle.log()).await,
+            Err(error) => Err(error),
+        };
+        let cleaning = tokio::task::spawn_blocking(move || {
+            let kills = bundle.counting_cgroup.as_deref().map_or(0, cgroups::memory_kills);
+            if forced {
+                delete(&runtime, &bundle);
+            }
+            bundle.clean();
+            drop((bundle, way, hold));
+            kills
+        });
+        let kills = cleaning.await.map_err(broken)?;
+        outcome.map(|exit| Exit { out_of_memory: kills > 0 && exit.code != 0, ..exit })
+    }
+}
+
+/// Does what a runtime that had to be ended has left undone.
+fn delete(runtime: &Runtime, bundle: &Bundle) {
+    let mut command = runtime.command(&bundle.log());
+    command
+        .args(["delete", "--force", &bundle.id])
+        .stdin(Null::null())
+        .stdout(Null::null())
+        .stderr(Null::null());
+    if !command.status().is_ok_and(|status| status.success()) {
+        tracing::warn!(id = bundle.id, said = messages(&bundle.log()), "a container could not be deleted");
+    }
+    for pid in cgroups::processes(&bundle.cgroup) {
+        crate::supervise::kill_contained(pid);
+    }
+    cgroups::remove(&bundle.cgroup);
+    let _ = fs::remove_dir_all(runtime.state.join(&bundle.id));
+}
+
+/// What a runtime's end says about the process; what the runtime itself had to say goes to standard error as well.
+pub(crate) async fn exit_of(ended: Ended, runtime: &Runtime, log: &Path) -> Result<Exit> {
+    let Ended { status, mut stderr, canceled, .. } = ended;
+    if canceled {
+        return Err(Error::Canceled);
+    }
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let mut exit = Exit { code, ..Exit::default() };
+    if code != 0 {
+        let log = log.to_owned();
+        exit.runtime_message = tokio::task::spawn_blocking(move || messages(&log)).await.ok().flatten();
+        // runc says it on standard error by itself.
+        if let (Some(message), true) = (&exit.runtime_message, runtime.is_crun()) {
+            stderr.take(Bytes::from(format!("{message}\n"))).await;
+        }
+    }
+    Ok(exit)
+}

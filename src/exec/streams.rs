@@ -1,0 +1,103 @@
+//! What a process reads and writes.
+
+use std::{fmt, pin::Pin};
+
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+};
+
+/// The standard streams of a process, and what reaches it besides.
+#[derive(Default)]
+pub struct Stdio {
+    /// Read by the process; nothing (`/dev/null`) if None.
+    pub stdin: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    /// What it writes to its standard output. With a terminal, all that it writes.
+    pub stdout: Output,
+    /// What it writes to its standard error.
+    pub stderr: Output,
+    /// Gives it a terminal.
+    pub terminal: Option<Terminal>,
+    /// Signals to pass to it, by number.
+    pub signals: Option<mpsc::Receiver<i32>>,
+}
+
+impl fmt::Debug for Stdio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdio")
+            .field("stdin", &self.stdin.is_some())
+            .field("terminal", &self.terminal.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where output goes.
+#[derive(Default)]
+pub enum Output {
+    /// Nowhere.
+    #[default]
+    Discard,
+    /// To this function, a piece at a time, in order. It must not block.
+    Call(Box<dyn FnMut(Bytes) + Send>),
+    /// Into this writer. A slow one slows the process down.
+    Write(Pin<Box<dyn AsyncWrite + Send>>),
+}
+
+impl Output {
+    /// Into a function.
+    pub fn call(function: impl FnMut(Bytes) + Send + 'static) -> Self {
+        Self::Call(Box::new(function))
+    }
+
+    pub(crate) async fn take(&mut self, piece: Bytes) {
+        match self {
+            Self::Discard => {}
+            Self::Call(function) => function(piece),
+            Self::Write(writer) => {
+                // Whoever does not want to read any more gets nothing; the process goes on.
+                if writer.write_all(&piece).await.is_err() {
+                    *self = Self::Discard;
+                }
+            }
+        }
+    }
+}
+
+/// A terminal for a process.
+#[derive(Debug)]
+pub struct Terminal {
+    /// Its size at the start.
+    pub size: Option<WindowSize>,
+    /// Later sizes.
+    pub resize: Option<mpsc::Receiver<WindowSize>>,
+}
+
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
+/// Bytes that are read at once: the size of a pipe.
+const PIECE: usize = 64 << 10;
+
+/// Passes on all that can be read, in order, until the end.
+pub(crate) async fn pump(mut from: impl AsyncRead + Unpin, mut to: Output) -> Output {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(PIECE);
+        match from.read_buf(&mut buffer).await {
+            // EIO is how a terminal ends when the last process has closed it.
+            Ok(0) | Err(_) => break,
+            Ok(_) => to.take(buffer.split().freeze()).await,
+        }
+    }
+    if let Output::Write(writer) = &mut to {
+        let _ = writer.flush().await;
+    }
+    to
+}
