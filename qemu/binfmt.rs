@@ -17,7 +17,7 @@ pub struct Environment {
     pub binary_path: Option<OsString>,
     /// `QEMU_BINARY_PREFIX`: put before each emulator's file name and its entry's name.
     pub binary_prefix: Option<String>,
-    /// `QEMU_PRESERVE_ARGV0`: register with flag P.
+    /// `QEMU_PRESERVE_ARGV0`: register with flag P also where emulator and kernel are too old to agree on it.
     pub preserve_argv0: bool,
 }
 
@@ -214,10 +214,11 @@ fn install(binfmt: &Binfmt, name: &str, source: &Source, preserve_argv0: bool) -
         return Ok(Installed::Before(entry));
     }
     let emulator = source.emulator(architecture)?;
-    emulator.check()?;
+    let version = emulator.check()?;
     if present.is_some() {
         binfmt.unregister(&entry)?;
     }
+    let preserve_argv0 = preserve_argv0 || Emulator::keeps_argv0(version);
     let registration =
         Registration { name: entry, ..Registration::new(architecture, &emulator.path, preserve_argv0) };
     binfmt.register(&registration)?;

@@ -68,16 +68,26 @@ impl Emulator {
             .ok_or_else(|| unusable(format!("--version said {:?}", said.lines().next().unwrap_or_default())))
     }
 
-    /// Whether programs may be given their own `argv[0]` (flag P of binfmt_misc) under this release.
+    /// Whether programs can be given their own `argv[0]` (flag P of binfmt_misc) under this release on this kernel.
+    /// Without it a shell that executes itself under another name, as busybox does, does not work.
     pub(crate) fn keeps_argv0(version: Version) -> bool {
-        version >= ARGV0_SINCE
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        version >= ARGV0_SINCE && leading_version(&kernel).is_some_and(|kernel| kernel >= KERNEL_ARGV0_SINCE)
     }
 }
+
+/// First kernel that marks it.
+const KERNEL_ARGV0_SINCE: Version = Version(5, 12, 0);
 
 /// The release in `qemu-aarch64 version 7.2.9 (Debian …)`.
 pub(crate) fn parse_version(said: &str) -> Option<Version> {
     let (_, rest) = said.split_once("version ")?;
-    let number = rest.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+    leading_version(rest)
+}
+
+/// The numbers that a text begins with.
+fn leading_version(text: &str) -> Option<Version> {
+    let number = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
     let mut parts = number.split('.').map(|part| part.parse().ok());
     Some(Version(parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
 }

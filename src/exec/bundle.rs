@@ -9,8 +9,8 @@ use std::{
 use rand::Rng;
 
 use crate::{
-    DEFAULT_HOSTNAME, DEFAULT_PATH, Error, LinuxResources, Network, Process, Result, Security, Ulimit,
-    cgroups,
+    DEFAULT_HOSTNAME, DEFAULT_PATH, Error, LinuxResources, Network, Process, Result, Security, Terminal,
+    Ulimit, cgroups,
     emulation::Way,
     error::file_error,
     executor::Shared,
@@ -19,7 +19,8 @@ use crate::{
     sandbox::{self, OwnFiles},
     seccomp,
     spec::{
-        Annotations, Cpu, IdMapping, Linux, Memory, ProcessSpec, Resources, Rlimit, Root, Spec, User, VERSION,
+        Annotations, ConsoleSize, Cpu, IdMapping, Linux, Memory, ProcessSpec, Resources, Rlimit, Root, Spec,
+        User, VERSION,
     },
     stubs::Stubs,
     users,
@@ -67,7 +68,7 @@ impl Bundle {
         process: &Process,
         way: &Way,
         filter: Option<&str>,
-        terminal: bool,
+        terminal: Option<&Terminal>,
     ) -> Result<Self> {
         let id = checked_id(&process.id)?;
         let rlimits = process.ulimits.iter().map(rlimit).collect::<Result<Vec<_>>>()?;
@@ -116,7 +117,7 @@ impl Bundle {
         process: &Process,
         way: &Way,
         filter: Option<&str>,
-        terminal: bool,
+        terminal: Option<&Terminal>,
     ) -> Result<()> {
         let resolv = shared.resolv.path(process.network == Network::Host)?;
         let hosts = if hosts::is_common(&process.hostname, &process.extra_hosts) {
@@ -201,12 +202,15 @@ impl Inherited {
     pub(crate) fn process<'a>(
         &'a self,
         args: &'a [String],
-        terminal: bool,
+        terminal: Option<&Terminal>,
         apparmor_profile: &'a Option<String>,
     ) -> ProcessSpec<'a> {
         let confined = self.security == Security::Sandbox;
         ProcessSpec {
-            terminal,
+            terminal: terminal.is_some(),
+            console_size: terminal
+                .and_then(|terminal| terminal.size)
+                .map(|size| ConsoleSize { height: size.rows, width: size.cols }),
             user: self.user.clone(),
             args,
             env: self.env.iter().map(String::as_str).collect(),

@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Error, Exit, Process, Result, Stdio,
+    Error, Exit, Process, Result, Stdio, Terminal,
     bundle::{Inherited, absolute, rlimit},
     error::file_error,
     executor::{Shared, exit_of},
-    supervise::{Running, read_pid},
+    supervise::{Call, Running, read_pid},
 };
 
 /// How often is looked whether a container has come up.
@@ -110,15 +110,12 @@ impl Access {
         let (spec_file, pid_file, log) = (file("json"), file("pid"), file("log"));
         let (access, started_log) = (self.clone(), log.clone());
         let starting = tokio::task::spawn_blocking(move || {
-            access.write_process(&spec_file, &process, io.terminal.is_some())?;
+            access.write_process(&spec_file, &process, io.terminal.as_ref())?;
             let mut command = runtime.command(&started_log);
-            command
-                .args(["exec", "--process"])
-                .arg(&spec_file)
-                .arg("--pid-file")
-                .arg(&pid_file)
-                .arg(&access.id);
-            Running::start(&runtime, command, io, &access.id, pid_file).map(|running| (running, runtime))
+            command.args(["exec", "--process"]).arg(&spec_file);
+            let (folder, id) = (access.folder.clone(), access.id.clone());
+            let call = Call { command, folder, id, pid_file };
+            Running::start(&runtime, call, io).map(|running| (running, runtime))
         });
         let broken =
             |error: tokio::task::JoinError| Error::Broken { id: self.id.clone(), reason: error.to_string() };
@@ -127,7 +124,12 @@ impl Access {
         exit_of(ended, &runtime, &log).await
     }
 
-    fn write_process(&self, path: &std::path::Path, process: &Process, terminal: bool) -> Result<()> {
+    fn write_process(
+        &self,
+        path: &std::path::Path,
+        process: &Process,
+        terminal: Option<&Terminal>,
+    ) -> Result<()> {
         let mut own = (*self.inherited).clone();
         if !process.env.is_empty() {
             own.env.clone_from(&process.env);

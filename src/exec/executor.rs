@@ -23,7 +23,7 @@ use crate::{
     filter, hosts, leftovers,
     resolv::{ResolvFiles, replace},
     runtime::{Runtime, messages},
-    supervise::{Ended, Running},
+    supervise::{Call, Ended, Running},
 };
 
 /// How an executor is set up.
@@ -215,15 +215,11 @@ impl Shared {
         }
         let (shared, starter) = (self.clone(), runtime.clone());
         let starting = tokio::task::spawn_blocking(move || {
-            let bundle = Bundle::make(&shared, &process, &way, filter.as_deref(), io.terminal.is_some())?;
+            let bundle = Bundle::make(&shared, &process, &way, filter.as_deref(), io.terminal.as_ref())?;
             let mut command = starter.command(&bundle.log());
-            command
-                .args(["run", "--bundle"])
-                .arg(&bundle.dir)
-                .arg("--pid-file")
-                .arg(bundle.pid_file())
-                .arg(&bundle.id);
-            match Running::start(&starter, command, io, &bundle.id, bundle.pid_file()) {
+            command.args(["run", "--bundle"]).arg(&bundle.dir);
+            let (folder, id, pid_file) = (bundle.dir.clone(), bundle.id.clone(), bundle.pid_file());
+            match Running::start(&starter, Call { command, folder, id, pid_file }, io) {
                 Ok(running) => Ok((bundle, running, way)),
                 Err(error) => {
                     bundle.clean();

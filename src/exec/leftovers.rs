@@ -1,11 +1,20 @@
 //! Containers of a daemon that is no more.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
     cgroups,
     supervise::{kill_contained, read_pid},
 };
+
+/// How long killed processes may take to be gone.
+const UNTIL_GONE: Duration = Duration::from_secs(2);
+/// How often is looked whether they are.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Kills and removes what a daemon that used this folder before has left running. Nobody else may be using it.
 pub(crate) fn sweep(run_root: &Path, containers: &Path, cgroup_parent: &str) {
@@ -14,8 +23,17 @@ pub(crate) fn sweep(run_root: &Path, containers: &Path, cgroup_parent: &str) {
         tracing::info!(id, "removing a container that an earlier daemon has left");
         let cgroup = configured_cgroup(&entry.path()).unwrap_or_else(|| cgroups::path(cgroup_parent, &id));
         let first = read_pid(&entry.path().join("pid"));
-        for pid in first.into_iter().chain(cgroups::processes(&cgroup)) {
+        if let Some(pid) = first {
             kill_contained(pid);
+        }
+        let deadline = Instant::now() + UNTIL_GONE;
+        loop {
+            let left = cgroups::processes(&cgroup);
+            left.iter().for_each(|pid| _ = kill_contained(*pid));
+            if left.is_empty() || Instant::now() > deadline {
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
         cgroups::remove(cgroup.strip_suffix("/step").unwrap_or(&cgroup));
         let _ = fs::remove_dir_all(entry.path());

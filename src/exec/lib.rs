@@ -29,6 +29,7 @@ mod spec;
 mod streams;
 mod stubs;
 mod supervise;
+mod terminals;
 mod users;
 
 #[cfg(test)]

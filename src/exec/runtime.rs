@@ -226,6 +226,7 @@ impl ProbeBundle {
             oci_version: VERSION,
             process: ProcessSpec {
                 terminal: false,
+                console_size: None,
                 user: User::default(),
                 args: &args,
                 env: Vec::new(),
@@ -237,7 +238,10 @@ impl ProbeBundle {
             },
             root: Root { path: bundle._rootfs.path().to_string_lossy(), readonly: false },
             hostname: crate::DEFAULT_HOSTNAME,
-            mounts: vec![MountSpec::new("/proc", "proc", "proc", &[])],
+            mounts: vec![
+                MountSpec::new("/proc", "proc", "proc", &[]),
+                MountSpec::new("/dev", "tmpfs", "tmpfs", &["mode=755"]),
+            ],
             annotations: filter.map(|seccomp| Annotations { seccomp }),
             linux: Linux {
                 resources: Resources { devices: confinement.device_rules, memory: None, cpu: None },

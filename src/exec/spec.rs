@@ -38,6 +38,8 @@ pub(crate) struct Annotations<'a> {
 pub(crate) struct ProcessSpec<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) terminal: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) console_size: Option<ConsoleSize>,
     pub(crate) user: User,
     pub(crate) args: &'a [String],
     pub(crate) env: Vec<&'a str>,
@@ -49,6 +51,13 @@ pub(crate) struct ProcessSpec<'a> {
     pub(crate) apparmor_profile: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) oom_score_adj: Option<i32>,
+}
+
+/// Of a terminal, in characters.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct ConsoleSize {
+    pub(crate) height: u16,
+    pub(crate) width: u16,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

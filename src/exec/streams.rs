@@ -64,6 +64,14 @@ impl Output {
     }
 }
 
+impl Output {
+    pub(crate) async fn flush(&mut self) {
+        if let Self::Write(writer) = self {
+            let _ = writer.flush().await;
+        }
+    }
+}
+
 /// A terminal for a process.
 #[derive(Debug)]
 pub struct Terminal {
@@ -83,7 +91,7 @@ pub struct WindowSize {
 }
 
 /// Bytes that are read at once: the size of a pipe.
-const PIECE: usize = 64 << 10;
+pub(crate) const PIECE: usize = 64 << 10;
 
 /// Passes on all that can be read, in order, until the end.
 pub(crate) async fn pump(mut from: impl AsyncRead + Unpin, mut to: Output) -> Output {
@@ -91,13 +99,30 @@ pub(crate) async fn pump(mut from: impl AsyncRead + Unpin, mut to: Output) -> Ou
     loop {
         buffer.reserve(PIECE);
         match from.read_buf(&mut buffer).await {
-            // EIO is how a terminal ends when the last process has closed it.
             Ok(0) | Err(_) => break,
             Ok(_) => to.take(buffer.split().freeze()).await,
         }
     }
-    if let Output::Write(writer) = &mut to {
-        let _ = writer.flush().await;
-    }
+    to.flush().await;
     to
+}
+
+/// Passes on all that is given, as long as somebody takes it.
+pub(crate) async fn feed(mut from: Pin<Box<dyn AsyncRead + Send>>, mut to: impl AsyncWrite + Unpin) {
+    // Who stops reading closes the pipe; that is its business.
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+}
+
+/// The next message; never, when there will be none.
+pub(crate) async fn next<T>(channel: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(open) => {
+            let message = open.recv().await;
+            if message.is_none() {
+                *channel = None;
+            }
+            message
+        }
+        None => std::future::pending().await,
+    }
 }

@@ -1,30 +1,26 @@
 //! A runtime process from its start to its end.
 
 use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
 };
 
 use nix::{
-    pty::openpty,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use tokio::{
-    io::AsyncRead,
-    net::unix::pipe,
     process::{Child, Command},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, Output, Result, Stdio, WindowSize,
+    Error, Output, Result, Stdio,
     runtime::Runtime,
-    streams::{Terminal, pump},
+    streams::{feed, next, pump},
+    terminals::Console,
 };
 
 /// How long a runtime may take to say its container's process id before it is itself ended.
@@ -41,12 +37,26 @@ pub(crate) struct Running {
     child: Child,
     stdin: Option<JoinHandle<()>>,
     outputs: Vec<JoinHandle<Output>>,
+    /// Which of the outputs is standard error.
     stderr_at: Option<usize>,
-    terminal: Option<(OwnedFd, Option<tokio::sync::mpsc::Receiver<WindowSize>>)>,
+    /// Set when the runtime has ended.
+    ended: CancellationToken,
     signals: Option<tokio::sync::mpsc::Receiver<i32>>,
     pid_file: PathBuf,
     runtime: PathBuf,
     id: String,
+}
+
+/// A runtime to be started.
+pub(crate) struct Call {
+    /// The program and what it is to do, up to the options.
+    pub(crate) command: std::process::Command,
+    /// The container's folder.
+    pub(crate) folder: PathBuf,
+    /// The container's name.
+    pub(crate) id: String,
+    /// Where the runtime writes the process's id.
+    pub(crate) pid_file: PathBuf,
 }
 
 /// How a runtime ended.
@@ -61,84 +71,56 @@ pub(crate) struct Ended {
 
 impl Running {
     /// Starts the runtime. To be called from a blocking thread within the runtime of tokio.
-    pub(crate) fn start(
-        runtime: &Runtime,
-        command: std::process::Command,
-        io: Stdio,
-        id: &str,
-        pid_file: PathBuf,
-    ) -> Result<Self> {
+    pub(crate) fn start(runtime: &Runtime, call: Call, io: Stdio) -> Result<Self> {
+        let Call { command, folder, id, pid_file } = call;
         let mut command = Command::from(command);
+        command.arg("--pid-file").arg(&pid_file);
         let Stdio { stdin, stdout, stderr, terminal, signals } = io;
-        let terminal_error = |doing, id: &str| {
-            let id = id.to_owned();
-            move |source: io::Error| Error::Terminal { doing, id, source }
-        };
-        let running = |child: Child| Self {
-            child,
-            stdin: None,
-            outputs: Vec::new(),
-            stderr_at: None,
-            terminal: None,
-            signals: None,
-            pid_file: pid_file.clone(),
-            runtime: runtime.chosen.path.clone(),
-            id: id.to_owned(),
-        };
-        let started = if let Some(Terminal { size, resize }) = terminal {
-            let pty = openpty(None, None).map_err(|errno| terminal_error("making", id)(errno.into()))?;
-            if let Some(size) = size {
-                set_size(&pty.master, size).map_err(terminal_error("sizing", id))?;
-            }
-            let end = || pty.slave.try_clone().map_err(terminal_error("opening", id));
-            command.stdin(end()?).stdout(end()?).stderr(end()?);
-            let child = command.spawn().map_err(runtime.spawn_error("starting"))?;
-            // The command holds the terminal's other end open: the end of output would never be seen.
-            drop((command, pty.slave));
-            let copy = || pty.master.try_clone().map_err(terminal_error("opening", id));
-            rustix::io::ioctl_fionbio(&pty.master, true)
-                .map_err(|e| terminal_error("opening", id)(e.into()))?;
-            let reader = pipe::Receiver::from_file_unchecked(std::fs::File::from(copy()?));
-            let writer = pipe::Sender::from_file_unchecked(std::fs::File::from(copy()?));
-            let mut started = running(child);
-            started.outputs.push(tokio::spawn(pump(reader.map_err(terminal_error("reading", id))?, stdout)));
-            if let Some(stdin) = stdin {
-                let writer = writer.map_err(terminal_error("writing to", id))?;
-                started.stdin = Some(tokio::spawn(feed(stdin, writer)));
-            }
-            started.terminal = Some((pty.master, resize));
-            started
+        let ended = CancellationToken::new();
+        let start = |mut command: Command| command.arg(&id).spawn().map_err(runtime.spawn_error("starting"));
+        let (mut input, mut outputs, mut stderr_at) = (None, Vec::new(), None);
+        let child = if let Some(terminal) = terminal {
+            let console = if runtime.is_crun() {
+                Console::socket(folder.join(format!("{}.console", file_stem(&pid_file))))
+            } else {
+                Console::relay(terminal.size)
+            };
+            let failed = |source| Error::Terminal { doing: "making", id: id.clone(), source };
+            let console = console.map_err(failed)?;
+            console.attach(&mut command).map_err(failed)?;
+            let child = start(command)?;
+            let conversation = console.converse(terminal, stdin, stdout, process_id(&child), ended.clone());
+            outputs.push(tokio::spawn(conversation));
+            child
         } else {
             let piped = |output: &Output| match output {
                 Output::Discard => std::process::Stdio::null(),
                 _ => std::process::Stdio::piped(),
             };
-            let input =
+            let nothing_or_pipe =
                 if stdin.is_some() { std::process::Stdio::piped() } else { std::process::Stdio::null() };
-            command.stdin(input).stdout(piped(&stdout)).stderr(piped(&stderr));
-            let mut child = command.spawn().map_err(runtime.spawn_error("starting"))?;
-            let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-            let mut started = running(child);
-            if let (Some(to), Some(stdin)) = (pipes.0, stdin) {
-                started.stdin = Some(tokio::spawn(feed(stdin, to)));
+            command.stdin(nothing_or_pipe).stdout(piped(&stdout)).stderr(piped(&stderr));
+            let mut child = start(command)?;
+            if let (Some(to), Some(stdin)) = (child.stdin.take(), stdin) {
+                input = Some(tokio::spawn(feed(stdin, to)));
             }
-            if let Some(from) = pipes.1 {
-                started.outputs.push(tokio::spawn(pump(from, stdout)));
+            if let Some(from) = child.stdout.take() {
+                outputs.push(tokio::spawn(pump(from, stdout)));
             }
-            if let Some(from) = pipes.2 {
-                started.stderr_at = Some(started.outputs.len());
-                started.outputs.push(tokio::spawn(pump(from, stderr)));
+            if let Some(from) = child.stderr.take() {
+                stderr_at = Some(outputs.len());
+                outputs.push(tokio::spawn(pump(from, stderr)));
             }
-            started
+            child
         };
-        Ok(Self { signals, ..started })
+        let runtime = runtime.chosen.path.clone();
+        Ok(Self { child, stdin: input, outputs, stderr_at, ended, signals, pid_file, runtime, id })
     }
 
     /// Waits for the end; when canceled, kills the container and waits until the runtime has tidied up.
     pub(crate) async fn finish(mut self, cancel: &CancellationToken) -> Result<Ended> {
-        let mut resize = self.terminal.as_mut().and_then(|(_, resize)| resize.take());
         let mut signals = self.signals.take();
-        let runtime_pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        let runtime_pid = process_id(&self.child);
         let (mut canceled, mut forced) = (false, false);
         let status = loop {
             tokio::select! {
@@ -162,14 +144,9 @@ impl Running {
                     Ok(signal) => if let Some(pid) = runtime_pid { let _ = kill(Pid::from_raw(pid), signal); },
                     Err(_) => tracing::warn!(number, "an unknown signal was not passed on"),
                 },
-                Some(size) = next(&mut resize) => {
-                    if let (Some((master, _)), Some(pid)) = (&self.terminal, runtime_pid) {
-                        let _ = set_size(master, size);
-                        let _ = kill(Pid::from_raw(pid), Signal::SIGWINCH);
-                    }
-                }
             }
         };
+        self.ended.cancel();
         if let Some(stdin) = self.stdin.take() {
             stdin.abort();
         }
@@ -218,26 +195,12 @@ impl Running {
     }
 }
 
-/// The next message, or never.
-async fn next<T>(channel: &mut Option<tokio::sync::mpsc::Receiver<T>>) -> Option<T> {
-    match channel {
-        Some(open) => {
-            let message = open.recv().await;
-            if message.is_none() {
-                *channel = None;
-            }
-            message
-        }
-        None => std::future::pending().await,
-    }
+fn process_id(child: &Child) -> Option<i32> {
+    child.id().and_then(|pid| i32::try_from(pid).ok())
 }
 
-async fn feed(
-    mut from: std::pin::Pin<Box<dyn AsyncRead + Send>>,
-    mut to: impl tokio::io::AsyncWrite + Unpin,
-) {
-    // Who stops reading closes the pipe; that is its business.
-    let _ = tokio::io::copy(&mut from, &mut to).await;
+fn file_stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The process id that a runtime wrote, once it has written all of it.
@@ -258,11 +221,4 @@ pub(crate) fn kill_contained(pid: i32) -> bool {
         .find_map(|line| line.strip_prefix("NSpid:"))
         .map_or(0, |ids| ids.split_whitespace().count());
     levels > 1 && pidfd_send_signal(&process, Signal::KILL).is_ok()
-}
-
-fn set_size(master: &OwnedFd, size: WindowSize) -> io::Result<()> {
-    let size = libc::winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptor is open and the structure is the one that this request takes.
-    let done = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &size) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn names_numbers_and_groups() {
-        let table: &[(&str, (u32, u32, &[u32]))] = &[
+        type Known = (u32, u32, &'static [u32]);
+        let table: &[(&str, Known)] = &[
             ("", (0, 0, &[0, 10])),
             ("root", (0, 0, &[0, 10])),
             ("app", (1000, 1001, &[1001, 10, 999])),
