@@ -89,7 +89,7 @@ pub fn layers(scene: &Scene) -> Vec<Row> {
             .beside("zstd -3 -T2", plain_zstd),
         Row::new("300 MB layer: push", kind, push, Target::AtMost(1000.0)).beside("sha256sum", sum),
         Row::new("300 MB layer: pull and unpack", kind, pull, Target::TimesFloor(1.0))
-            .beside("zcat | tar x", untar),
+            .beside("zcat into tar x", untar),
         Row::new("peak memory of all of these", Unit::Megabytes, peak, Target::AtMost(60.0)),
     ]
 }
