@@ -4,6 +4,8 @@
 //! additions to it, keep fields they do not know, and are written byte for byte as Go's `encoding/json`
 //! writes the same structures, so that the same image has the same digest whoever made it.
 
+pub mod annotations;
+pub mod archives;
 pub mod compression;
 mod config;
 pub mod content;
@@ -14,10 +16,13 @@ pub mod gojson;
 pub mod layers;
 mod manifest;
 pub mod media_types;
+pub mod merge;
 mod platform;
 pub mod registry;
 pub mod tar;
 
+#[cfg(test)]
+mod annotations_tests;
 #[cfg(test)]
 mod types_tests;
 

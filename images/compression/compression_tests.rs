@@ -46,7 +46,7 @@ fn text(size: usize) -> Vec<u8> {
 
 #[test]
 fn other_programs_unpack_what_we_pack() {
-    for size in [0, 1, 1000, 256 << 10, (256 << 10) + 1, 3_000_000] {
+    for size in [0, 1, 1000, 256 << 10, (256 << 10) + 1, 1_000_000] {
         let input = text(size);
         for level in [None, Some(1), Some(9)] {
             let gzip = packed(LayerPacking::Gzip, 2, level, &input);
@@ -60,10 +60,10 @@ fn other_programs_unpack_what_we_pack() {
 
 #[test]
 fn the_number_of_threads_does_not_show() {
-    let input = text(5_000_000);
+    let input = text(1_500_000);
     for packing in [LayerPacking::Gzip, LayerPacking::Zstd] {
         let one = packed(packing, 1, None, &input);
-        for threads in [2, 3, 8] {
+        for threads in [2, 8] {
             assert!(packed(packing, threads, None, &input) == one, "{packing:?} on {threads} threads");
         }
     }
@@ -171,9 +171,9 @@ fn a_layer_changes_its_packing_and_keeps_its_diff_id() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
-    fn whatever_is_packed_is_unpacked(input in proptest::collection::vec(any::<u8>(), 0..700_000), writes in 1_usize..5000) {
+    fn whatever_is_packed_is_unpacked(input in proptest::collection::vec(any::<u8>(), 0..300_000), writes in 1_usize..5000) {
         for packing in [LayerPacking::Gzip, LayerPacking::Zstd, LayerPacking::Plain] {
             let ((), _, out) = pack(Vec::new(), &PackOptions::new(packing), |out| {
                 input.chunks(writes).try_for_each(|piece| out.write_all(piece))

@@ -84,7 +84,7 @@ fn names(tar: &[u8]) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn a_layer_survives_its_folder(things in things()) {
         let root = tempfile::tempdir().unwrap();

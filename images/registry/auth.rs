@@ -60,10 +60,20 @@ impl Tokens {
         Ok(Some(header))
     }
 
-    /// Takes note of what a host asks for. False if nothing can answer it.
-    pub(super) async fn challenged(&self, host: &str, scopes: &[String], challenges: Vec<Challenge>) -> bool {
+    /// Takes note of what a host asks for, having refused `shown`. False if nothing can answer it.
+    pub(super) async fn challenged(
+        &self,
+        host: &str,
+        scopes: &[String],
+        challenges: Vec<Challenge>,
+        shown: Option<&str>,
+    ) -> bool {
         let mut known = self.known.lock().await;
-        known.tokens.remove(&(host.to_owned(), scopes.to_vec()));
+        let key = (host.to_owned(), scopes.to_vec());
+        // Another request may have got a token meanwhile: only the refused one goes.
+        if known.tokens.get(&key).is_some_and(|(header, _)| Some(header.as_str()) == shown) {
+            known.tokens.remove(&key);
+        }
         let answerable = |c: &Challenge| c.scheme == "bearer" && !c.get("realm").is_empty();
         let best =
             challenges.iter().find(|c| answerable(c)).or(challenges.iter().find(|c| c.scheme == "basic"));

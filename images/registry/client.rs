@@ -10,7 +10,7 @@ use super::challenge;
 use super::credentials::Credentials;
 use super::errors::{RegistryError, said};
 use super::hosts::{Endpoint, RegistryHosts};
-use super::transfer::reason;
+use super::transfer::cause;
 use crate::errors::Result;
 
 /// Most bytes of an error answer that are read.
@@ -70,17 +70,21 @@ impl Client {
             let same_host = host_of(&parsed) == host_of_text(&endpoint.base());
             let shown = shown(&parsed);
             let mut request = build(endpoint.http.request(method.clone(), parsed));
+            let mut proof = None;
             if same_host
                 && let Some(value) =
                     self.tokens.header(&endpoint.http, &endpoint.host, scopes, &*self.credentials).await?
             {
-                request = request.header(header::AUTHORIZATION, value);
+                request = request.header(header::AUTHORIZATION, &value);
+                proof = Some(value);
             }
             let answer = match request.send().await {
                 Ok(answer) => answer,
-                Err(error) if (error.is_connect() || error.is_request()) && endpoint.fall_back() => continue,
+                Err(error) if (error.is_connect() || error.is_request()) && endpoint.fall_back(&target) => {
+                    continue;
+                }
                 Err(error) => {
-                    let source = std::io::Error::other(reason(&error));
+                    let source = cause(&error);
                     return Err(
                         RegistryError::Transport { method: method.to_string(), url: shown, source }.into()
                     );
@@ -97,7 +101,7 @@ impl Client {
                 .filter_map(|value| value.to_str().ok())
                 .flat_map(challenge::parse)
                 .collect();
-            if !self.tokens.challenged(&endpoint.host, scopes, challenges).await {
+            if !self.tokens.challenged(&endpoint.host, scopes, challenges, proof.as_deref()).await {
                 return Ok(answer);
             }
         }

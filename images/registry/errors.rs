@@ -87,8 +87,14 @@ impl RegistryError {
 
     /// Whether the same request may succeed a moment later.
     pub(super) fn is_passing(&self) -> bool {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
         match self {
-            Self::Transport { .. } => true,
+            Self::Transport { source, .. } => {
+                matches!(
+                    source.kind(),
+                    ConnectionReset | ConnectionAborted | BrokenPipe | TimedOut | UnexpectedEof
+                )
+            }
             Self::Status { status, .. } => status.is_server_error() || status.as_u16() == 429,
             _ => false,
         }

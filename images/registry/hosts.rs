@@ -99,9 +99,13 @@ impl Endpoint {
         format!("{scheme}://{}{}", self.host, self.prefix)
     }
 
-    /// Gives TLS up, if that is allowed and was not done before.
-    pub(super) fn fall_back(&self) -> bool {
-        self.may_fall_back && !self.plain.swap(true, Ordering::Relaxed)
+    /// Gives TLS up after a request to `tried` failed, if that is allowed and the request had TLS.
+    pub(super) fn fall_back(&self, tried: &str) -> bool {
+        let with_tls = self.may_fall_back && tried.starts_with("https:");
+        if with_tls {
+            self.plain.store(true, Ordering::Relaxed);
+        }
+        with_tls
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use crate::errors::{Error, Result};
@@ -36,6 +37,25 @@ pub(super) async fn retried<T, F: Future<Output = Result<T>>>(mut request: impl 
 /// Whether the same may succeed a moment later.
 pub(super) fn is_passing(error: &Error) -> bool {
     matches!(error, Error::Registry(error) if error.is_passing())
+}
+
+/// The error of the HTTP client as one of the system. A connection that could not be made keeps its kind: nobody
+/// listening is no passing matter. One that broke off later counts as reset.
+pub(super) fn cause(error: &reqwest::Error) -> io::Error {
+    let mut source = error.source();
+    let mut kind = io::ErrorKind::Other;
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<io::Error>() {
+            kind = cause.kind();
+        }
+        source = cause.source();
+    }
+    if error.is_timeout() {
+        kind = io::ErrorKind::TimedOut;
+    } else if !error.is_connect() {
+        kind = io::ErrorKind::ConnectionReset;
+    }
+    io::Error::new(kind, reason(error))
 }
 
 /// What lies behind an error of the HTTP client, whose own words say only that something failed.
