@@ -8,7 +8,7 @@ use crate::{KeyDigest, Link, Record, row};
 
 /// How many keys that can never be met again are remembered. A build has a few of them, one for
 /// each context that a client sends.
-const RANDOM_ROOTS: usize = 10_000;
+const RANDOM_ROOTS: usize = 2_000;
 
 /// One key: an output of an operation on inputs that are known by other keys, or of one without
 /// inputs.
@@ -176,13 +176,15 @@ impl Index {
             Some(id) => *id,
             None => self.insert(Key::new(digest, output, false)),
         };
-        let mut added = false;
+        let mut changed = false;
         for (input, alternatives) in inputs.iter().enumerate() {
             for &(parent, selector) in alternatives {
-                added |= self.link(parent, input as u32, selector, id);
+                // Other links are not stored.
+                let lasting = self.keys.get(&parent).is_some_and(|key| key.lasting);
+                changed |= self.link(parent, input as u32, selector, id) && lasting;
             }
         }
-        if added {
+        if changed {
             self.refresh(id, inputs.len());
         }
         id

@@ -7,6 +7,7 @@ use crosskit_llb::Vertex;
 use tokio_util::sync::CancellationToken;
 
 use crate::VertexProgress;
+use crate::few::Few;
 use crate::progress::JobLog;
 
 /// What an operation is told about the builds that want it.
@@ -24,7 +25,7 @@ pub struct OpContext {
 
 /// The builds that want a vertex, as they are now: builds join and leave.
 #[derive(Clone, Default)]
-pub struct JobGroup(Arc<Mutex<Vec<JobContext>>>);
+pub struct JobGroup(Arc<Mutex<Few<JobContext>>>);
 
 impl JobGroup {
     /// The sessions of all those builds, each once, those of the first build first.
@@ -42,7 +43,7 @@ impl JobGroup {
 
     /// The builds themselves.
     pub fn jobs(&self) -> Vec<JobContext> {
-        self.lock().clone()
+        self.lock().to_vec()
     }
 
     /// A value that one of the builds was given under this name.
@@ -52,7 +53,7 @@ impl JobGroup {
 
     /// Of one build, such as for what runs outside of any vertex.
     pub fn of(job: &JobContext) -> Self {
-        JobGroup(Arc::new(Mutex::new(vec![job.clone()])))
+        JobGroup(Arc::new(Mutex::new(Few::One(Some(job.clone())))))
     }
 
     pub(crate) fn join(&self, job: &JobContext) -> bool {
@@ -71,7 +72,7 @@ impl JobGroup {
         jobs.len() < before
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<JobContext>> {
+    fn lock(&self) -> MutexGuard<'_, Few<JobContext>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

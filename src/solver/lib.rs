@@ -3,6 +3,7 @@
 mod context;
 mod engine;
 mod error;
+mod few;
 mod op;
 pub mod progress;
 mod solver;

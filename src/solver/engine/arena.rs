@@ -61,6 +61,11 @@ impl<T> Arena<T> {
         Id { slot, generation: *generation, of: PhantomData }
     }
 
+    /// Makes room for so many more.
+    pub fn reserve(&mut self, more: usize) {
+        self.slots.reserve(more.saturating_sub(self.free.len()));
+    }
+
     pub fn remove(&mut self, id: Id<T>) -> Option<T> {
         let (generation, held) = self.slots.get_mut(id.slot as usize)?;
         if *generation != id.generation {

@@ -1,7 +1,10 @@
 //! Who waits for what.
 
+use std::sync::Arc;
+
 use super::state::{EdgeId, Input, Level, Slot, VertexId, Waiter};
 use super::{Demand, Engine, Reply};
+use crate::few::Few;
 use crate::{OpError, SolveError};
 
 impl<R: Clone + Send + Sync + 'static> Engine<R> {
@@ -14,7 +17,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let (job, id) = (root.job, root.edge);
         let edge = &mut self.edges[id];
         if let Some(error) = &edge.failed {
-            let _ = reply.send(Err(error.clone()));
+            let _ = reply.send(Err(SolveError::clone(error)));
         } else if let Some(result) = &edge.result {
             let _ = reply.send(Ok(result.clone()));
         } else {
@@ -72,7 +75,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let edge = &mut self.edges[id];
         let reached = edge.level;
         let waiters = std::mem::take(&mut edge.waiters);
-        let mut left = Vec::new();
+        let mut left = Few::default();
         let mut wanted = Level::Nothing;
         for waiter in waiters {
             match waiter {
@@ -222,7 +225,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
 
     /// Fails an edge and all that wait for it. What else they have asked for is cancelled
     /// unless others want it.
-    pub(super) fn fail(&mut self, id: EdgeId<R>, error: SolveError) {
+    pub(super) fn fail(&mut self, id: EdgeId<R>, error: Arc<SolveError>) {
         let mut look_at = vec![id];
         while let Some(id) = look_at.pop() {
             let Some(edge) = self.edges.get_mut(id) else { continue };
@@ -234,7 +237,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 match waiter {
                     Waiter::Demand(number) => {
                         if let Some(demand) = self.demands.remove(&number) {
-                            let _ = demand.reply.send(Err(error.clone()));
+                            let _ = demand.reply.send(Err(SolveError::clone(&error)));
                         }
                     }
                     Waiter::Edge { edge: above, input, epoch, .. } => {

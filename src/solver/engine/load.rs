@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::state::{Edge, EdgeId, Slot, Vertex, VertexId};
 use super::{Engine, Root};
+use crate::few::Few;
 use crate::progress::VertexInfo;
 use crate::{JobContext, JobGroup, LoadOptions, SolveError, VertexProgress};
 
@@ -49,9 +50,12 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let caches = self.cache_slots(graph.caches);
         let mut here: DigestMap<VertexId<R>> = DigestMap::default();
         here.reserve(graph.vertices.len());
+        self.vertices.reserve(graph.vertices.len());
+        self.edges.reserve(graph.vertices.len());
+        self.by_digest.reserve(graph.vertices.len());
         for vertex in graph.vertices {
             let digest = vertex.spec.digest;
-            let mut inputs = Vec::with_capacity(vertex.spec.inputs.len());
+            let mut inputs = Few::default();
             for input in &vertex.spec.inputs {
                 // A checked graph has inputs before what uses them.
                 let Some(below) = here.get(&input.vertex) else { return };
@@ -67,7 +71,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     }
 
     /// The numbers of the caches to look into, the solver's own first.
-    fn cache_slots(&mut self, caches: Vec<Cache<R>>) -> Vec<u16> {
+    fn cache_slots(&mut self, caches: Vec<Cache<R>>) -> Arc<[u16]> {
         let mut slots = vec![0];
         for cache in caches {
             let known = self.caches.iter().position(|known| known.name() == cache.name());
@@ -79,14 +83,14 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 slots.push(slot);
             }
         }
-        slots
+        slots.into()
     }
 
     /// The vertex in work for this one: the same operation on the same inputs. One that runs in
     /// any case serves those who need not insist on that, but not the other way round.
-    fn vertex(&mut self, new: PreparedVertex, inputs: Vec<EdgeId<R>>, caches: &[u16]) -> VertexId<R> {
+    fn vertex(&mut self, new: PreparedVertex, inputs: Few<EdgeId<R>>, caches: &Arc<[u16]>) -> VertexId<R> {
         let digest = new.spec.digest;
-        let known = self.by_digest.get(&digest).map_or(&[][..], Vec::as_slice);
+        let known = self.by_digest.get(&digest).map_or(&[][..], |known| known);
         let serves = |forced: bool| {
             known.iter().copied().find(|id| {
                 let vertex = &self.vertices[*id];
@@ -96,10 +100,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let found = serves(true).or_else(|| serves(false).filter(|_| !new.forced));
         if let Some(found) = found {
             let vertex = &mut self.vertices[found];
-            for cache in caches {
-                if !vertex.caches.contains(cache) {
-                    vertex.caches.push(*cache);
-                }
+            if caches.iter().any(|cache| !vertex.caches.contains(cache)) {
+                let more = caches.iter().filter(|cache| !vertex.caches.contains(cache));
+                vertex.caches = vertex.caches.iter().chain(more).copied().collect();
             }
             return found;
         }
@@ -119,25 +122,24 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             name: new.name,
             group: new.spec.metadata.progress_group.clone(),
         };
-        let contents = inputs.iter().map(|_| Slot::Empty).collect();
         let id = self.vertices.insert(Vertex {
             spec: new.spec,
             progress: VertexProgress::new(info, self.limits),
             locations: new.locations,
             forced: new.forced,
             inputs,
-            edges: Vec::new(),
+            edges: Few::default(),
             jobs: JobGroup::default(),
-            job_ids: Vec::new(),
-            caches: caches.to_vec(),
+            job_ids: Few::default(),
+            caches: caches.clone(),
             op: None,
             map: Slot::Empty,
-            digests: Vec::new(),
+            digests: Few::default(),
             more_digests: Slot::Empty,
-            contents,
+            contents: Vec::new(),
             exec: Slot::Empty,
-            exec_waiting: Vec::new(),
-            exec_keys: Vec::new(),
+            exec_waiting: Few::default(),
+            exec_keys: Few::default(),
             failed: None,
             restarts: 0,
             lost_job: false,
@@ -211,6 +213,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         for root in closed.roots {
             self.roots.remove(&root);
         }
+        let mut garbage = Vec::new();
         // What uses a vertex goes before the vertex.
         for id in closed.vertices.into_iter().rev() {
             let Some(vertex) = self.vertices.get_mut(id) else { continue };
@@ -219,16 +222,25 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             vertex.progress.forget(closed.context.log());
             vertex.lost_job = true;
             if vertex.job_ids.is_empty() {
-                self.remove_vertex(id, done.as_ref());
+                garbage.extend(self.remove_vertex(id, done.as_ref()));
             }
         }
+        // Letting go of a result may mean to remove files.
+        tokio::task::spawn_blocking(move || {
+            drop(garbage);
+            drop(done);
+        });
     }
 
-    fn remove_vertex(&mut self, id: VertexId<R>, done: Option<&mpsc::Sender<()>>) {
+    fn remove_vertex(
+        &mut self,
+        id: VertexId<R>,
+        done: Option<&mpsc::Sender<()>>,
+    ) -> Option<(Vertex<R>, Few<Edge<R>>)> {
         for edge in self.vertices[id].edges.clone() {
             self.park(edge);
         }
-        let Some(vertex) = self.vertices.remove(id) else { return };
+        let vertex = self.vertices.remove(id)?;
         if let Some(same) = self.by_digest.get_mut(&vertex.spec.digest) {
             same.retain(|known| *known != id);
             if same.is_empty() {
@@ -238,16 +250,13 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         self.unregister(id, &vertex.exec_keys);
         let mut tasks = vec![vertex.map.task(), vertex.more_digests.task(), vertex.exec.task()];
         tasks.extend(vertex.contents.iter().map(Slot::task));
-        for edge in &vertex.edges {
-            if let Some(Edge { load: Slot::Running(task), .. }) = self.edges.remove(*edge) {
-                task.cancel.cancel();
-                self.orphans.insert(task.number, done.cloned());
-            }
-        }
+        let edges: Few<Edge<R>> = vertex.edges.iter().filter_map(|edge| self.edges.remove(*edge)).collect();
+        tasks.extend(edges.iter().map(|edge| edge.load.task()));
         for task in tasks.into_iter().flatten() {
             task.cancel.cancel();
             self.orphans.insert(task.number, done.cloned());
         }
+        Some((vertex, edges))
     }
 
     /// The handle to a result is gone; the vertices stay until the build ends, as others of its

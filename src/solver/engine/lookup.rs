@@ -6,6 +6,7 @@ use crosskit_cache::{Alternative, CONTENT, KeyDigest, KeyId, Link, LoadContext};
 
 use super::Engine;
 use super::state::{EdgeId, Hit, Level, Node};
+use crate::few::Few;
 
 impl<R: Clone + Send + Sync + 'static> Engine<R> {
     /// Finds the keys that what is newly known of an input leads to.
@@ -23,10 +24,10 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let output = edge.output as i32;
         let mut link = Link { input: input as u32, digest: map.digest, output, selector: None };
         let mut keys = Vec::new();
-        if let Some(Some(content)) = vertex.contents[input].done() {
-            for cache in &vertex.caches {
+        if let Some(Some(content)) = vertex.content(input) {
+            for cache in vertex.caches.iter() {
                 let known = &self.caches[usize::from(*cache)];
-                if let Some(root) = known.root(*content, CONTENT) {
+                if let Some(root) = known.root(content, CONTENT) {
                     known.children(root, &link, &mut keys);
                     add(*cache, &mut keys);
                 }
@@ -64,7 +65,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let vertex = &self.vertices[edge.vertex];
         let Some(map) = vertex.map.done() else { return false };
         edge.inputs[input].got >= Level::Slow
-            && (map.deps[input].content.is_none() || vertex.contents[input].done().is_some())
+            && (map.deps[input].content.is_none() || vertex.content(input).is_some())
     }
 
     /// Finds the keys that all inputs lead to, and a result behind them.
@@ -92,18 +93,18 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         if vertex.forced {
             return;
         }
-        let mut nodes = Vec::new();
+        let mut nodes = Few::default();
         for digest in &vertex.digests {
-            for cache in &vertex.caches {
+            for cache in vertex.caches.iter() {
                 let root = self.caches[usize::from(*cache)].root(*digest, edge.output as i32);
-                nodes.extend(root.map(|key| Node { cache: *cache, key }));
+                root.into_iter().for_each(|key| nodes.push(Node { cache: *cache, key }));
             }
         }
         self.add_keys(id, nodes);
         self.pick(id);
     }
 
-    fn add_keys(&mut self, id: EdgeId<R>, nodes: Vec<Node>) {
+    fn add_keys(&mut self, id: EdgeId<R>, nodes: Few<Node>) {
         let edge = &mut self.edges[id];
         for node in nodes {
             if !edge.keys.contains(&node) {
@@ -135,8 +136,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             let selector = map.deps[input].selector;
             let mut keys: Vec<Alternative> =
                 self.edges[*below].main.iter().map(|key| (*key, selector)).collect();
-            if let Some(Some(content)) = vertex.contents[input].done() {
-                keys.push((self.caches[0].ensure_root(*content, CONTENT), None));
+            if let Some(Some(content)) = vertex.content(input) {
+                keys.push((self.caches[0].ensure_root(content, CONTENT), None));
             }
             keys
         };
@@ -145,7 +146,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
 
     /// The keys of an edge in the solver's own cache, made where there are none. So are those
     /// of what it depends on.
-    pub(super) fn main_keys(&mut self, id: EdgeId<R>) -> Vec<KeyId> {
+    pub(super) fn main_keys(&mut self, id: EdgeId<R>) -> Few<KeyId> {
         let mut stack = vec![(id, false)];
         while let Some((id, inputs_done)) = stack.pop() {
             let cache = &self.caches[0];
@@ -154,7 +155,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 continue;
             }
             let own = edge.keys.iter().filter(|node| node.cache == 0).map(|node| node.key);
-            let own: Vec<KeyId> = own.filter(|key| cache.contains(*key)).collect();
+            let own: Few<KeyId> = own.filter(|key| cache.contains(*key)).collect();
             let vertex = &self.vertices[edge.vertex];
             if !own.is_empty() {
                 self.edges[id].main = own;
@@ -166,7 +167,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             } else if inputs_done {
                 let Some(map) = vertex.map.done() else { continue };
                 let key = cache.ensure(&self.alternatives(id), map.digest, edge.output as i32);
-                self.edges[id].main = vec![key];
+                self.edges[id].main = Few::One(Some(key));
             } else {
                 stack.push((id, true));
                 stack.extend(vertex.inputs.iter().map(|below| (*below, false)));
@@ -177,19 +178,19 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
 
     /// The keys under which a result of this edge is saved, linked from all that is known of
     /// the inputs.
-    pub(super) fn saved_keys(&mut self, id: EdgeId<R>) -> Vec<KeyId> {
+    pub(super) fn saved_keys(&mut self, id: EdgeId<R>) -> Few<KeyId> {
         let vertex = self.edges[id].vertex;
         for below in self.vertices[vertex].inputs.clone() {
             self.main_keys(below);
         }
         let vertex = &self.vertices[vertex];
         let (edge, cache) = (&self.edges[id], &self.caches[0]);
-        let Some(map) = vertex.map.done() else { return Vec::new() };
+        let Some(map) = vertex.map.done() else { return Few::default() };
         let output = edge.output as i32;
-        let keys = if vertex.inputs.is_empty() {
+        let keys: Few<KeyId> = if vertex.inputs.is_empty() {
             vertex.digests.iter().map(|digest| cache.ensure_root(*digest, output)).collect()
         } else {
-            vec![cache.ensure(&self.alternatives(id), map.digest, output)]
+            Few::One(Some(cache.ensure(&self.alternatives(id), map.digest, output)))
         };
         self.edges[id].main = Clone::clone(&keys);
         keys

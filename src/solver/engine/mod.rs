@@ -22,6 +22,7 @@ use crosskit_cache::{Cache, KeyId};
 use crosskit_llb::DigestMap;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::few::Few;
 use crate::{JobContext, LogLimits, OpResolver, SolveError, Step};
 use arena::Arena;
 pub(crate) use load::Prepared;
@@ -66,7 +67,7 @@ pub(crate) struct Engine<R> {
     demands: HashMap<u64, Demand<R>>,
     vertices: Arena<Vertex<R>>,
     edges: Arena<Edge<R>>,
-    by_digest: DigestMap<Vec<VertexId<R>>>,
+    by_digest: DigestMap<Few<VertexId<R>>>,
     /// What runs, by its key in the solver's own cache.
     running: HashMap<KeyId, VertexId<R>>,
     queue: VecDeque<EdgeId<R>>,
@@ -165,7 +166,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             Message::Keys { root, reply } => {
                 let edge = self.roots.get(&root).map(|root| root.edge);
                 let keys = edge.map(|edge| self.main_keys(edge)).unwrap_or_default();
-                let _ = reply.send(keys);
+                let _ = reply.send(keys.to_vec());
             }
         }
     }

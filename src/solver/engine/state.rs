@@ -5,6 +5,7 @@ use crosskit_llb::SourceLocation;
 use tokio_util::sync::CancellationToken;
 
 use super::arena::Id;
+use crate::few::Few;
 use crate::{CacheMap, JobGroup, Op, SolveError, VertexProgress};
 
 pub(crate) type VertexId<R> = Id<Vertex<R>>;
@@ -37,28 +38,36 @@ pub(crate) struct Vertex<R> {
     pub locations: Vec<SourceLocation>,
     /// Runs even if a result is known.
     pub forced: bool,
-    pub inputs: Vec<EdgeId<R>>,
+    pub inputs: Few<EdgeId<R>>,
     /// Those of its outputs that someone knows of.
-    pub edges: Vec<EdgeId<R>>,
+    pub edges: Few<EdgeId<R>>,
     pub jobs: JobGroup,
-    pub job_ids: Vec<u64>,
+    pub job_ids: Few<u64>,
     /// The caches to look into, in order; the first is the solver's own.
-    pub caches: Vec<u16>,
+    pub caches: Arc<[u16]>,
     pub op: Option<Arc<dyn Op<R>>>,
     pub map: Slot<Arc<CacheMap<R>>>,
     /// The digests of an operation without inputs, as far as they are known.
-    pub digests: Vec<KeyDigest>,
+    pub digests: Few<KeyDigest>,
     pub more_digests: Slot<()>,
+    /// What is known of the content of the inputs; empty while nobody needs that of any.
     pub contents: Vec<Slot<Option<KeyDigest>>>,
     pub exec: Slot<Vec<R>>,
     /// Whoever waits for `exec`: its own edges and those of vertices with the same key.
-    pub exec_waiting: Vec<EdgeId<R>>,
+    pub exec_waiting: Few<EdgeId<R>>,
     /// The keys under which others find that it runs.
-    pub exec_keys: Vec<KeyId>,
-    pub failed: Option<SolveError>,
+    pub exec_keys: Few<KeyId>,
+    pub failed: Option<Arc<SolveError>>,
     pub restarts: u8,
     /// A build has left since the operation began.
     pub lost_job: bool,
+}
+
+impl<R> Vertex<R> {
+    /// The digest of an input's content, once it is known; none if it has none.
+    pub fn content(&self, input: usize) -> Option<Option<KeyDigest>> {
+        self.contents.get(input)?.done().copied()
+    }
 }
 
 /// Something that is computed once.
@@ -102,18 +111,18 @@ pub(crate) struct Edge<R> {
     pub level: Level,
     /// The highest level that someone waits for.
     pub wanted: Level,
-    pub waiters: Vec<Waiter<R>>,
+    pub waiters: Few<Waiter<R>>,
     /// Those of `waiters` who still wait.
     pub live: usize,
     /// Counts how often it has stopped to ask its inputs, so that they know who still waits.
     pub epoch: u32,
-    pub inputs: Vec<Input>,
+    pub inputs: Few<Input>,
     /// Inputs that something is awaited of.
     pub pending: usize,
     /// The keys it is known by where others look for theirs.
-    pub keys: Vec<Node>,
+    pub keys: Few<Node>,
     /// Its keys in the solver's own cache.
-    pub main: Vec<KeyId>,
+    pub main: Few<KeyId>,
     pub hit: Option<Hit>,
     /// No cache can know it: an input matches nothing.
     pub missed: bool,
@@ -123,7 +132,7 @@ pub(crate) struct Edge<R> {
     /// The vertex with the same key that runs for it.
     pub follows: Option<VertexId<R>>,
     pub result: Option<R>,
-    pub failed: Option<SolveError>,
+    pub failed: Option<Arc<SolveError>>,
     pub queued: bool,
 }
 
@@ -144,7 +153,7 @@ pub(crate) struct Input {
     /// Waits for the content of the input.
     pub content: bool,
     /// The keys that the input leads to.
-    pub matches: Vec<Node>,
+    pub matches: Few<Node>,
     /// How many of the input's keys have been followed.
     pub followed: usize,
 }
@@ -174,13 +183,13 @@ impl<R> Edge<R> {
             output,
             level: Level::Nothing,
             wanted: Level::Nothing,
-            waiters: Vec::new(),
+            waiters: Few::default(),
             live: 0,
             epoch: 0,
             inputs: (0..inputs).map(|_| Input::default()).collect(),
             pending: 0,
-            keys: Vec::new(),
-            main: Vec::new(),
+            keys: Few::default(),
+            main: Few::default(),
             hit: None,
             missed: false,
             searched: false,

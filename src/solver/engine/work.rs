@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::state::{EdgeId, Level, Node, Slot, Task, Vertex, VertexId};
 use super::{Engine, Message};
-use crate::{CacheMap, ErrorKind, Op, OpContext, OpError, SolveError};
+use crate::few::Few;
+use crate::{CacheDep, CacheMap, ErrorKind, Op, OpContext, OpError, SolveError};
 
 /// How long cancelled work may take to end by itself, such as for a process to be killed and
 /// its mounts to be taken down. Then it is dropped.
@@ -152,7 +153,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let vertex = &self.vertices[self.edges[id].vertex];
         let dep = vertex.map.done().map(|map| &map.deps[input]);
         dep.is_some_and(|dep| dep.content.is_some() || dep.preprocess.is_some())
-            && vertex.contents[input].done().is_none()
+            && vertex.content(input).is_none()
     }
 
     pub(super) fn start_content(&mut self, id: EdgeId<R>, input: usize) {
@@ -259,7 +260,11 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         match checked {
             Ok(map) => {
                 let vertex = &mut self.vertices[id];
-                vertex.digests = vec![map.digest];
+                vertex.digests = Few::One(Some(map.digest));
+                let asked = |dep: &CacheDep<R>| dep.content.is_some() || dep.preprocess.is_some();
+                if map.deps.iter().any(asked) {
+                    vertex.contents = map.deps.iter().map(|_| Slot::Empty).collect();
+                }
                 vertex.map = Slot::Done(Arc::new(map));
                 self.enqueue_all(id);
             }
@@ -288,7 +293,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     ) {
         let vertex = &mut self.vertices[id];
         let slot = std::mem::replace(&mut vertex.contents[input], Slot::Empty);
-        let waiting: Vec<EdgeId<R>> = vertex.edges.clone();
+        let waiting = vertex.edges.clone();
         let outcome = digest.map(|digest| vertex.contents[input] = Slot::Done(digest));
         for edge in waiting {
             let waited = self.edges[edge].with_input(input, |input| std::mem::take(&mut input.content));
@@ -396,7 +401,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                         tracing::warn!("{error}; later builds will load it from afar again");
                     }
                 } else {
-                    self.edges[id].main = vec![hit.node.key];
+                    self.edges[id].main = Few::One(Some(hit.node.key));
                 }
                 self.complete_with(id, result);
             }
@@ -445,7 +450,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     }
 
     /// Those who wait for the run of a vertex do not any more.
-    fn release_followers(&mut self, id: VertexId<R>) -> Vec<EdgeId<R>> {
+    fn release_followers(&mut self, id: VertexId<R>) -> Few<EdgeId<R>> {
         let waiting = std::mem::take(&mut self.vertices[id].exec_waiting);
         for edge in &waiting {
             if let Some(edge) = self.edges.get_mut(*edge) {
@@ -465,9 +470,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         }
     }
 
-    fn solve_error(&self, id: VertexId<R>, error: OpError) -> SolveError {
+    fn solve_error(&self, id: VertexId<R>, error: OpError) -> Arc<SolveError> {
         let Vertex { spec, progress, locations, .. } = &self.vertices[id];
-        SolveError {
+        Arc::new(SolveError {
             vertex: Some(spec.clone()),
             name: progress.name().to_owned(),
             message: error.to_string(),
@@ -475,7 +480,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             error,
             input_ids: Vec::new(),
             mount_ids: Vec::new(),
-        }
+        })
     }
 }
 

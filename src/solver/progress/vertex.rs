@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::event::{Event, VertexInfo, VertexState};
 use super::job_log::JobLog;
 use super::log_writer::{LogLimits, LogWriter, Stream};
+use crate::few::Few;
 
 /// How often the progress of one part of a step is told. Its beginning and end always are.
 const STATUS_PACE: Duration = Duration::from_millis(100);
@@ -25,8 +26,9 @@ struct Inner {
 }
 
 struct State {
+    /// What was told after the step was announced.
     history: Vec<Event>,
-    listeners: Vec<Arc<JobLog>>,
+    listeners: Few<Arc<JobLog>>,
     told: HashMap<String, Instant>,
 }
 
@@ -50,15 +52,16 @@ pub struct StatusUpdate {
 impl VertexProgress {
     pub(crate) fn new(info: VertexInfo, limits: LogLimits) -> Self {
         let info = Arc::new(info);
-        let history = vec![Event::Vertex(VertexState::initial(info.clone()))];
-        let state = State { history, listeners: Vec::new(), told: HashMap::new() };
+        let (history, listeners, told) = Default::default();
+        let state = State { history, listeners, told };
         VertexProgress(Arc::new(Inner { info, limits, state: Mutex::new(state) }))
     }
 
     pub(crate) fn standalone(name: String, id: Option<&str>, log: &Arc<JobLog>) -> Self {
         let digest = Digest::of(id.unwrap_or(&name).as_bytes());
         let info = Arc::new(VertexInfo { digest, inputs: Vec::new(), name, group: None });
-        let state = State { history: Vec::new(), listeners: vec![log.clone()], told: HashMap::new() };
+        let state =
+            State { history: Vec::new(), listeners: Few::One(Some(log.clone())), told: HashMap::new() };
         let limits = LogLimits::default();
         VertexProgress(Arc::new(Inner { info, limits, state: Mutex::new(state) }))
     }
@@ -160,6 +163,7 @@ impl VertexProgress {
         if state.listeners.iter().any(|known| Arc::ptr_eq(known, log)) {
             return;
         }
+        log.append(Event::Vertex(VertexState::initial(self.0.info.clone())));
         for event in &state.history {
             log.append(event.clone());
         }
