@@ -109,7 +109,7 @@ pub enum Error {
     #[error("too many links")]
     TooManyLinks,
     /// Include or exclude patterns are malformed.
-    #[error("invalid {list}: {patterns:?}: {source}")]
+    #[error("invalid {list}: [{}]: {source}", patterns.join(" "))]
     Patterns {
         /// Which list.
         list: &'static str,
@@ -118,6 +118,9 @@ pub enum Error {
         /// What is wrong.
         source: crosskit_patterns::PatternError,
     },
+    /// A path with wildcards is malformed.
+    #[error(transparent)]
+    Wildcard(#[from] crosskit_patterns::PatternError),
     /// The work was given up on request.
     #[error("canceled")]
     Canceled,
@@ -157,7 +160,8 @@ impl Error {
             | Error::NotFound { .. }
             | Error::NoSuchFile { .. }
             | Error::TooManyLinks
-            | Error::Patterns { .. } => Kind::User,
+            | Error::Patterns { .. }
+            | Error::Wildcard(_) => Kind::User,
             Error::NoProvider { .. } => Kind::Unavailable,
             Error::Canceled => Kind::Canceled,
             Error::Fetch { kind, .. } => *kind,

@@ -145,7 +145,6 @@ fn selection(
 ) -> Result<Option<Raw>> {
     let clean = text(&parts(path.as_bytes()));
     let clean = if clean.is_empty() { clean } else { [b"/", &clean[..]].concat() };
-    let wrong = |source| Error::Patterns { list: "path", patterns: vec![path.to_string()], source };
     let shown_path = String::from_utf8_lossy(&clean).into_owned();
     let mut walk = Walk {
         files,
@@ -153,10 +152,7 @@ fn selection(
         includes: compile("includepatterns", &query.include_patterns)?,
         excludes: compile("excludepatterns", &query.exclude_patterns)?,
         ends_in_slash: path.ends_with('/'),
-        glob: (query.wildcard && !clean.is_empty())
-            .then(|| Glob::new(&shown_path))
-            .transpose()
-            .map_err(wrong)?,
+        glob: (query.wildcard && !clean.is_empty()).then(|| Glob::new(&shown_path)).transpose()?,
         depth: (!clean.contains(&b'[')).then(|| slashes(&clean)),
         path: clean,
         seen: Vec::new(),
