@@ -82,6 +82,15 @@ impl ClientError {
 
     /// An error that the daemon answered with.
     pub fn call(action: impl Into<String>, status: Status) -> ClientError {
+        // An answer that never came: what the connection says is more than that it failed.
+        let mut cause = std::error::Error::source(&status);
+        while let Some(inner) = cause.and_then(std::error::Error::source) {
+            cause = Some(inner);
+        }
+        if let Some(cause) = cause.filter(|_| status.message() == "transport error") {
+            let why = format!("transport: the connection broke: {cause}");
+            return ClientError::Unreachable { action: action.into(), why };
+        }
         ClientError::Call { action: action.into(), status: Box::new(status) }
     }
 

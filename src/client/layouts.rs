@@ -113,6 +113,7 @@ fn write(
                 annotations.insert(IMAGE_NAME.into(), json!(image));
             }
             annotations.insert(REF_NAME.into(), json!(tag));
+            annotations.sort_keys();
         }
         manifests.push(Value::Object(entry));
     }

@@ -31,7 +31,15 @@ pub(crate) struct Outcome {
     pub(crate) response: SolveResponse,
     /// What the frontend answered to a question.
     pub(crate) answer: BTreeMap<String, Vec<u8>>,
+    pub(crate) seen: Seen,
+}
+
+/// What the reports told that is of use after the build.
+#[derive(Default)]
+pub(crate) struct Seen {
     pub(crate) metrics: Option<CacheMetrics>,
+    /// The sentences of the frontend's warnings.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Ends a task with its owner.
@@ -57,7 +65,8 @@ pub(crate) async fn solve(
     let served =
         lent.session.serve_over(move |request| async move { session_control.session(request).await });
     let mut session = Task(tokio::spawn(served));
-    let (reports, mut seen) = follow(channel.clone(), plan.reference.clone(), reporter, metrics);
+    let seen = Seen { metrics, ..Seen::default() };
+    let (reports, mut news) = follow(channel.clone(), plan.reference.clone(), reporter, seen);
     let mut reports = Task(reports);
 
     let solved = tokio::select! {
@@ -74,54 +83,57 @@ pub(crate) async fn solve(
         tokio::select! {
             ended = &mut reports.0 => break ended.ok(),
             () = tokio::time::sleep(LAST_REPORTS) => {
-                if !seen.has_changed().unwrap_or(false) {
+                if !news.has_changed().unwrap_or(false) {
                     break None;
                 }
-                seen.mark_unchanged();
+                news.mark_unchanged();
             }
         }
     };
     let (response, answer) = solved?;
     lent.after.finish(&response)?;
-    let metrics = match reported {
-        Some((metrics, ended)) => {
+    let seen = match reported {
+        Some((seen, ended)) => {
             ended?;
-            metrics
+            seen
         }
-        None => None,
+        None => Seen::default(),
     };
-    Ok(Outcome { response, answer, metrics })
+    Ok(Outcome { response, answer, seen })
 }
 
-type Followed = (Option<CacheMetrics>, Result<(), ClientError>);
+type Followed = (Seen, Result<(), ClientError>);
 
 /// Hands the daemon's reports on. The second value changes with each of them.
 fn follow(
     channel: Channel,
     reference: String,
     reporter: Reporter,
-    mut metrics: Option<CacheMetrics>,
+    mut seen: Seen,
 ) -> (JoinHandle<Followed>, tokio::sync::watch::Receiver<()>) {
-    let (seen, changed) = tokio::sync::watch::channel(());
+    let (news, changed) = tokio::sync::watch::channel(());
     let task = tokio::spawn(async move {
         let mut shift = ClockShift::new();
         let stream = control(&channel).status(StatusRequest { r#ref: reference }).await;
         let mut stream = match stream {
             Ok(stream) => stream.into_inner(),
-            Err(status) => return (metrics, Err(ClientError::call("failed to get status", status))),
+            Err(status) => return (seen, Err(ClientError::call("failed to get status", status))),
         };
         loop {
             match stream.message().await {
                 Ok(Some(mut status)) => {
-                    seen.send_replace(());
+                    news.send_replace(());
                     shift.apply(&mut status);
-                    if let Some(metrics) = &mut metrics {
+                    if let Some(metrics) = &mut seen.metrics {
                         metrics.update(&status);
                     }
+                    seen.warnings.extend(
+                        status.warnings.iter().map(|w| String::from_utf8_lossy(&w.short).into_owned()),
+                    );
                     reporter.report(status).await;
                 }
-                Ok(None) => return (metrics, Ok(())),
-                Err(status) => return (metrics, Err(ClientError::call("failed to receive status", status))),
+                Ok(None) => return (seen, Ok(())),
+                Err(status) => return (seen, Err(ClientError::call("failed to receive status", status))),
             }
         }
     });
@@ -202,3 +214,7 @@ fn as_message(status: &Status) -> rpc::Status {
     let code = if status.code() == Code::Ok { Code::Unknown } else { status.code() };
     rpc::Status { code: code.into(), message: status.message().to_owned(), details }
 }
+
+#[cfg(test)]
+#[path = "solve_tests.rs"]
+mod tests;

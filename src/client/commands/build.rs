@@ -156,7 +156,7 @@ pub(crate) async fn execute(
     if let Some(file) = &files.metadata {
         write_whole(file, render(&outcome.response.exporter_response).as_bytes())?;
     }
-    if let (Some(file), Some(metrics)) = (&files.cache_metrics, &outcome.metrics) {
+    if let (Some(file), Some(metrics)) = (&files.cache_metrics, &outcome.seen.metrics) {
         let text = metrics.render();
         match file.to_str() {
             Some("stdout") => print(&text)?,

@@ -93,12 +93,24 @@ pub(crate) async fn run(flags: &Parsed, start: StartEmbedded) -> Result<(), Clie
     if let (true, Some(id)) = (quiet, response.get("containerimage.digest").or(id)) {
         super::print(&format!("{id}\n"))?;
     }
-    if stays_in_cache && mode != Mode::Quiet {
-        tracing::warn!(
-            "nothing takes the result, so it stays in the build cache only; use --tag with --push or --load, or --output"
-        );
+    if matches!(mode, Mode::Plain | Mode::Tty) {
+        eprint!("{}", closing_words(&outcome.seen.warnings, stays_in_cache));
     }
     Ok(())
+}
+
+/// What a person should know after a build that succeeded.
+fn closing_words(warnings: &[String], stays_in_cache: bool) -> String {
+    let mut out = String::new();
+    if !warnings.is_empty() {
+        let s = if warnings.len() == 1 { "" } else { "s" };
+        out += &format!("\n {} warning{s} found:\n", warnings.len());
+        out.extend(warnings.iter().map(|w| format!(" - {w}\n")));
+    }
+    if stays_in_cache {
+        out += "\n nothing takes the result, so it stays in the build cache; use --tag with --push or --load, or --output\n";
+    }
+    out
 }
 
 /// Whether a daemon has to be started for this command line.

@@ -138,3 +138,13 @@ fn mistakes_are_told_before_anything_is_asked_of_a_daemon() {
     assert!(told(&["--network", "bridge", path]).contains("use default, none or host"));
     assert!(told(&["-"]).contains("standard input"));
 }
+
+#[test]
+fn warnings_are_counted_at_the_end() {
+    assert_eq!(closing_words(&[], false), "");
+    assert_eq!(closing_words(&["a (line 1)".into()], false), "\n 1 warning found:\n - a (line 1)\n");
+    assert!(
+        closing_words(&["a".into(), "b".into()], true)
+            .starts_with("\n 2 warnings found:\n - a\n - b\n\n nothing takes")
+    );
+}

@@ -53,21 +53,22 @@ pub(super) async fn list(flags: &Parsed) -> Result<(), ClientError> {
     let channel = connect(flags, "").await?;
     let template = template(flags)?;
     let mut events = events(&channel, BuildHistoryRequest { early_exit: true, ..Default::default() }).await?;
-    let mut table = "TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\tPINNED\n".to_owned();
+    let mut heading = "TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\tPINNED\n".to_owned();
     while let Some(event) = next(&mut events).await? {
         match &template {
             Some(template) => print_formatted(template, &values::history(&event))?,
-            None => table += &row(&event, true),
+            // Rows are printed as they come, so only the first one lines up with the heading.
+            None => print(&align(&(std::mem::take(&mut heading) + &row(&event, true)), Fill::Tabs))?,
         }
     }
-    if template.is_none() { print(&align(&table, Fill::Tabs)) } else { Ok(()) }
+    if template.is_none() { print(&align(&heading, Fill::Tabs)) } else { Ok(()) }
 }
 
 pub(super) async fn prune(flags: &Parsed) -> Result<(), ClientError> {
     let channel = connect(flags, "").await?;
     let template = template(flags)?;
     let mut events = events(&channel, BuildHistoryRequest { early_exit: true, ..Default::default() }).await?;
-    let mut table = "TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\n".to_owned();
+    let mut heading = "TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\n".to_owned();
     let mut failed = None;
     while let Some(event) = next(&mut events).await? {
         let Some(record) = event.record.as_ref().filter(|r| !r.pinned) else { continue };
@@ -82,11 +83,11 @@ pub(super) async fn prune(flags: &Parsed) -> Result<(), ClientError> {
         }
         match &template {
             Some(template) => print_formatted(template, &values::history(&event))?,
-            None => table += &row(&event, false),
+            None => print(&align(&(std::mem::take(&mut heading) + &row(&event, false)), Fill::Tabs))?,
         }
     }
     if template.is_none() {
-        print(&align(&table, Fill::Tabs))?;
+        print(&align(&heading, Fill::Tabs))?;
     }
     failed.map_or(Ok(()), Err)
 }
