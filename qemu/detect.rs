@@ -51,7 +51,7 @@ pub fn detect(emulators: &Emulators, ways: Ways) -> Detection {
     let mut missing: Vec<&'static Architecture> = Vec::new();
     let foreign: Vec<_> = Architecture::all().iter().filter(|known| known.name != own.architecture).collect();
     if own.os == "linux" {
-        for (architecture, ran) in probed(&foreign, probe::run) {
+        for (architecture, ran) in at_once(&foreign, probe::run) {
             let sibling = Architecture::native().is_some_and(|host| host.may_run_natively(architecture));
             match ran {
                 Ok(level) if sibling => add(&mut platforms, architecture, level, &Support::Native),
@@ -77,7 +77,7 @@ pub fn detect(emulators: &Emulators, ways: Ways) -> Detection {
         }
         if let Some(made) = &private {
             let wanted: Vec<_> = usable.iter().map(|(known, _, _)| *known).collect();
-            for (architecture, ran) in probed(&wanted, |known| probe::run_in(made, known)) {
+            for (architecture, ran) in at_once(&wanted, |known| probe::run_in(made, known)) {
                 let emulator = usable.iter().find(|(known, _, _)| known.name == architecture.name);
                 match (ran, emulator) {
                     (Ok(level), Some((_, emulator, _))) => {
@@ -134,15 +134,15 @@ fn add(platforms: &mut Vec<(Platform, Support)>, architecture: &Architecture, le
     }
 }
 
-/// Probes at the same time: they mostly wait for their processes.
-fn probed<'a>(
+/// Asks something about several architectures at the same time: it is mostly waiting for processes.
+fn at_once<'a, T: Send>(
     architectures: &[&'a Architecture],
-    probe: impl Fn(&Architecture) -> Result<u8> + Sync,
-) -> Vec<(&'a Architecture, Result<u8>)> {
-    let probe = &probe;
+    ask: impl Fn(&'a Architecture) -> Result<T> + Sync,
+) -> Vec<(&'a Architecture, Result<T>)> {
+    let ask = &ask;
     std::thread::scope(|scope| {
         let running: Vec<_> =
-            architectures.iter().map(|known| (*known, scope.spawn(move || probe(known)))).collect();
+            architectures.iter().map(|known| (*known, scope.spawn(move || ask(known)))).collect();
         running
             .into_iter()
             .map(|(known, thread)| {
@@ -164,11 +164,14 @@ fn usable<'a>(
     emulators: &Emulators,
     problems: &mut Vec<(String, String)>,
 ) -> Usable<'a> {
+    let there: Vec<_> = architectures.iter().copied().filter(|known| emulators.get(known).is_ok()).collect();
     let mut usable = Vec::new();
-    for known in architectures {
-        let Ok(emulator) = emulators.get(known) else { continue };
-        match emulator.check() {
-            Ok(version) => usable.push((*known, emulator.clone(), version)),
+    for (known, checked) in at_once(&there, |known| {
+        let emulator = emulators.get(known)?;
+        Ok((emulator.clone(), emulator.check()?))
+    }) {
+        match checked {
+            Ok((emulator, version)) => usable.push((known, emulator, version)),
             Err(error) => problems.push((known.name.clone(), error.to_string())),
         }
     }

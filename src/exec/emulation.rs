@@ -52,9 +52,14 @@ impl From<&Support> for How {
     }
 }
 
-/// What this machine runs, asked again now and then.
-#[derive(Debug)]
+/// What this machine runs, asked again now and then. Cheap to clone.
+#[derive(Clone, Debug)]
 pub(crate) struct Platforms {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     folders: Vec<PathBuf>,
     ways: Ways,
     /// The lock is held while finding out, so that many that ask at once wait for one answer.
@@ -63,18 +68,18 @@ pub(crate) struct Platforms {
 
 impl Platforms {
     pub(crate) fn new(folders: Vec<PathBuf>, ways: Ways) -> Self {
-        Self { folders, ways, found: tokio::sync::Mutex::new(None) }
+        Self { shared: Arc::new(Shared { folders, ways, found: tokio::sync::Mutex::new(None) }) }
     }
 
     /// What runs here, found out at most this long ago.
     async fn detection(&self, max_age: Duration) -> Arc<Detection> {
-        let mut found = self.found.lock().await;
+        let mut found = self.shared.found.lock().await;
         if let Some((when, detection)) = &*found
             && when.elapsed() < max_age
         {
             return detection.clone();
         }
-        let (folders, ways) = (self.folders.clone(), self.ways);
+        let (folders, ways) = (self.shared.folders.clone(), self.shared.ways);
         let fresh = tokio::task::spawn_blocking(move || detect(&Emulators::find(&folders), ways)).await;
         let fresh = Arc::new(fresh.unwrap_or_else(|_| Detection {
             platforms:
@@ -86,19 +91,42 @@ impl Platforms {
         fresh
     }
 
+    /// What was found out last, however long ago; if that is too long, finds out again behind the caller's back.
+    async fn last(&self) -> Arc<Detection> {
+        let detection = self.detection(Duration::MAX).await;
+        let old = self
+            .shared
+            .found
+            .try_lock()
+            .is_ok_and(|found| found.as_ref().is_some_and(|(when, _)| when.elapsed() > BELIEVED));
+        if old {
+            let platforms = self.clone();
+            tokio::spawn(async move { platforms.detection(BELIEVED).await });
+        }
+        detection
+    }
+
     pub(crate) async fn list(&self) -> Vec<(Platform, How)> {
-        let detection = self.detection(BELIEVED).await;
+        let detection = self.last().await;
         detection.platforms.iter().map(|(platform, support)| (platform.clone(), support.into())).collect()
     }
 
-    /// How a platform's programs run, with the private binfmt_misc to join if that is how.
+    /// How a platform's programs run, as far as was found out last; asks again before it says no.
+    pub(crate) async fn how(&self, wanted: &Platform) -> Result<How> {
+        let wanted = wanted.normalize();
+        if let Some(support) = support(&*self.last().await, &wanted) {
+            return Ok(support.into());
+        }
+        Ok(self.way(&wanted).await?.how)
+    }
+
+    /// How a platform's programs run, to run some now: with the private binfmt_misc to join if that is how.
     pub(crate) async fn way(&self, wanted: &Platform) -> Result<Way> {
         let wanted = wanted.normalize();
         if wanted == crosskit_platforms::native() {
             return Ok(Way { how: How::Native, detection: None });
         }
-        // An answer of any age will do if it is yes: what worked once is noticed when it fails.
-        for max_age in [Duration::MAX, DOUBTED] {
+        for max_age in [BELIEVED, DOUBTED] {
             let detection = self.detection(max_age).await;
             if let Some(support) = support(&detection, &wanted) {
                 let private = matches!(support, Support::Private { .. });

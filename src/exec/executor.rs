@@ -120,14 +120,15 @@ impl Executor {
         tokio::join!(runtime, self.shared.platforms.list());
     }
 
-    /// The platforms whose programs run here, the machine's own first, each with how. What was found out counts for 20 s.
+    /// The platforms whose programs run here, the machine's own first, each with how. Answers at once, except for the
+    /// first time; what is older than 20 s is found out again meanwhile.
     pub async fn platforms(&self) -> Vec<(Platform, How)> {
         self.shared.platforms.list().await
     }
 
     /// How programs of a platform run here; an error that says what is missing if they do not.
     pub async fn can_run(&self, platform: &Platform) -> Result<How> {
-        Ok(self.shared.platforms.way(platform).await?.how)
+        self.shared.platforms.how(platform).await
     }
 
     /// Runs a process and waits until everything of it is gone. Cancelling kills it, and so does dropping the future.

@@ -193,7 +193,10 @@ fn asked_mount(mount: &Mount) -> MountSpec<'_> {
             MountSpec::new(destination, "bind", path.to_string_lossy(), &["rbind", access])
         }
         MountSource::Tmpfs { size } => {
-            let mut spec = MountSpec::new(destination, "tmpfs", "tmpfs", &["nosuid", "nodev", access]);
+            let mut spec = MountSpec::new(destination, "tmpfs", "tmpfs", &["nosuid"]);
+            if mount.readonly {
+                spec.options.push("ro".into());
+            }
             if *size > 0 {
                 spec.options.push(Cow::Owned(format!("size={size}")));
             }
