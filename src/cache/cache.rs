@@ -94,9 +94,14 @@ impl<R: Clone + Send + Sync + 'static> Cache<R> {
 }
 
 impl<R: 'static> Cache<R> {
-    /// A cache over a store. Caches of the same name are the same cache to a build.
+    /// A cache over a store. The name is for messages.
     pub fn new(name: impl Into<String>, store: Arc<dyn KeyStore>, results: Arc<dyn Results<R>>) -> Self {
         Cache(Arc::new(Inner { name: name.into(), index: Mutex::new(None), store, results }))
+    }
+
+    /// Whether this is another handle to the same cache.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Its name.

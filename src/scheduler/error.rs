@@ -22,7 +22,7 @@ pub enum SchedulerError {
     #[error("{}", cannot_run(platform, *steps, example))]
     NothingRuns {
         /// The platform.
-        platform: Platform,
+        platform: Box<Platform>,
         /// How many steps need it.
         steps: usize,
         /// What one of them is called.
@@ -32,16 +32,16 @@ pub enum SchedulerError {
     #[error("no worker that runs {} can be reached: {}", .platform.format(), .workers.join(", "))]
     NothingAnswers {
         /// The platform.
-        platform: Platform,
+        platform: Box<Platform>,
         /// Who does not answer.
         workers: Vec<String>,
     },
     /// A platform was asked for and not built.
     #[error("there is no result for {}, which was asked for", .0.format())]
-    Missing(Platform),
+    Missing(Box<Platform>),
     /// A platform was built twice.
     #[error("there are two results for {}", .0.format())]
-    Twice(Platform),
+    Twice(Box<Platform>),
 }
 
 fn cannot_run(platform: &Platform, steps: usize, example: &str) -> String {

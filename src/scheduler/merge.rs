@@ -23,7 +23,7 @@ pub fn merge<T>(asked: &[Platform], results: Vec<(Platform, T)>) -> Result<Merge
     for (platform, result) in results {
         let normal = platform.normalize();
         if left.iter().any(|(known, _)| *known == normal) {
-            return Err(SchedulerError::Twice(platform));
+            return Err(SchedulerError::Twice(Box::new(platform)));
         }
         left.push((normal, Some((platform, result))));
     }
@@ -36,7 +36,7 @@ pub fn merge<T>(asked: &[Platform], results: Vec<(Platform, T)>) -> Result<Merge
         }
         let found = left.iter_mut().find(|(known, _)| *known == normal);
         let part = found.and_then(|(_, part)| part.take());
-        parts.push(part.ok_or_else(|| SchedulerError::Missing(platform.clone()))?);
+        parts.push(part.ok_or_else(|| SchedulerError::Missing(Box::new(platform.clone())))?);
         seen.push(normal);
     }
     parts.extend(left.into_iter().filter_map(|(_, part)| part));

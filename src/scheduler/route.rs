@@ -174,7 +174,7 @@ fn nobody(group: &Group, workers: &[WorkerState], obstacles: &[Option<Reason>]) 
         .filter(|(_, obstacle)| away(obstacle))
         .map(|(worker, _)| worker.name.clone())
         .collect();
-    let platform = group.platform.clone();
+    let platform = Box::new(group.platform.clone());
     if silent.is_empty() {
         let (steps, example) = (group.steps.len(), group.example.clone());
         SchedulerError::NothingRuns { platform, steps, example }
@@ -206,7 +206,7 @@ pub fn preflight(
         let decision = route(group, &workers, policy).map_err(|error| match error {
             // All its steps, not only those of this group.
             SchedulerError::NothingRuns { platform, example, .. } => {
-                let same = split.groups.iter().filter(|group| group.platform == platform);
+                let same = split.groups.iter().filter(|group| group.platform == *platform);
                 let steps = same.map(|group| group.steps.len()).sum();
                 SchedulerError::NothingRuns { platform, steps, example }
             }

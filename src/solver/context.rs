@@ -87,11 +87,14 @@ impl fmt::Debug for JobGroup {
 #[derive(Clone)]
 pub struct JobContext(Arc<Inner>);
 
+/// A decision of the build, locked while it is made.
+type Memo = tokio::sync::Mutex<Option<Arc<dyn Any + Send + Sync>>>;
+
 struct Inner {
     id: String,
     sessions: Vec<String>,
     values: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
-    memos: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Arc<dyn Any + Send + Sync>>>>>>,
+    memos: Mutex<HashMap<String, Arc<Memo>>>,
     log: Arc<JobLog>,
 }
 

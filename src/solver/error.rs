@@ -24,7 +24,10 @@ pub enum ErrorKind {
 
 /// Why an operation failed. Clones share one error.
 #[derive(Clone)]
-pub struct OpError {
+pub struct OpError(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
     kind: ErrorKind,
     message: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -36,14 +39,12 @@ pub struct OpError {
 impl OpError {
     /// With a message that says what was being done, to what, and what went wrong.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        OpError {
-            kind,
-            message: message.into(),
-            source: None,
-            subject: None,
-            details: Arc::default(),
-            attachment: None,
-        }
+        let (source, subject, details, attachment) = Default::default();
+        OpError(Arc::new(Inner { kind, message: message.into(), source, subject, details, attachment }))
+    }
+
+    fn inner(&mut self) -> &mut Inner {
+        Arc::make_mut(&mut self.0)
     }
 
     /// From an error of another crate; the message is that of the error and its causes.
@@ -58,7 +59,9 @@ impl OpError {
             }
             cause = inner.source();
         }
-        OpError { source: Some(Arc::new(error)), ..OpError::new(kind, message) }
+        let mut own = OpError::new(kind, message);
+        own.inner().source = Some(Arc::new(error));
+        own
     }
 
     /// That the one who asked has left.
@@ -69,21 +72,22 @@ impl OpError {
     /// Says what was being done when it happened.
     #[must_use]
     pub fn context(mut self, doing: impl fmt::Display) -> Self {
-        self.message = format!("{doing}: {}", self.message);
+        let inner = self.inner();
+        inner.message = format!("{doing}: {}", inner.message);
         self
     }
 
     /// Names the part of the operation that failed.
     #[must_use]
     pub fn about(mut self, subject: details::solve::Subject) -> Self {
-        self.subject = Some(subject);
+        self.inner().subject = Some(subject);
         self
     }
 
     /// Tells more than the sentence, such as the exit code of a process.
     #[must_use]
     pub fn with_details(mut self, details: ErrorDetails) -> Self {
-        self.details = Arc::new(details);
+        self.inner().details = Arc::new(details);
         self
     }
 
@@ -91,34 +95,34 @@ impl OpError {
     /// step that failed.
     #[must_use]
     pub fn attach(mut self, attachment: Arc<dyn Any + Send + Sync>) -> Self {
-        self.attachment = Some(attachment);
+        self.inner().attachment = Some(attachment);
         self
     }
 
     /// Who has to act.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// The part of the operation that failed.
     pub fn subject(&self) -> Option<&details::solve::Subject> {
-        self.subject.as_ref()
+        self.0.subject.as_ref()
     }
 
     /// What it tells besides its sentence.
     pub fn details(&self) -> &ErrorDetails {
-        &self.details
+        &self.0.details
     }
 
     /// What was kept, if it is of this type.
     pub fn attachment<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.attachment.clone()?.downcast().ok()
+        self.0.attachment.clone()?.downcast().ok()
     }
 
     /// The error underneath or one of its causes, if it is of this type.
     pub fn cause<T: StdError + 'static>(&self) -> Option<&T> {
         let mut cause: Option<&(dyn StdError + 'static)> =
-            self.source.as_deref().map(|error| error as &(dyn StdError + 'static));
+            self.0.source.as_deref().map(|error| error as &(dyn StdError + 'static));
         while let Some(error) = cause {
             if let Some(found) = error.downcast_ref() {
                 return Some(found);
@@ -131,19 +135,19 @@ impl OpError {
 
 impl fmt::Display for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl fmt::Debug for OpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpError").field("kind", &self.kind).field("message", &self.message).finish()
+        f.debug_struct("OpError").field("kind", &self.0.kind).field("message", &self.0.message).finish()
     }
 }
 
 impl StdError for OpError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|error| error as &(dyn StdError + 'static))
+        self.0.source.as_deref().map(|error| error as &(dyn StdError + 'static))
     }
 }
 
@@ -154,11 +158,11 @@ pub struct SolveError {
     /// The vertex that failed; none when no vertex is to blame, such as for a cancelled build.
     pub vertex: Option<Arc<Vertex>>,
     /// What the vertex is called in progress.
-    pub name: String,
+    pub name: Arc<str>,
     /// What happened, from the outermost cause to the innermost.
     pub message: String,
     /// Where the vertex was written.
-    pub locations: Vec<SourceLocation>,
+    pub locations: Arc<[SourceLocation]>,
     /// What the operation said.
     #[source]
     pub error: OpError,
@@ -178,9 +182,9 @@ impl SolveError {
     pub fn outside(error: OpError) -> Self {
         SolveError {
             vertex: None,
-            name: String::new(),
+            name: Arc::default(),
             message: error.to_string(),
-            locations: Vec::new(),
+            locations: Arc::default(),
             error,
             input_ids: Vec::new(),
             mount_ids: Vec::new(),

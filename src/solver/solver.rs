@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ impl<R: Clone + Send + Sync + 'static> Solver<R> {
         let job = self.0.number();
         self.0.send(Message::Open { job, context: context.clone() });
         self.0.begun.notify_waiters();
-        Ok(Job { context, job, solver: self.0.clone(), closed: false })
+        Ok(Job { context, job, solver: self.0.clone(), closed: AtomicBool::new(false) })
     }
 
     /// The build of this name. Waits a while for it to begin, and knows it for a while after
@@ -128,7 +128,7 @@ pub struct Job<R: Clone + Send + Sync + 'static> {
     context: JobContext,
     job: u64,
     solver: Arc<Shared<R>>,
-    closed: bool,
+    closed: AtomicBool,
 }
 
 impl<R: Clone + Send + Sync + 'static> Job<R> {
@@ -158,7 +158,7 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
     }
 
     /// Ends the build as dropping it does, and waits until nothing runs for it any more.
-    pub async fn finish(mut self) {
+    pub async fn finish(&self) {
         let (done, mut ended) = mpsc::channel(1);
         self.close(Some(done));
         // Nothing is ever sent: it ends when the last piece of work has dropped its sender.
@@ -167,11 +167,10 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
 }
 
 impl<R: Clone + Send + Sync + 'static> Job<R> {
-    fn close(&mut self, done: Option<mpsc::Sender<()>>) {
-        if self.closed {
+    fn close(&self, done: Option<mpsc::Sender<()>>) {
+        if self.closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.closed = true;
         self.solver.send(Message::Close { job: self.job, done });
         self.context.log().close();
         let (context, solver) = (self.context.clone(), Arc::downgrade(&self.solver));

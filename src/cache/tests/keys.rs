@@ -1,5 +1,7 @@
 //! What the cache promises about keys and results.
 
+#![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 

@@ -7,7 +7,7 @@ use crosskit_llb::{Digest, DigestMap, Graph, SourceLocation, names};
 use tokio::sync::mpsc;
 
 use super::state::{Edge, EdgeId, Slot, Vertex, VertexId};
-use super::{Engine, Root};
+use super::{Engine, Job, Root};
 use crate::few::Few;
 use crate::progress::VertexInfo;
 use crate::{JobContext, JobGroup, LoadOptions, SolveError, VertexProgress};
@@ -47,7 +47,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let Some(known) = self.jobs.get_mut(&job) else { return };
         known.roots.push(root);
         let context = known.context.clone();
-        let caches = self.cache_slots(graph.caches);
+        let caches = self.cache_slots(job, graph.caches);
         let mut here: DigestMap<VertexId<R>> = DigestMap::default();
         here.reserve(graph.vertices.len());
         self.vertices.reserve(graph.vertices.len());
@@ -71,19 +71,50 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     }
 
     /// The numbers of the caches to look into, the solver's own first.
-    fn cache_slots(&mut self, caches: Vec<Cache<R>>) -> Arc<[u16]> {
+    fn cache_slots(&mut self, job: u64, caches: Vec<Cache<R>>) -> Arc<[u16]> {
         let mut slots = vec![0];
         for cache in caches {
-            let known = self.caches.iter().position(|known| known.name() == cache.name());
-            let slot = known.unwrap_or_else(|| {
-                self.caches.push(cache);
-                self.caches.len() - 1
-            }) as u16;
+            let known = self.caches.iter().position(|known| known.is(&cache));
+            let slot = known.map_or_else(|| self.add_cache(cache), |known| known as u16);
             if !slots.contains(&slot) {
                 slots.push(slot);
             }
         }
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.caches.extend(slots.iter().skip(1));
+        }
         slots.into()
+    }
+
+    fn add_cache(&mut self, cache: Cache<R>) -> u16 {
+        // Number 0 stands for no cache but the solver's own, which is never given up.
+        if let Some(slot) = self.free_caches.pop() {
+            self.caches[usize::from(slot)] = cache;
+            return slot;
+        }
+        self.caches.push(cache);
+        (self.caches.len() - 1) as u16
+    }
+
+    /// Lets go of the caches that a build has brought. Where other builds go on with its
+    /// vertices, they take them over.
+    fn release_caches(&mut self, closed: &Job<R>) {
+        if closed.caches.is_empty() {
+            return;
+        }
+        for vertex in closed.vertices.iter().filter_map(|id| self.vertices.get(*id)) {
+            for job in &vertex.job_ids {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.caches.extend(vertex.caches.iter().skip(1));
+                }
+            }
+        }
+        for slot in &closed.caches {
+            if !self.jobs.values().any(|job| job.caches.contains(slot)) {
+                self.caches[usize::from(*slot)] = self.caches[0].clone();
+                self.free_caches.push(*slot);
+            }
+        }
     }
 
     /// The vertex in work for this one: the same operation on the same inputs. One that runs in
@@ -210,12 +241,12 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 let _ = demand.reply.send(Err(SolveError::canceled()));
             }
         }
-        for root in closed.roots {
-            self.roots.remove(&root);
+        for root in &closed.roots {
+            self.roots.remove(root);
         }
         let mut garbage = Vec::new();
         // What uses a vertex goes before the vertex.
-        for id in closed.vertices.into_iter().rev() {
+        for id in closed.vertices.iter().rev().copied() {
             let Some(vertex) = self.vertices.get_mut(id) else { continue };
             vertex.job_ids.retain(|known| *known != job);
             vertex.jobs.leave(&closed.context);
@@ -225,6 +256,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 garbage.extend(self.remove_vertex(id, done.as_ref()));
             }
         }
+        self.release_caches(&closed);
         // Letting go of a result may mean to remove files.
         tokio::task::spawn_blocking(move || {
             drop(garbage);

@@ -15,7 +15,7 @@ mod lookup;
 mod state;
 mod work;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crosskit_cache::{Cache, KeyId};
@@ -62,6 +62,7 @@ pub(crate) struct Engine<R> {
     limits: LogLimits,
     /// The first is the solver's own, the others come with graphs.
     caches: Vec<Cache<R>>,
+    free_caches: Vec<u16>,
     jobs: HashMap<u64, Job<R>>,
     roots: HashMap<u64, Root<R>>,
     demands: HashMap<u64, Demand<R>>,
@@ -83,6 +84,8 @@ struct Job<R> {
     context: JobContext,
     vertices: Vec<VertexId<R>>,
     roots: Vec<u64>,
+    /// Those besides the solver's own that it has brought.
+    caches: HashSet<u16>,
 }
 
 struct Root<R> {
@@ -107,6 +110,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             resolver,
             limits,
             caches: vec![cache],
+            free_caches: Vec::new(),
             jobs: HashMap::new(),
             roots: HashMap::new(),
             demands: HashMap::new(),
@@ -149,7 +153,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     fn handle(&mut self, message: Message<R>) {
         match message {
             Message::Open { job, context } => {
-                self.jobs.insert(job, Job { context, vertices: Vec::new(), roots: Vec::new() });
+                let (vertices, roots, caches) = Default::default();
+                self.jobs.insert(job, Job { context, vertices, roots, caches });
             }
             Message::Close { job, done } => self.close(job, done),
             Message::Load { job, root, graph } => self.load(job, root, graph),

@@ -12,9 +12,10 @@ pub(crate) type VertexId<R> = Id<Vertex<R>>;
 pub(crate) type EdgeId<R> = Id<Edge<R>>;
 
 /// How much is known about an edge. Each level is enough for some of those who ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
     /// Nothing.
+    #[default]
     Nothing,
     /// The keys that follow from what the vertex and its inputs are.
     Fast,
@@ -161,12 +162,6 @@ pub(crate) struct Input {
 impl Input {
     pub fn is_pending(&self) -> bool {
         self.waiting > 0 || self.content
-    }
-}
-
-impl Default for Level {
-    fn default() -> Self {
-        Level::Nothing
     }
 }
 

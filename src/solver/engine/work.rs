@@ -474,9 +474,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let Vertex { spec, progress, locations, .. } = &self.vertices[id];
         Arc::new(SolveError {
             vertex: Some(spec.clone()),
-            name: progress.name().to_owned(),
+            name: progress.name().into(),
             message: error.to_string(),
-            locations: locations.clone(),
+            locations: locations.as_slice().into(),
             error,
             input_ids: Vec::new(),
             mount_ids: Vec::new(),

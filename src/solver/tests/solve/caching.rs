@@ -259,11 +259,16 @@ async fn other_caches_are_looked_into_and_what_they_have_is_kept() {
         let job = near.job();
         let options = LoadOptions { caches, ..Default::default() };
         let handle = job.load(&diamond().graph(), options).unwrap();
-        handle.result().await.unwrap()
+        let made = handle.result().await.unwrap();
+        job.finish().await;
+        made
     };
+    let held = Arc::strong_count(&far.results);
     let other = Cache::new("far", far.store.clone(), far.results.clone());
     assert_eq!(&*build(vec![other]).await, "top(left(base()),right(base()))");
     assert_eq!(near.world.all_runs(), 0);
+    // The build is over and the other cache is let go.
+    assert_eq!(Arc::strong_count(&far.results), held);
     // Now it is here, under its own key.
     build(vec![]).await;
     assert_eq!(near.world.all_runs(), 0);

@@ -24,7 +24,7 @@ async fn the_first_failure_is_everybodys() {
     let error = error.unwrap_err();
     assert_eq!(error.to_string(), "exit code: 1");
     assert_eq!(error.kind(), ErrorKind::User);
-    assert_eq!(error.name, "bad");
+    assert_eq!(&*error.name, "bad");
     let details = error.details();
     assert_eq!(details.vertex, Some(plan.digest(bad)));
     assert_eq!(details.sources[0].ranges[0].start.unwrap().line, 7);
@@ -65,7 +65,7 @@ async fn what_cannot_be_resolved_says_so() {
     plan.add("top", &[base]);
     let error = lab.build(&plan.graph()).await.unwrap_err();
     assert_eq!(error.to_string(), "failed to load cache key: nobody can run it");
-    assert_eq!(error.name, "unresolvable");
+    assert_eq!(&*error.name, "unresolvable");
 }
 
 #[tokio::test]
