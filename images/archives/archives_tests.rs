@@ -63,7 +63,7 @@ fn an_archive_and_a_layout_are_read_back() {
     let tar = write_archive(&store, &index, &[], ArchiveFormat::Oci, Vec::new()).unwrap();
     let (_other_dir, other) = self::store();
     let read = import_archive(&other, &tar[..]).unwrap();
-    assert_eq!(read.manifests, [index.clone()]);
+    assert_eq!(read.manifests, std::slice::from_ref(&index));
     assert_eq!(other.list().unwrap().len(), 6);
 
     let dir = tempfile::tempdir().unwrap();
@@ -100,4 +100,27 @@ fn archives_that_lie_are_refused() {
     assert!(Layout::open(dir.path()).is_err());
     fs::write(dir.path().join("oci-layout"), br#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
     assert!(Layout::open(dir.path()).unwrap_err().to_string().contains("version 2.0.0 is not supported"));
+}
+
+/// The archives were made by BuildKit 0.32 from a Dockerfile with `FROM scratch`, a label with `<&>`, a health check,
+/// and one COPY; a reader and writer that understand every byte give the same archive back.
+#[test]
+fn archives_of_buildkit_come_out_as_they_went_in() {
+    for (format, bytes) in [
+        (ArchiveFormat::Oci, &include_bytes!("fixtures/buildkit-oci.tar")[..]),
+        (ArchiveFormat::Docker, include_bytes!("fixtures/buildkit-docker.tar")),
+    ] {
+        let (_dir, store) = store();
+        let mut root = import_archive(&store, bytes).unwrap().manifests.remove(0);
+        let name = Reference::parse(&root.annotations.remove(IMAGE_NAME).unwrap()).unwrap();
+        root.annotations.remove(REF_NAME);
+        let again = write_archive(&store, &root, &[name], format, Vec::new()).unwrap();
+        assert!(again == bytes, "{format:?}: {:?} became {:?}", entries(bytes), entries(&again));
+        let manifest = store.read(&root.digest, 1 << 20).unwrap();
+        let parsed = Manifest::parse(&manifest).unwrap();
+        assert_eq!(parsed.to_json().unwrap(), manifest);
+        let config = store.read(&parsed.config.digest, 1 << 20).unwrap();
+        let image = crate::ImageConfig::parse(&config).unwrap();
+        assert_eq!(String::from_utf8(image.to_sorted_json().unwrap()), String::from_utf8(config));
+    }
 }

@@ -38,7 +38,7 @@ struct DockerManifest {
 enum Entry {
     Folder,
     Bytes(u32, Vec<u8>),
-    Blob(Descriptor),
+    Blob(Box<Descriptor>),
 }
 
 /// Writes an image, or an index with all its images, out of a content store. Each name makes an entry in
@@ -69,7 +69,7 @@ pub fn write_archive<W: Write>(
         entries.insert("manifest.json".to_owned(), Entry::Bytes(0o644, gojson::to_vec(&[docker])?));
     }
     for desc in parts::all(store, root)?.into_values() {
-        entries.insert(blob_path(&desc), Entry::Blob(desc));
+        entries.insert(blob_path(&desc), Entry::Blob(Box::new(desc)));
     }
     let mut tar = Writer::new(out);
     let failed = |e| Error::io("write image archive", e);

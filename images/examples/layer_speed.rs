@@ -1,4 +1,4 @@
-//! Times what is done to layers: `layer_speed pack gzip|zstd|plain FILE.tar`, `unpack BLOB DIR`, `diff DIR`.
+//! Times what is done to layers: `layer_speed pack gzip|zstd|plain FILE.tar`, `unpack BLOB DIR`, `diff KIND UPPER [LOWER...]`.
 //! Meant to be run beside `pigz`, `zstd` and `zcat | tar x` on the same input.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
@@ -43,9 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 blob.desc.digest
             );
         }
-        ["diff", kind, dir] => {
+        ["diff", kind, dir, ref lowers @ ..] => {
             let (written, blob) = pack_layer(&store, &PackOptions::new(packing(kind)), |out| {
-                Ok(diff_layer(Path::new(dir), &[] as &[&Path], out, &DiffOptions::default())?)
+                Ok(diff_layer(Path::new(dir), lowers, out, &DiffOptions::default())?)
             })?;
             println!(
                 "{:.3} s, {} entries, {}",
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 applied.size
             );
         }
-        _ => println!("usage: layer_speed pack KIND FILE | diff KIND DIR | unpack BLOB DIR"),
+        _ => println!("usage: layer_speed pack KIND FILE | diff KIND UPPER [LOWER...] | unpack BLOB DIR"),
     }
     std::fs::remove_dir_all(&work)?;
     Ok(())

@@ -135,7 +135,7 @@ impl Applier<'_> {
                 file.write_all(bytes).map_err(written)?;
                 tar.consume(len);
                 chunks += 1;
-                if chunks % 64 == 0 {
+                if chunks.is_multiple_of(64) {
                     self.check_canceled()?;
                 }
             }

@@ -184,7 +184,7 @@ fn attributes_travel_as_the_filter_says() {
         all
     };
     let capability = ("security.capability".to_owned(), cap.to_vec());
-    assert_eq!(attributes(XattrFilter::Capability), [capability.clone()]);
+    assert_eq!(attributes(XattrFilter::Capability), std::slice::from_ref(&capability));
     assert_eq!(attributes(XattrFilter::All), [capability, ("user.note".to_owned(), b"hello".to_vec())]);
 }
 

@@ -96,3 +96,15 @@ proptest! {
         prop_assert!(again == tar, "same headers, other bytes");
     }
 }
+
+/// The layer was made by BuildKit 0.32's overlay differ from a RUN that made folders, links, a pipe, long and accented
+/// names, owners beyond 16 bits and a set-id file.
+#[test]
+fn a_layer_of_buildkit_comes_out_as_it_went_in() {
+    let layer = &include_bytes!("fixtures/buildkit-layer.tar")[..];
+    let root = tempfile::tempdir().unwrap();
+    apply_layer(fs::File::open(root.path()).unwrap(), layer, &ApplyOptions::default()).unwrap();
+    let mut again = Vec::new();
+    diff_layer(root.path(), &[] as &[&std::path::Path], &mut again, &DiffOptions::default()).unwrap();
+    assert!(again == layer, "{:#?} became {:#?}", names(layer), names(&again));
+}

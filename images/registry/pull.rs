@@ -41,7 +41,7 @@ impl Client {
     pub async fn resolve(&self, name: &Reference) -> Result<Resolved> {
         let name = name.clone().with_default_tag();
         let tag = name.digest().map_or_else(|| name.tag().unwrap_or("latest").to_owned(), Digest::to_string);
-        self.from_any(&name, async |endpoint| self.resolve_at(endpoint, &name, &tag).await).await
+        self.at_any(&name, async |endpoint| self.resolve_at(endpoint, &name, &tag).await).await
     }
 
     /// A manifest by digest, from the store or else the registry; it is in the store afterwards.
@@ -58,7 +58,7 @@ impl Client {
         }
         let tag = digest.to_string();
         let (bytes, _) = self
-            .from_any(name, async |endpoint| self.get_manifest(endpoint, name, &tag, Some(digest)).await)
+            .at_any(name, async |endpoint| self.get_manifest(endpoint, name, &tag, Some(digest)).await)
             .await?;
         store.put_async(bytes.to_vec()).await?;
         Ok(bytes.to_vec())
@@ -79,7 +79,7 @@ impl Client {
             progress.blob(&desc.digest, BlobState::Exists, desc.size, desc.size);
             return Ok(());
         }
-        self.from_any(name, async |endpoint| {
+        self.at_any(name, async |endpoint| {
             let _permit = endpoint.transfers.acquire().await;
             self.fetch_from(endpoint, name, desc, store, &*progress).await
         })
@@ -89,7 +89,7 @@ impl Client {
     }
 
     /// Tries mirrors, then the registry itself. What the registry says counts; a mirror may know less.
-    async fn from_any<T>(&self, name: &Reference, ask: impl AsyncFn(&Endpoint) -> Result<T>) -> Result<T> {
+    async fn at_any<T>(&self, name: &Reference, ask: impl AsyncFn(&Endpoint) -> Result<T>) -> Result<T> {
         let endpoints = self.hosts.for_pull(name.domain()).map_err(Error::from)?;
         let mut result = Err(Error::invalid("registry", "has no address"));
         for endpoint in endpoints {
