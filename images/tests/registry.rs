@@ -1,5 +1,7 @@
 //! Pulls and pushes against the registry program.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 mod support;
 
 use std::collections::HashMap;
