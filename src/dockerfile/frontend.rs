@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::bridge::{Bridge, ImageQuery, ResolvedImage, SourceWarning};
 use crate::contexts::{IGNORE_FILE, MainContext, lower_case_name};
-use crate::error::{DockerfileError, ErrorKind, Result};
+use crate::error::{DockerfileError, ErrorKind, Lines, Result};
 use crate::instruction::Dockerfile;
 use crate::lint::{LintConfig, Linter, rules};
 use crate::options::Options;
@@ -145,9 +145,17 @@ impl<B: Bridge + 'static> Frontend<B> {
         &self.source
     }
 
-    /// The frontend that the Dockerfile asks to be built with.
-    pub fn syntax(&self) -> Option<Syntax> {
-        detect_syntax(&self.source.data)
+    /// The other frontend that is to build this: by the build argument `BUILDKIT_SYNTAX`, which has no lines, or by the
+    /// file itself. None as well when the request comes from such a frontend already.
+    pub fn forward(&self) -> Option<Syntax> {
+        if self.options.get("cmdline").is_some() {
+            return None;
+        }
+        let Some(cmdline) = self.options.get("build-arg:BUILDKIT_SYNTAX") else {
+            return detect_syntax(&self.source.data);
+        };
+        let reference = cmdline.trim().split(' ').next().unwrap_or_default().to_owned();
+        Some(Syntax { reference, cmdline: cmdline.to_owned(), lines: Lines::default() })
     }
 
     /// The rules that hold for the file.

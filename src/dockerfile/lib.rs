@@ -1,7 +1,7 @@
 //! How a Dockerfile becomes a build graph: lines, instructions, stages, graph; advice on the way.
 //!
 //! No I/O happens here: what a build needs from outside goes through one trait, [`Bridge`]. A build is
-//! [`Frontend::read`], a look at [`Frontend::syntax`], and [`Frontend::build`], which plans all platforms at the same
+//! [`Frontend::read`], a look at [`Frontend::forward`] and [`Frontend::subrequest`], and [`Frontend::build`], which plans all platforms at the same
 //! time and asks for each image once. The graphs have the digests that BuildKit's own frontend would give them.
 
 mod bridge;

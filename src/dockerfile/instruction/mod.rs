@@ -132,6 +132,8 @@ pub struct Run {
     pub network: RunNetwork,
     /// Whether it runs without confinement.
     pub insecure: bool,
+    /// Its `--device` flags, as written.
+    pub devices: Vec<String>,
 }
 
 /// The network of a RUN.

@@ -322,7 +322,12 @@ fn copy(statement: &Statement, add: bool) -> Result<Copy> {
 }
 
 fn run(statement: &Statement) -> Result<Run> {
-    let known = [("mount", Takes::Values), ("network", Takes::Value), ("security", Takes::Value)];
+    let known = [
+        ("mount", Takes::Values),
+        ("network", Takes::Value),
+        ("security", Takes::Value),
+        ("device", Takes::Values),
+    ];
     let flags = Flags::read(&statement.flags, &known)?;
     let mut mounts = Vec::new();
     for value in flags.values("mount") {
@@ -339,7 +344,8 @@ fn run(statement: &Statement) -> Result<Run> {
         Some("insecure") => true,
         Some(other) => return fail(format!("security {} is not valid", quote::go_quote(other))),
     };
-    Ok(Run { command: command_line(statement), mounts, network, insecure })
+    let devices = flags.values("device").collect();
+    Ok(Run { command: command_line(statement), mounts, network, insecure, devices })
 }
 
 fn healthcheck(statement: &Statement) -> Result<Healthcheck> {

@@ -41,6 +41,11 @@ impl Variables for Masked<'_> {
 impl Plan {
     pub(super) fn run(&mut self, at: &At<'_>, run: &Run, sources: &[usize]) -> Result<()> {
         let stage = at.stage;
+        if !run.devices.is_empty() {
+            // As BuildKit's stable frontend, whose clients know this text.
+            let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
+            return Err(DockerfileError::user(message));
+        }
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for flag in &run.mounts {
             mounts.push(flag.resolve(|text| self.expand(at, text))?);

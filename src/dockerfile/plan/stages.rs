@@ -206,7 +206,7 @@ impl Plan {
         match Platform::parse(&found.text) {
             Ok(platform) => Ok((platform, found.matched)),
             Err(error) => {
-                let error = guess(DockerfileError::user(error.to_string()));
+                let error = at(guess(DockerfileError::user(error.to_string())));
                 Err(at(error.while_doing(format!("failed to parse platform {written}"))))
             }
         }

@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex};
 
 use crosskit_api::pb;
 use crosskit_dockerfile::{
-    Bridge, BridgeError, DockerfileError, Environment, Frontend, ImageQuery, Options, ResolvedImage,
-    SourceWarning, Subrequest,
+    Bridge, BridgeError, DockerfileError, Environment, ErrorKind, Frontend, ImageQuery, Options,
+    ResolvedImage, SourceWarning, Subrequest,
 };
 use crosskit_llb::{Digest, Graph, json};
 use crosskit_platforms::Platform;
+use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -43,9 +44,18 @@ struct Image {
 /// Answers from a case's folder. An image that the case does not tell of has the digest of its name.
 struct Folder {
     root: PathBuf,
+    /// Instead of the one in the folder.
+    dockerfile: Option<Vec<u8>>,
     case: Case,
     resolved: Mutex<Vec<String>>,
     warnings: Mutex<Vec<SourceWarning>>,
+}
+
+impl Folder {
+    fn new(root: &Path, case: Case, dockerfile: Option<Vec<u8>>) -> Self {
+        let (resolved, warnings) = (Mutex::default(), Mutex::default());
+        Folder { root: root.to_owned(), dockerfile, case, resolved, warnings }
+    }
 }
 
 fn failed(text: String) -> BridgeError {
@@ -65,6 +75,9 @@ impl Bridge for Folder {
     }
 
     async fn read_file(&self, root: &PathBuf, path: &str, _: Option<u64>) -> Result<Vec<u8>, BridgeError> {
+        if let Some(text) = self.dockerfile.as_ref().filter(|_| path == "Dockerfile") {
+            return Ok(text.clone());
+        }
         std::fs::read(root.join(path)).map_err(|error| failed(format!("open {path}: {error}")))
     }
 
@@ -172,12 +185,7 @@ fn warnings(folder: &Folder) -> Vec<Value> {
 
 fn run(dir: &Path) -> BTreeMap<&'static str, Value> {
     let case: Case = toml::from_str(&std::fs::read_to_string(dir.join("case.toml")).unwrap()).unwrap();
-    let folder = Arc::new(Folder {
-        root: dir.to_owned(),
-        case,
-        resolved: Mutex::default(),
-        warnings: Mutex::default(),
-    });
+    let folder = Arc::new(Folder::new(dir, case, None));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut files = BTreeMap::new();
     match runtime.block_on(build(&folder)) {
@@ -228,4 +236,80 @@ fn dockerfiles_become_what_is_expected() {
         }
     }
     assert!(wrong.is_empty(), "{} differ; BLESS=1 accepts:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Lines of instructions with holes, so that random files are mostly valid and sometimes not.
+fn line() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "a",
+        "b",
+        "$A",
+        "${B:-x}",
+        "${A%?}",
+        "/",
+        "..",
+        "",
+        "0",
+        "1",
+        "-1",
+        "scratch",
+        "a:b",
+        "\"q\"",
+        "https://x/y.git",
+        "http://x/",
+        "--",
+        "*",
+        "[\"x\"]",
+        "<<E",
+        "root:0",
+        "70000-1",
+        "linux/arm/v7",
+    ]);
+    let form = prop::sample::select(vec![
+        "FROM {} AS {}",
+        "FROM {}",
+        "FROM --platform={} {}",
+        "RUN {} {}",
+        "COPY {} {}",
+        "COPY --from={} {} {}",
+        "COPY --link --parents {} {}",
+        "ADD --checksum={} {} {}",
+        "ENV {}={}",
+        "ENV {} {}",
+        "ARG {}={}",
+        "ARG {}",
+        "WORKDIR {}",
+        "USER {}",
+        "EXPOSE {}",
+        "VOLUME {}",
+        "LABEL {}={}",
+        "STOPSIGNAL {}",
+        "ONBUILD RUN {}",
+        "ONBUILD COPY --from={} {} {}",
+        "RUN --mount=type={},from={},target={} {}",
+        "RUN --mount=target={},from={} x",
+        "HEALTHCHECK --interval={} CMD {}",
+        "CMD {}",
+        "SHELL [\"{}\"]",
+        "E",
+    ]);
+    (form, prop::collection::vec(word, 4)).prop_map(|(form, words)| {
+        words.into_iter().fold(form.to_owned(), |line, word| line.replacen("{}", word, 1))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn builds_never_panic(lines in prop::collection::vec(line(), 0..12)) {
+        let file = format!("FROM scratch AS a\n{}", lines.join("\n"));
+        let mut case = Case::default();
+        case.options.insert("platform".into(), "linux/amd64,linux/arm64".into());
+        let folder = Arc::new(Folder::new(Path::new("."), case, Some(file.into_bytes())));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        if let Err(error) = runtime.block_on(build(&folder)) {
+            prop_assert_ne!(error.kind(), ErrorKind::Internal, "{}", error);
+        }
+    }
 }

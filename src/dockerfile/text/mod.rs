@@ -14,3 +14,5 @@ pub(crate) mod words;
 
 #[cfg(test)]
 mod expand_tests;
+#[cfg(test)]
+mod lines_tests;
