@@ -130,9 +130,9 @@ impl<R: 'static> Cache<R> {
         self.with(|index| KeyId(index.ensure_root(digest, output)))
     }
 
-    /// Adds the keys that a link leads to.
-    pub fn children(&self, parent: KeyId, link: &Link, into: &mut Vec<KeyId>) {
-        self.with(|index| into.extend(index.children(parent.0, link).iter().map(|id| KeyId(*id))));
+    /// Goes through the keys that a link leads to.
+    pub fn children(&self, parent: KeyId, link: &Link, mut each: impl FnMut(KeyId)) {
+        self.with(|index| index.children(parent.0, link).iter().for_each(|id| each(KeyId(*id))));
     }
 
     /// The key of an operation's output whose inputs are all of these, found by any alternative
@@ -173,6 +173,20 @@ impl<R: 'static> Cache<R> {
             });
             records.sort_by_key(|record| std::cmp::Reverse(record.created_ns));
             records
+        })
+    }
+
+    /// The first of [`Cache::records`].
+    pub fn newest(&self, key: KeyId) -> Option<Record> {
+        self.with(|index| {
+            loop {
+                let records = &index.get(key.0)?.records;
+                let newest = records.iter().max_by_key(|record| record.created_ns)?.clone();
+                if self.0.results.exists(&newest.id) {
+                    return Some(newest);
+                }
+                index.release(&newest.id);
+            }
         })
     }
 

@@ -1,6 +1,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::store::RowChange;
@@ -66,6 +66,25 @@ impl Hash for LinkKey {
     }
 }
 
+/// Hashes the numbers that keys are counted by, which nobody outside chooses.
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing: the golden ratio's bits spread neighbours over the whole range.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
 /// Where a link leads; nearly always to one key.
 enum Targets {
     One(u64),
@@ -84,7 +103,7 @@ impl Targets {
 /// All keys, in memory.
 #[derive(Default)]
 pub(crate) struct Index {
-    keys: HashMap<u64, Key>,
+    keys: HashMap<u64, Key, BuildHasherDefault<NumberHasher>>,
     roots: HashMap<(KeyDigest, i32), u64>,
     links: HashMap<LinkKey, Targets>,
     by_record: HashMap<Arc<str>, Vec<u64>>,
@@ -375,6 +394,9 @@ impl Index {
 
     /// The rows to write since the last time.
     pub fn changes(&mut self) -> Vec<RowChange> {
+        if self.dirty.is_empty() {
+            return Vec::new();
+        }
         let dirty = std::mem::take(&mut self.dirty);
         let lasting = |id: u64| self.keys.get(&id).is_some_and(|key| key.lasting);
         dirty.into_iter().map(|id| (id, self.keys.get(&id).map(|key| row::encode(key, lasting)))).collect()

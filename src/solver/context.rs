@@ -46,6 +46,10 @@ impl JobGroup {
         self.lock().to_vec()
     }
 
+    pub(crate) fn first(&self) -> Option<JobContext> {
+        self.lock().first().cloned()
+    }
+
     /// A value that one of the builds was given under this name.
     pub fn value<T: Any + Send + Sync>(&self, name: &str) -> Option<Arc<T>> {
         self.lock().iter().find_map(|job| job.value(name))

@@ -32,7 +32,7 @@ fn only(key: KeyId) -> Vec<Vec<Alternative>> {
 fn next(cache: &Cache<String>, from: KeyId, text: &str) -> Vec<KeyId> {
     let link = Link { input: 0, digest: digest(text), output: 0, selector: None };
     let mut found = Vec::new();
-    cache.children(from, &link, &mut found);
+    cache.children(from, &link, |key| found.push(key));
     found
 }
 
@@ -76,7 +76,7 @@ async fn every_alternative_of_an_input_leads_to_the_key() {
     assert_eq!(again, key);
     let link = Link { input: 0, digest: digest("copy"), output: 0, selector: part };
     let mut found = Vec::new();
-    cache.children(elsewhere, &link, &mut found);
+    cache.children(elsewhere, &link, |key| found.push(key));
     assert_eq!(found, [key]);
     // The selector counts.
     assert!(next(&cache, elsewhere, "copy").is_empty());
@@ -104,6 +104,7 @@ async fn the_newest_result_comes_first() {
         cache.save(key, &text.to_owned(), at(time)).unwrap();
     }
     assert_eq!(load(&cache, key).await, "new");
+    assert_eq!(cache.newest(key), cache.records(key).into_iter().next());
     assert_eq!(cache.records(key).len(), 3);
 }
 
@@ -150,7 +151,7 @@ async fn results_that_are_gone_are_not_offered() {
     parts.1.remove(&gone.id);
     // Neither while it runs nor after a restart.
     let again = open(&parts);
-    assert!(cache.records(step).is_empty());
+    assert_eq!((cache.newest(step), cache.records(step)), (None, vec![]));
     assert!(!cache.contains(step));
     let base = again.root(digest("base"), 0).unwrap();
     assert!(next(&again, base, "step").is_empty());
@@ -263,7 +264,7 @@ fn many_keys_are_stored_read_and_looked_up() {
     let mut found = Vec::new();
     for digest in digests {
         let link = Link { input: 0, digest, output: 0, selector: None };
-        cache.children(key, &link, &mut found);
+        cache.children(key, &link, |key| found.push(key));
         key = found.pop().unwrap();
         assert_eq!(cache.records(key).len(), 1);
     }

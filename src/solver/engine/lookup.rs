@@ -17,19 +17,14 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         if vertex.forced {
             return;
         }
-        let mut found = Vec::new();
-        let mut add = |cache: u16, keys: &mut Vec<KeyId>| {
-            found.extend(keys.drain(..).map(|key| Node { cache, key }));
-        };
+        let mut found = Few::default();
         let output = edge.output as i32;
         let mut link = Link { input: input as u32, digest: map.digest, output, selector: None };
-        let mut keys = Vec::new();
         if let Some(Some(content)) = vertex.content(input) {
             for cache in vertex.caches.iter() {
                 let known = &self.caches[usize::from(*cache)];
                 if let Some(root) = known.root(content, CONTENT) {
-                    known.children(root, &link, &mut keys);
-                    add(*cache, &mut keys);
+                    known.children(root, &link, |key| found.push(Node { cache: *cache, key }));
                 }
             }
         }
@@ -37,8 +32,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let below = &self.edges[vertex.inputs[input]];
         for node in below.keys.iter().skip(edge.inputs[input].followed) {
             if vertex.caches.contains(&node.cache) {
-                self.caches[usize::from(node.cache)].children(node.key, &link, &mut keys);
-                add(node.cache, &mut keys);
+                let Node { cache, key } = *node;
+                let known = &self.caches[usize::from(cache)];
+                known.children(key, &link, |key| found.push(Node { cache, key }));
             }
         }
         let followed = below.keys.len();
@@ -117,8 +113,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     pub(super) fn pick(&mut self, id: EdgeId<R>) {
         let mut best: Option<((bool, u64), Hit)> = None;
         for node in &self.edges[id].keys {
-            let records = self.caches[usize::from(node.cache)].records(node.key);
-            let Some(record) = records.into_iter().next() else { continue };
+            let newest = self.caches[usize::from(node.cache)].newest(node.key);
+            let Some(record) = newest else { continue };
             let rank = (node.cache == 0, record.created_ns);
             if best.as_ref().is_none_or(|(best, _)| rank > *best) {
                 best = Some((rank, Hit { node: *node, record }));

@@ -107,7 +107,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         if let Some(op) = &vertex.op {
             return Ok(op.clone());
         }
-        let job = vertex.jobs.jobs().into_iter().next().ok_or_else(OpError::canceled)?;
+        let job = vertex.jobs.first().ok_or_else(OpError::canceled)?;
         let op = self.resolver.op(&vertex.spec, &job)?;
         vertex.op = Some(op.clone());
         Ok(op)
@@ -364,7 +364,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     fn save(&mut self, id: EdgeId<R>, result: &R, unless_known: bool) -> Result<(), OpError> {
         let keys = self.saved_keys(id);
         let cache = &self.caches[0];
-        if unless_known && keys.iter().any(|key| !cache.records(*key).is_empty()) {
+        if unless_known && keys.iter().any(|key| cache.newest(*key).is_some()) {
             return Ok(());
         }
         let mut saved = None;
