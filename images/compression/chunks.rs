@@ -48,14 +48,16 @@ impl<F: FnMut(Vec<u8>) -> io::Result<()>> Write for ChunkWriter<F> {
 /// Reads chunks that another thread makes.
 pub(super) struct ChunkReader {
     chunks: Receiver<io::Result<Chunk>>,
+    used: SyncSender<Vec<u8>>,
     now: Chunk,
     at: usize,
     ended: bool,
 }
 
 impl ChunkReader {
-    pub(super) fn new(chunks: Receiver<io::Result<Chunk>>) -> Self {
-        Self { chunks, now: Arc::default(), at: 0, ended: false }
+    /// Buffers that nobody reads any more go to `used`.
+    pub(super) fn new(chunks: Receiver<io::Result<Chunk>>, used: SyncSender<Vec<u8>>) -> Self {
+        Self { chunks, used, now: Arc::default(), at: 0, ended: false }
     }
 }
 
@@ -63,7 +65,10 @@ impl BufRead for ChunkReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.at == self.now.len() && !self.ended {
             match self.chunks.recv() {
-                Ok(chunk) => (self.now, self.at) = (chunk?, 0),
+                Ok(chunk) => {
+                    recycle(std::mem::replace(&mut self.now, chunk?), &self.used);
+                    self.at = 0;
+                }
                 Err(_) => self.ended = true,
             }
         }
@@ -82,6 +87,16 @@ impl Read for ChunkReader {
         out[..len].copy_from_slice(&bytes[..len]);
         self.consume(len);
         Ok(len)
+    }
+}
+
+/// Gives a chunk's buffer back to whoever fills them, if nobody else reads it.
+pub(super) fn recycle(chunk: Chunk, used: &SyncSender<Vec<u8>>) {
+    if let Ok(buffer) = Arc::try_unwrap(chunk)
+        && buffer.capacity() > 0
+    {
+        // Too many, or nobody left to fill it: it is freed.
+        drop(used.try_send(buffer));
     }
 }
 

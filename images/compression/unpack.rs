@@ -2,10 +2,10 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::chunks::{CHUNK, Chunk, ChunkReader, WAITING};
+use super::chunks::{CHUNK, Chunk, ChunkReader, WAITING, recycle};
 use crate::digest::{Digest, Digester};
 use crate::media_types::LayerPacking;
 
@@ -31,8 +31,10 @@ impl LayerReader {
     pub fn new(input: impl Read + Send + 'static) -> io::Result<Self> {
         let (to_reader, from_unpacker) = sync_channel(WAITING);
         let (to_hasher, to_hash) = sync_channel::<Chunk>(WAITING);
+        let (used, buffers) = sync_channel(2 * WAITING);
+        let hashed = used.clone();
         thread::Builder::new().name("unpack".into()).spawn(move || {
-            if let Err(error) = unpack(input, &to_reader, &to_hasher) {
+            if let Err(error) = unpack(input, &to_reader, &to_hasher, &buffers) {
                 drop(to_reader.send(Err(error)));
             }
         })?;
@@ -41,10 +43,11 @@ impl LayerReader {
             for chunk in to_hash {
                 hasher.update(&*chunk);
                 size += chunk.len() as u64;
+                recycle(chunk, &hashed);
             }
             (hasher.finish(), size)
         })?;
-        Ok(Self { chunks: ChunkReader::new(from_unpacker), hasher })
+        Ok(Self { chunks: ChunkReader::new(from_unpacker, used), hasher })
     }
 
     /// Reads to the end of the stream and returns the digest and size of everything in it.
@@ -81,6 +84,7 @@ fn unpack(
     input: impl Read,
     to_reader: &SyncSender<io::Result<Chunk>>,
     to_hasher: &SyncSender<Chunk>,
+    buffers: &Receiver<Vec<u8>>,
 ) -> io::Result<()> {
     let mut input = BufReader::with_capacity(CHUNK, input);
     let mut first = [0; 4];
@@ -94,9 +98,11 @@ fn unpack(
     let begin = io::Cursor::new(first[..have].to_vec());
     let whole = begin.chain(input);
     match detect(&first[..have]) {
-        LayerPacking::Gzip => hand_on(flate2::bufread::MultiGzDecoder::new(whole), to_reader, to_hasher),
-        LayerPacking::Zstd => hand_on(zstd::Decoder::with_buffer(whole)?, to_reader, to_hasher),
-        LayerPacking::Plain => hand_on(whole, to_reader, to_hasher),
+        LayerPacking::Gzip => {
+            hand_on(flate2::bufread::MultiGzDecoder::new(whole), to_reader, to_hasher, buffers)
+        }
+        LayerPacking::Zstd => hand_on(zstd::Decoder::with_buffer(whole)?, to_reader, to_hasher, buffers),
+        LayerPacking::Plain => hand_on(whole, to_reader, to_hasher, buffers),
     }
 }
 
@@ -104,9 +110,11 @@ fn hand_on(
     mut from: impl Read,
     to_reader: &SyncSender<io::Result<Chunk>>,
     to_hasher: &SyncSender<Chunk>,
+    buffers: &Receiver<Vec<u8>>,
 ) -> io::Result<()> {
     loop {
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = buffers.try_recv().unwrap_or_default();
+        chunk.resize(CHUNK, 0);
         let mut have = 0;
         while have < CHUNK {
             match from.read(&mut chunk[have..]) {
