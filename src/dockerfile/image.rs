@@ -1,5 +1,6 @@
 //! The configuration of an image, with the bytes that BuildKit writes.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ pub struct History {
     #[serde(deserialize_with = "or_default")]
     pub author: String,
     #[serde(deserialize_with = "or_default")]
-    pub comment: String,
+    pub comment: Cow<'static, str>,
     #[serde(deserialize_with = "or_default")]
     pub empty_layer: bool,
 }

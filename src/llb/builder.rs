@@ -1,7 +1,9 @@
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use crosskit_api::pb;
 
+use crate::caps::Caps;
 use crate::exec::Exec;
 use crate::file::FileActionSpec;
 use crate::source::Described;
@@ -39,6 +41,7 @@ pub struct Constraints {
     pub metadata: pb::OpMetadata,
     /// Where it was written.
     pub locations: Vec<SourceLocation>,
+    pub(crate) caps: Caps,
 }
 
 impl Constraints {
@@ -54,13 +57,16 @@ impl Constraints {
     }
 
     /// Requires a capability of the daemon.
-    pub fn cap(&mut self, name: &str) {
-        self.metadata.caps.insert(name.to_owned(), true);
+    pub fn cap(&mut self, name: &'static str) {
+        self.caps.add(name);
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 enum Spec {
+    /// A vertex that was marshaled.
+    #[default]
+    Gone,
     Source {
         source: Described,
         on_platform: bool,
@@ -87,7 +93,7 @@ enum Spec {
     },
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Node {
     spec: Spec,
     constraints: Constraints,
@@ -268,6 +274,11 @@ impl Builder {
 
     /// The graph that `result` needs.
     pub fn graph(&self, result: Option<Output>) -> Result<Graph, LlbError> {
+        self.clone().into_graph(result)
+    }
+
+    /// The graph that `result` needs, when nothing else is wanted of the builder.
+    pub fn into_graph(mut self, result: Option<Output>) -> Result<Graph, LlbError> {
         let Some(result) = result else {
             return Ok(Graph::empty());
         };
@@ -277,28 +288,32 @@ impl Builder {
         let mut positions: DigestMap<usize> = DigestMap::default();
         positions.reserve(needed.len());
         let mut locations: DigestMap<Vec<SourceLocation>> = DigestMap::default();
+        locations.reserve(needed.len());
         for position in needed {
-            let node = &self.nodes[position];
-            let vertex = node.marshal(&digests)?;
+            let node = std::mem::take(&mut self.nodes[position]);
+            let (vertex, places) = node.marshal(&digests)?;
             let digest = vertex.digest;
             digests[position] = Some(digest);
-            if !node.constraints.locations.is_empty() {
-                let known = locations.entry(digest).or_default();
-                known.extend(node.constraints.locations.iter().cloned());
+            if !places.is_empty() {
+                match locations.entry(digest) {
+                    Entry::Occupied(mut known) => known.get_mut().extend(places),
+                    Entry::Vacant(slot) => drop(slot.insert(places)),
+                }
             }
-            match positions.get(&digest) {
-                Some(known) => {
-                    let known = Arc::make_mut(&mut vertices[*known]);
+            match positions.entry(digest) {
+                Entry::Occupied(known) => {
+                    let known = Arc::make_mut(&mut vertices[*known.get()]);
+                    known.caps.extend(vertex.caps);
                     merge_metadata(&mut known.metadata, vertex.metadata.clone());
                 }
-                None => {
-                    positions.insert(digest, vertices.len());
+                Entry::Vacant(slot) => {
+                    slot.insert(vertices.len());
                     vertices.push(vertex);
                 }
             }
         }
         let head = resolve(result, &digests)?;
-        Ok(Graph::assemble(vertices, Some(head), locations))
+        Ok(Graph::assemble(vertices, positions, Some(head), locations))
     }
 
     /// The vertices below `result`, inputs first, in the order in which BuildKit's client library visits them. The order
@@ -380,7 +395,7 @@ impl Node {
     /// In the order in which they are visited: for files the base, then sources from the last action to the first.
     fn inputs(&self) -> Vec<Output> {
         match &self.spec {
-            Spec::Source { .. } => Vec::new(),
+            Spec::Gone | Spec::Source { .. } => Vec::new(),
             Spec::Exec(exec) => exec.mounts.iter().filter_map(|mount| mount.source).collect(),
             Spec::File { base, actions } => {
                 let sources = actions.iter().rev().filter_map(FileActionSpec::source);
@@ -392,22 +407,21 @@ impl Node {
         }
     }
 
-    fn marshal(&self, digests: &[Option<Digest>]) -> Result<Arc<Vertex>, LlbError> {
+    /// The vertex and where it was written.
+    fn marshal(self, digests: &[Option<Digest>]) -> Result<(Arc<Vertex>, Vec<SourceLocation>), LlbError> {
+        let Constraints { mut platform, worker_filters, metadata, locations, caps } = self.constraints;
         let mut inputs = Inputs { digests, edges: Vec::new(), failed: None };
-        let mut platform = self.constraints.platform.clone();
-        let op = match &self.spec {
-            Spec::Known { vertex, .. } => return Ok(vertex.clone()),
+        let op = match self.spec {
+            Spec::Gone => return Err(LlbError::Construct("a vertex was marshaled twice".to_owned())),
+            Spec::Known { vertex, .. } => return Ok((vertex, locations)),
             Spec::Source { source, on_platform } => {
-                platform = platform.filter(|_| *on_platform);
-                pb::op::Op::Source(pb::SourceOp {
-                    identifier: source.identifier.clone(),
-                    attrs: source.attrs.clone(),
-                })
+                platform = platform.filter(|_| on_platform);
+                pb::op::Op::Source(pb::SourceOp { identifier: source.identifier, attrs: source.attrs })
             }
-            Spec::Exec(exec) => pb::op::Op::Exec(exec.to_op(|output| inputs.shared(output))),
+            Spec::Exec(exec) => pb::op::Op::Exec(exec.into_op(|output| inputs.shared(output))),
             Spec::File { base, actions } => {
                 platform = None;
-                pb::op::Op::File(file_op(*base, actions, &mut inputs))
+                pb::op::Op::File(file_op(base, actions, &mut inputs))
             }
             Spec::Merge(list) => {
                 platform = None;
@@ -426,9 +440,9 @@ impl Node {
             Spec::Passthrough { id, inputs: list, outputs } => {
                 platform = None;
                 for output in list {
-                    inputs.own(*output);
+                    inputs.own(output);
                 }
-                pb::op::Op::Passthrough(pb::PassthroughOp { id: id.clone(), outputs: outputs.clone() })
+                pb::op::Op::Passthrough(pb::PassthroughOp { id, outputs })
             }
         };
         if let Some(error) = inputs.failed {
@@ -438,34 +452,29 @@ impl Node {
         let op = pb::Op {
             inputs: inputs.edges.iter().map(to_input).collect(),
             platform,
-            constraints: Some(pb::WorkerConstraints { filter: self.constraints.worker_filters.clone() }),
+            constraints: Some(pb::WorkerConstraints { filter: worker_filters }),
             op: Some(op),
         };
         let raw = encode_op(&op);
-        Ok(Arc::new(Vertex {
-            digest: Digest::of(&raw),
-            raw,
-            op,
-            inputs: inputs.edges,
-            metadata: self.constraints.metadata.clone(),
-        }))
+        let digest = Digest::of(&raw);
+        Ok((Arc::new(Vertex { digest, raw, op, inputs: inputs.edges, metadata, caps }), locations))
     }
 }
 
-fn file_op(base: Option<Output>, actions: &[FileActionSpec], inputs: &mut Inputs<'_>) -> pb::FileOp {
+fn file_op(base: Option<Output>, actions: Vec<FileActionSpec>, inputs: &mut Inputs<'_>) -> pb::FileOp {
     let base = base.map_or(-1, |output| inputs.shared(output));
     let secondary: Vec<i64> =
         actions.iter().map(|action| action.source().map_or(-1, |output| inputs.shared(output))).collect();
     let count = inputs.edges.len() as i64;
     let last = actions.len().saturating_sub(1);
-    let action = |(position, (action, secondary_input)): (usize, (&FileActionSpec, i64))| pb::FileAction {
+    let action = |(position, (action, secondary_input)): (usize, (FileActionSpec, i64))| pb::FileAction {
         input: match position {
             0 => base,
             position => count + position as i64 - 1,
         },
         secondary_input,
         output: if position == last { 0 } else { -1 },
-        action: Some(action.to_pb(base)),
+        action: Some(action.into_pb(base)),
     };
-    pb::FileOp { actions: actions.iter().zip(secondary).enumerate().map(action).collect() }
+    pb::FileOp { actions: actions.into_iter().zip(secondary).enumerate().map(action).collect() }
 }

@@ -195,8 +195,9 @@ impl Exec {
 
     /// The operation, once the mounts are sorted. `input` gives an output's position among the
     /// vertex's inputs.
-    pub(crate) fn to_op(&self, mut input: impl FnMut(Output) -> i64) -> pb::ExecOp {
-        let mut env = self.env.clone();
+    pub(crate) fn into_op(self, mut input: impl FnMut(Output) -> i64) -> pb::ExecOp {
+        let outputs = self.output_indices();
+        let mut env = self.env;
         let ssh_target = |position: usize, mount: &SshMount| match &mount.target {
             Some(target) => target.clone(),
             None => format!("/run/buildkit/ssh_agent.{position}"),
@@ -207,7 +208,7 @@ impl Exec {
             env.push(format!("SSH_AUTH_SOCK={}", ssh_target(0, first)));
         }
         let mut mounts = Vec::with_capacity(self.mounts.len());
-        for (mount, output) in self.mounts.iter().zip(self.output_indices()) {
+        for (mount, output) in self.mounts.into_iter().zip(outputs) {
             let mut kind = pb::MountType::Bind;
             if mount.cache.is_some() {
                 kind = pb::MountType::Cache;
@@ -216,8 +217,8 @@ impl Exec {
             }
             mounts.push(pb::Mount {
                 input: mount.source.map_or(-1, &mut input),
-                selector: mount.selector.clone(),
-                dest: mount.target.clone(),
+                selector: mount.selector,
+                dest: mount.target,
                 output: output.map_or(-1, i64::from),
                 readonly: mount.readonly,
                 mount_type: kind.into(),
@@ -272,23 +273,23 @@ impl Exec {
         });
         pb::ExecOp {
             meta: Some(pb::Meta {
-                args: self.args.clone(),
+                args: self.args,
                 env,
-                cwd: self.cwd.clone(),
-                user: self.user.clone(),
-                proxy_env: self.proxy.clone(),
-                extra_hosts: self.extra_hosts.clone(),
-                hostname: self.hostname.clone(),
-                ulimit: self.ulimits.clone(),
-                cgroup_parent: self.cgroup_parent.clone(),
+                cwd: self.cwd,
+                user: self.user,
+                proxy_env: self.proxy,
+                extra_hosts: self.extra_hosts,
+                hostname: self.hostname,
+                ulimit: self.ulimits,
+                cgroup_parent: self.cgroup_parent,
                 remove_mount_stubs_recursive: true,
-                valid_exit_codes: self.valid_exit_codes.clone(),
+                valid_exit_codes: self.valid_exit_codes,
             }),
             mounts,
             network: self.network.into(),
             security: self.security.into(),
             secretenv: secretenv.collect(),
-            cdi_devices: self.devices.clone(),
+            cdi_devices: self.devices,
         }
     }
 }

@@ -1,7 +1,7 @@
 use crosskit_api::pb::{self, file_action::Action, user_opt::User};
 
 use crate::Output;
-use crate::paths::{absolute, absolute_keep_slash};
+use crate::paths::{rooted, rooted_keep_slash};
 
 /// A user or group.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,18 +181,18 @@ impl FileActionSpec {
         }
     }
 
-    pub(crate) fn to_pb(&self, base: i64) -> Action {
+    pub(crate) fn into_pb(self, base: i64) -> Action {
         let owner = |owner: &Option<Chown>| owner.as_ref().map(|owner| owner.to_pb(base));
         match self {
             FileActionSpec::Copy(copy) => {
-                let (mode, mode_str) = match &copy.mode {
+                let (mode, mode_str) = match copy.mode {
                     None => (-1, String::new()),
-                    Some(Mode::Bits(bits)) => (*bits as i32, String::new()),
-                    Some(Mode::Symbolic(text)) => (0, text.clone()),
+                    Some(Mode::Bits(bits)) => (bits as i32, String::new()),
+                    Some(Mode::Symbolic(text)) => (0, text),
                 };
                 Action::Copy(pb::FileActionCopy {
-                    src: absolute("/", &copy.src),
-                    dest: absolute_keep_slash("/", &copy.dest),
+                    src: rooted(copy.src),
+                    dest: rooted_keep_slash(copy.dest),
                     owner: owner(&copy.owner),
                     mode,
                     mode_str,
@@ -204,33 +204,33 @@ impl FileActionSpec {
                     allow_wildcard: copy.allow_wildcard,
                     allow_empty_wildcard: copy.allow_empty_wildcard,
                     always_replace_existing_dest_paths: copy.always_replace,
-                    include_patterns: copy.include_patterns.clone(),
-                    exclude_patterns: copy.exclude_patterns.clone(),
-                    required_paths: copy.required_paths.clone(),
+                    include_patterns: copy.include_patterns,
+                    exclude_patterns: copy.exclude_patterns,
+                    required_paths: copy.required_paths,
                 })
             }
             FileActionSpec::Mkfile(file) => Action::Mkfile(pb::FileActionMkFile {
-                path: absolute("/", &file.path),
+                path: rooted(file.path),
                 mode: (file.mode & 0o777) as i32,
-                data: file.data.clone(),
+                data: file.data,
                 owner: owner(&file.owner),
                 timestamp: file.timestamp.unwrap_or(-1),
             }),
             FileActionSpec::Mkdir(dir) => Action::Mkdir(pb::FileActionMkDir {
-                path: absolute("/", &dir.path),
+                path: rooted(dir.path),
                 mode: (dir.mode & 0o777) as i32,
                 make_parents: dir.make_parents,
                 owner: owner(&dir.owner),
                 timestamp: dir.timestamp.unwrap_or(-1),
             }),
             FileActionSpec::Rm(rm) => Action::Rm(pb::FileActionRm {
-                path: absolute("/", &rm.path),
+                path: rooted(rm.path),
                 allow_not_found: rm.allow_not_found,
                 allow_wildcard: rm.allow_wildcard,
             }),
             FileActionSpec::Symlink(link) => Action::Symlink(pb::FileActionSymlink {
-                oldpath: link.oldpath.clone(),
-                newpath: link.newpath.clone(),
+                oldpath: link.oldpath,
+                newpath: link.newpath,
                 owner: owner(&link.owner),
                 timestamp: link.timestamp.unwrap_or(-1),
             }),

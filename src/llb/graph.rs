@@ -4,7 +4,7 @@ use std::sync::Arc;
 use crosskit_api::pb;
 use prost::Message;
 
-use crate::{Digest, DigestMap, DigestSet, LlbError, encode_op, merge_metadata, validate_op};
+use crate::{Caps, Digest, DigestMap, LlbError, encode_op, merge_metadata, validate_op};
 
 /// How large a graph may be. The defaults are well above what fits into one request.
 #[derive(Debug, Clone, Copy)]
@@ -58,12 +58,21 @@ pub struct Vertex {
     pub inputs: Vec<Edge>,
     /// What is said about it without being part of it.
     pub metadata: pb::OpMetadata,
+    /// Capabilities that it needs besides those in `metadata`, where only the wire has them all.
+    pub caps: Caps,
 }
 
 impl Vertex {
     /// Where it executes; none for operations that run anywhere.
     pub fn platform(&self) -> Option<&pb::Platform> {
         self.op.platform.as_ref()
+    }
+
+    /// What is said about it, as the wire has it.
+    pub fn wire_metadata(&self) -> pb::OpMetadata {
+        let mut metadata = self.metadata.clone();
+        metadata.caps.extend(self.caps.names().map(|name| (name.to_owned(), true)));
+        metadata
     }
 }
 
@@ -106,14 +115,10 @@ impl Graph {
 
     pub(crate) fn assemble(
         vertices: Vec<Arc<Vertex>>,
+        index: DigestMap<usize>,
         head: Option<Edge>,
         locations: DigestMap<Vec<SourceLocation>>,
     ) -> Self {
-        let mut index = DigestMap::default();
-        index.reserve(vertices.len());
-        for (position, vertex) in vertices.iter().enumerate() {
-            index.insert(vertex.digest, position);
-        }
         Graph { vertices, index, head, locations }
     }
 
@@ -153,9 +158,11 @@ impl Graph {
         metadata.reserve(def.metadata.len());
         metadata.extend(def.metadata.into_iter().filter_map(|(key, value)| Some((key.parse().ok()?, value))));
         let vertices = order(parsed, root, metadata, limits)?;
-        let known: DigestSet = vertices.iter().map(|vertex| vertex.digest).collect();
-        let locations = decode_locations(def.source, &known)?;
-        Ok(Graph::assemble(vertices, Some(head), locations))
+        let mut index = DigestMap::default();
+        index.reserve(vertices.len());
+        index.extend(vertices.iter().enumerate().map(|(position, vertex)| (vertex.digest, position)));
+        let locations = decode_locations(def.source, &index)?;
+        Ok(Graph::assemble(vertices, index, Some(head), locations))
     }
 
     /// The result; none when it is an empty filesystem.
@@ -216,7 +223,7 @@ impl Graph {
                     caps.caps.insert(name.to_owned(), true);
                 }
             }
-            def.metadata.insert(vertex.digest.to_string(), said.clone());
+            def.metadata.insert(vertex.digest.to_string(), vertex.wire_metadata());
         }
         let terminal = encode_op(&Self::terminal(head));
         def.metadata.insert(Digest::of(&terminal).to_string(), caps);
@@ -318,7 +325,8 @@ fn order(
             validate_op(&op, limits)?;
             let inputs = edges.into_iter().map(|(_, edge)| edge).collect();
             let metadata = metadata.remove(&digest).unwrap_or_default();
-            vertices.push(Arc::new(Vertex { digest, raw, op, inputs, metadata }));
+            let caps = Caps::default();
+            vertices.push(Arc::new(Vertex { digest, raw, op, inputs, metadata, caps }));
         }
     }
     Ok(vertices)
@@ -326,7 +334,7 @@ fn order(
 
 fn decode_locations(
     source: Option<pb::Source>,
-    known: &DigestSet,
+    known: &DigestMap<usize>,
 ) -> Result<DigestMap<Vec<SourceLocation>>, LlbError> {
     let mut locations = DigestMap::default();
     let Some(source) = source else {
@@ -342,7 +350,7 @@ fn decode_locations(
     };
     let files: Vec<_> = source.infos.into_iter().map(file).collect();
     for (digest, places) in source.locations {
-        let Some(digest) = digest.parse().ok().filter(|digest| known.contains(digest)) else {
+        let Some(digest) = digest.parse().ok().filter(|digest| known.contains_key(digest)) else {
             continue;
         };
         let mut list = Vec::with_capacity(places.locations.len());

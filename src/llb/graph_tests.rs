@@ -71,7 +71,7 @@ fn digests_are_those_of_buildkit() {
     );
     let last = graph.vertices().last().unwrap();
     assert_eq!(
-        json::dump_line(&last.op, &last.digest, &last.metadata),
+        json::dump_line(&last.op, &last.digest, &last.wire_metadata()),
         r#"{"Op":{"inputs":[{"digest":"sha256:39ea9ebe0c02f62777b0a3b92b8d39759cd4e27e00360f7c0e691f5d3d5c1a53"}],"Op":{"exec":{"meta":{"args":["/bin/sh","-c","echo hi"],"env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","A=b"],"cwd":"/src","removeMountStubsRecursive":true},"mounts":[{"dest":"/"}]}},"platform":{"Architecture":"amd64","OS":"linux"},"constraints":{}},"Digest":"sha256:095407f9b50772b50997b00c7483d11521c3e0bfd10019fbb4547fe010163cae","OpMetadata":{"description":{"llb.customname":"[4/4] RUN echo hi"},"caps":{"exec.meta.base":true,"exec.meta.setsdefaultpath":true,"exec.mount.bind":true}}}"#
     );
 

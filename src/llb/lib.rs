@@ -8,6 +8,7 @@
 //! human-readable dump and BuildKit's cache keys are made of.
 
 mod builder;
+mod caps;
 mod digest;
 mod encode;
 mod error;
@@ -23,6 +24,7 @@ mod source;
 mod validate;
 
 pub use builder::{Builder, Constraints, ExecOutputs, NodeId, Output};
+pub use caps::Caps;
 pub use digest::{Digest, DigestMap, DigestSet, ParseDigestError};
 pub use encode::encode_op;
 pub use error::{ErrorKind, LlbError};

@@ -3,6 +3,9 @@
 
 /// The shortest equal name: without empty, `.` and resolvable `..` parts. Empty becomes `.`.
 pub fn clean(path: &str) -> String {
+    if is_clean(path) {
+        return path.to_owned();
+    }
     let rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -22,6 +25,28 @@ pub fn clean(path: &str) -> String {
         (true, _) => format!("/{}", parts.join("/")),
         (false, true) => ".".to_owned(),
         (false, false) => parts.join("/"),
+    }
+}
+
+/// Whether cleaning changes nothing, as far as one look tells.
+fn is_clean(path: &str) -> bool {
+    let relative = path.strip_prefix('/').unwrap_or(path);
+    path == "/" || (!relative.is_empty() && relative.split('/').all(|part| !matches!(part, "" | "." | "..")))
+}
+
+/// The cleaned absolute form of `path` seen from the root.
+pub(crate) fn rooted(path: String) -> String {
+    match path.starts_with('/') && is_clean(&path) {
+        true => path,
+        false => absolute("/", &path),
+    }
+}
+
+/// As [`rooted`], keeping a trailing `/` or `/.`.
+pub(crate) fn rooted_keep_slash(path: String) -> String {
+    match path.starts_with('/') && is_clean(path.strip_suffix('/').unwrap_or(&path)) {
+        true => path,
+        false => absolute_keep_slash("/", &path),
     }
 }
 

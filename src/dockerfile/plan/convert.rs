@@ -60,9 +60,9 @@ impl Plan {
                 self.builder.update_local(output, &LocalSource { follow_paths, ..local });
             }
         }
-        let target = &self.stages[self.target];
-        let graph = self.builder.graph(target.fs.output)?;
         let scan = self.scan_targets()?;
+        let builder = std::mem::take(&mut self.builder);
+        let graph = builder.into_graph(self.stages[self.target].fs.output)?;
         let image = self.result_image();
         let target = &self.stages[self.target];
         Ok(Converted { graph, image, base_image: target.base_image.clone(), epoch: self.epoch, scan })

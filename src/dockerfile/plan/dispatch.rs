@@ -74,7 +74,7 @@ impl Plan {
         if !image.config.user.is_empty() {
             self.stages[position].fs.user.clone_from(&image.config.user);
         }
-        let commands = self.stages[position].commands.clone();
+        let commands = std::mem::take(&mut self.stages[position].commands);
         for command in &commands {
             self.dispatch(position, command).map_err(|error| error.at(command.instruction.lines))?;
         }
@@ -120,19 +120,23 @@ impl Plan {
     }
 
     fn expand_copy(&self, at: &At<'_>, copy: &Copy) -> Result<Copy> {
-        let mut copy = copy.clone();
-        copy.chown = self.expand(at, &copy.chown)?;
-        copy.chmod = self.expand(at, &copy.chmod)?;
-        copy.checksum = self.expand(at, &copy.checksum)?;
-        for source in &mut copy.sources {
-            *source = self.expand(at, source)?;
-        }
-        copy.dest = self.expand(at, &copy.dest)?;
+        let all = |texts: &[String]| texts.iter().map(|text| self.expand(at, text)).collect::<Result<_>>();
         let lexer = Lexer { no_quotes: true, ..Lexer::new('\\') };
-        for content in copy.contents.iter_mut().filter(|content| content.expand) {
+        let mut contents = copy.contents.clone();
+        for content in contents.iter_mut().filter(|content| content.expand) {
             content.data = self.expand_with(lexer, at, &content.data)?;
         }
-        Ok(copy)
+        Ok(Copy {
+            chown: self.expand(at, &copy.chown)?,
+            chmod: self.expand(at, &copy.chmod)?,
+            checksum: self.expand(at, &copy.checksum)?,
+            sources: all(&copy.sources)?,
+            dest: self.expand(at, &copy.dest)?,
+            contents,
+            from: copy.from.clone(),
+            excludes: copy.excludes.clone(),
+            ..*copy
+        })
     }
 
     fn dispatch(&mut self, stage: usize, command: &Command) -> Result<()> {

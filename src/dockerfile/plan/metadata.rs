@@ -22,7 +22,7 @@ impl Plan {
         self.stages[stage].history.push(History {
             created,
             created_by,
-            comment: HISTORY_COMMENT.to_owned(),
+            comment: HISTORY_COMMENT.into(),
             empty_layer: !layer,
             ..History::default()
         });

@@ -35,6 +35,10 @@ pub(crate) fn internal(name: &str) -> Constraints {
 /// An instruction with its variables replaced and its keyword in capitals.
 pub(crate) fn shown(lexer: Lexer, code: &str, variables: &dyn Variables) -> String {
     let text = lexer.expand(code, variables).map_or_else(|_| code.to_owned(), |expanded| expanded.text);
+    let keyword = text.split(' ').next().unwrap_or_default();
+    if keyword.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        return text;
+    }
     match text.split_once(' ') {
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
         None => text.to_uppercase(),

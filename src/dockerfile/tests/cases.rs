@@ -145,7 +145,7 @@ async fn build(folder: &Arc<Folder>) -> Result<Value, DockerfileError> {
         let mut ops = Vec::new();
         let mut at = BTreeMap::new();
         for vertex in platform.graph.vertices() {
-            let line = json::dump_line(&vertex.op, &vertex.digest, &vertex.metadata);
+            let line = json::dump_line(&vertex.op, &vertex.digest, &vertex.wire_metadata());
             let mut line: Value = serde_json::from_str(&line).unwrap();
             // Ids of progress groups are different in each build.
             if let Some(group) = line.pointer_mut("/OpMetadata/progress_group/id") {
