@@ -125,6 +125,11 @@ impl Snapshots {
         MutableRef::new(self, parent, about)
     }
 
+    /// A folder with nothing in it, for whatever needs a tree and has none.
+    pub fn empty_dir(&self) -> &Path {
+        self.0.empty_dir()
+    }
+
     /// Waits until everything that was given up is gone from the disk. Blocks.
     pub fn settle(&self) {
         self.0.remover.settle();
