@@ -41,7 +41,8 @@ impl Client {
     pub async fn resolve(&self, name: &Reference) -> Result<Resolved> {
         let name = name.clone().with_default_tag();
         let tag = name.digest().map_or_else(|| name.tag().unwrap_or("latest").to_owned(), Digest::to_string);
-        self.at_any(&name, async |endpoint| self.resolve_at(endpoint, &name, &tag).await).await
+        let (name, tag) = (&name, tag.as_str());
+        self.at_any(name, |endpoint| async move { self.resolve_at(&endpoint, name, tag).await }).await
     }
 
     /// A manifest by digest, from the store or else the registry; it is in the store afterwards.
@@ -57,9 +58,11 @@ impl Client {
             return Ok(bytes);
         }
         let tag = digest.to_string();
-        let (bytes, _) = self
-            .at_any(name, async |endpoint| self.get_manifest(endpoint, name, &tag, Some(digest)).await)
-            .await?;
+        let tag = tag.as_str();
+        let ask = |endpoint: Arc<Endpoint>| async move {
+            self.get_manifest(&endpoint, name, tag, Some(digest)).await
+        };
+        let (bytes, _) = self.at_any(name, ask).await?;
         store.put_async(bytes.to_vec()).await?;
         Ok(bytes.to_vec())
     }
@@ -79,9 +82,10 @@ impl Client {
             progress.blob(&desc.digest, BlobState::Exists, desc.size, desc.size);
             return Ok(());
         }
-        self.at_any(name, async |endpoint| {
+        let told = &*progress;
+        self.at_any(name, |endpoint| async move {
             let _permit = endpoint.transfers.acquire().await;
-            self.fetch_from(endpoint, name, desc, store, &*progress).await
+            self.fetch_from(&endpoint, name, desc, store, told).await
         })
         .await?;
         progress.blob(&desc.digest, BlobState::Done, desc.size, desc.size);
@@ -89,11 +93,15 @@ impl Client {
     }
 
     /// Tries mirrors, then the registry itself. What the registry says counts; a mirror may know less.
-    async fn at_any<T>(&self, name: &Reference, ask: impl AsyncFn(&Endpoint) -> Result<T>) -> Result<T> {
+    async fn at_any<T, F: Future<Output = Result<T>>>(
+        &self,
+        name: &Reference,
+        ask: impl Fn(Arc<Endpoint>) -> F,
+    ) -> Result<T> {
         let endpoints = self.hosts.for_pull(name.domain()).map_err(Error::from)?;
         let mut result = Err(Error::invalid("registry", "has no address"));
         for endpoint in endpoints {
-            result = ask(&endpoint).await;
+            result = ask(endpoint.clone()).await;
             match &result {
                 Ok(_) => break,
                 Err(error) => tracing::debug!("{} from {}: {error}", name, endpoint.base()),

@@ -125,6 +125,16 @@ impl SessionError {
         }
     }
 
+    /// Whether what was asked for is not there, whoever said so.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, SessionError::NotFound(_)) || self.code() == Some(tonic::Code::NotFound)
+    }
+
+    /// Whether the client does not serve what was called.
+    pub fn is_unimplemented(&self) -> bool {
+        matches!(self, SessionError::Unsupported { .. }) || self.code() == Some(tonic::Code::Unimplemented)
+    }
+
     /// How this is told to the other end of a session.
     pub fn to_status(&self) -> tonic::Status {
         let code = match self {

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 /// Told how many bytes have come so far, and whether that is all.
 pub type Progress = Arc<dyn Fn(u64, bool) + Send + Sync>;
@@ -69,6 +70,7 @@ impl Done {
 }
 
 /// Where batches of work go: planning, or one of the writers.
+#[derive(Default)]
 struct Threads {
     planner: Option<mpsc::Sender<Vec<Stat>>>,
     writers: Vec<mpsc::Sender<Vec<(u32, Bytes)>>>,
@@ -86,7 +88,12 @@ pub async fn receive<S>(
 where
     S: Stream<Item = Result<Packet, tonic::Status>> + Send + Unpin,
 {
-    let result = run(packets, answers.clone(), destination, options).await;
+    let mut running = Vec::new();
+    let result = run(packets, answers.clone(), destination, options, &mut running).await;
+    // Nothing may still be writing when the caller has its folder back.
+    for thread in running {
+        let _ = thread.await;
+    }
     if let Err(err) = &result
         && !matches!(err, SessionError::Peer { .. } | SessionError::Call { .. })
     {
@@ -101,6 +108,7 @@ async fn run<S>(
     answers: mpsc::UnboundedSender<Packet>,
     destination: &Path,
     options: Receive,
+    running: &mut Vec<JoinHandle<()>>,
 ) -> Result<Received, SessionError>
 where
     S: Stream<Item = Result<Packet, tonic::Status>> + Send + Unpin,
@@ -116,7 +124,7 @@ where
     });
     let (failures, mut failed) = mpsc::unbounded_channel();
     let (planned, mut last) = mpsc::channel(1);
-    let mut threads = start(&root, &options, &answers, &done, &failures, planned)?;
+    let mut threads = start(&root, &options, &answers, &done, &failures, planned, running)?;
     drop(failures);
 
     let mut received = Received::default();
@@ -141,6 +149,7 @@ where
     let finish = tokio::task::spawn_blocking(move || last.apply(root.as_fd(), changes.as_deref()));
     finish.await.map_err(|err| SessionError::Internal(err.to_string()))??;
     received.files = done.files.load(Ordering::Acquire);
+    drop(std::mem::take(&mut threads));
 
     let _ = answers.send(Packet { r#type: PacketType::PacketFin as i32, ..Packet::default() });
     drop(answers);
@@ -219,6 +228,7 @@ fn start(
     done: &Arc<Done>,
     failures: &mpsc::UnboundedSender<SessionError>,
     planned: mpsc::Sender<Last>,
+    running: &mut Vec<JoinHandle<()>>,
 ) -> Result<Threads, SessionError> {
     let wanted = Arc::new(Wanted::default());
     let answers = answers.clone();
@@ -233,9 +243,9 @@ fn start(
         only: options.only.clone(),
     };
     let mut planner = Planner::new(root.clone(), rules, wanted.clone(), Box::new(request))?;
-    let (sender, mut stats) = mpsc::channel::<Vec<Stat>>(WAITING);
+    let (stats_sender, mut stats) = mpsc::channel::<Vec<Stat>>(WAITING);
     let (done_, failures_) = (done.clone(), failures.clone());
-    tokio::task::spawn_blocking(move || {
+    running.push(tokio::task::spawn_blocking(move || {
         let mut id = 0;
         let plan = || {
             while let Some(batch) = stats.blocking_recv() {
@@ -254,14 +264,15 @@ fn start(
             }
             Err(err) => drop(failures_.send(err)),
         }
-    });
+    }));
 
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let writers = (0..cores.clamp(1, 4)).map(|_| {
+    let mut writers = Vec::new();
+    for _ in 0..cores.clamp(1, 4) {
         let (sender, mut batches) = mpsc::channel::<Vec<(u32, Bytes)>>(WAITING);
         let mut writer = Writer::new(root.clone(), wanted.clone(), options.changes.clone());
         let (done, failures) = (done.clone(), failures.clone());
-        tokio::task::spawn_blocking(move || {
+        running.push(tokio::task::spawn_blocking(move || {
             while let Some(batch) = batches.blocking_recv() {
                 let mut complete = 0;
                 for (id, data) in batch {
@@ -276,8 +287,8 @@ fn start(
                     done.changed.notify_one();
                 }
             }
-        });
-        sender
-    });
-    Ok(Threads { planner: Some(sender), writers: writers.collect() })
+        }));
+        writers.push(sender);
+    }
+    Ok(Threads { planner: Some(stats_sender), writers })
 }

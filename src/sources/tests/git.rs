@@ -1,0 +1,191 @@
+//! Checkouts of repositories that a git daemon serves.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use support::{Build, Daemon, folder, op, shell};
+
+struct Server {
+    child: Child,
+    port: u16,
+    dir: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    fn url(&self) -> String {
+        format!("git://127.0.0.1:{}/repo", self.port)
+    }
+
+    /// As clients name it: what git is given is an attribute.
+    fn op(&self, fragment: &str, attrs: &[(&str, &str)]) -> crosskit_api::pb::SourceOp {
+        let mut op = op(&format!("{}{fragment}", self.url()), attrs);
+        op.attrs.entry("git.fullurl".into()).or_insert_with(|| self.url());
+        op
+    }
+}
+
+const GIT: &str = "export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b GIT_AUTHOR_DATE='2020-01-01T00:00:00Z' GIT_COMMITTER_DATE='2020-01-01T00:00:00Z'";
+
+/// Two commits, a branch, an annotated tag, a link and a folder.
+fn serve() -> Server {
+    let (guard, dir) = folder();
+    shell(
+        &dir,
+        &format!(
+            "{GIT}; umask 022; git init -q -b main repo; cd repo; mkdir -p sub/dir; echo one >file; echo in >sub/dir/in; ln -s /etc sub/link; printf '#!/bin/sh\\n' >run; chmod +x run; git add .; git commit -qm one; git tag -a v1 -m tagged; git branch old; echo two >file; git commit -qam two; git config uploadpack.allowAnySHA1InWant true"
+        ),
+    );
+    for _ in 0..20 {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let exec = Command::new("git").arg("--exec-path").output().unwrap();
+        let program = Path::new(String::from_utf8(exec.stdout).unwrap().trim()).join("git-daemon");
+        let mut child = Command::new(program)
+            .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1", &format!("--port={port}")])
+            .arg(format!("--base-path={}", dir.display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("git has its daemon");
+        while child.try_wait().unwrap().is_none() {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Server { child, port, dir, _dir: guard };
+            }
+            std::thread::yield_now();
+        }
+    }
+    panic!("git daemon does not start");
+}
+
+fn rev(server: &Server, name: &str) -> String {
+    let out =
+        Command::new("git").args(["rev-parse", name]).current_dir(server.dir.join("repo")).output().unwrap();
+    String::from_utf8(out.stdout).unwrap().trim().to_string()
+}
+
+const FILES: [&str; 4] =
+    ["file f 644 0:0  two", "run f 755 0:0  #!/bin/sh", "sub d 755 0:0", "sub/link l 777 0:0 /etc"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn branches_tags_and_commits_are_checked_out() {
+    let (daemon, server) = (Daemon::new(), serve());
+    let build = Build::alone();
+    let (head, old, tag) = (rev(&server, "main"), rev(&server, "old"), rev(&server, "v1"));
+    for (name, key, pin, content) in [
+        (String::new(), head.clone(), &head, "two"),
+        ("#main".into(), head.clone(), &head, "two"),
+        ("#old".into(), old.clone(), &old, "one"),
+        ("#refs/heads/old".into(), old.clone(), &old, "one"),
+        ("#v1".into(), old.clone(), &tag, "one"),
+        (format!("#{old}"), old.clone(), &old, "one"),
+    ] {
+        let brought = daemon.bring(&build, server.op(&name, &[])).await.unwrap();
+        assert_eq!(brought.keys, [key], "{name}");
+        assert_eq!(&brought.pin, pin, "{name}");
+        let mut expected: Vec<String> = FILES.iter().map(|f| f.replace("two", content)).collect();
+        expected.extend(["sub/dir d 755 0:0".into(), "sub/dir/in f 644 0:0  in".into()]);
+        expected.sort();
+        assert_eq!(brought.files().await, expected, "{name}");
+    }
+    assert!(build.logged.lock().unwrap().contains("refs/heads/main"));
+
+    // The remote moves on, and so does what a branch is.
+    shell(
+        &server.dir.join("repo"),
+        &format!("{GIT}; echo three >file; git commit -qam three; git tag -fa v1 -m again"),
+    );
+    let brought = daemon.bring(&build, server.op("", &[])).await.unwrap();
+    assert_eq!(brought.keys, [rev(&server, "main")]);
+    assert!(brought.files().await.contains(&"file f 644 0:0  three".to_string()));
+    let brought = daemon.bring(&build, server.op("#v1", &[])).await.unwrap();
+    assert_eq!(brought.pin, rev(&server, "v1"));
+    assert!(brought.files().await.contains(&"file f 644 0:0  three".to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_change_the_checkout_and_its_key() {
+    let (daemon, server) = (Daemon::new(), serve());
+    let build = Build::alone();
+    let (head, old) = (rev(&server, "main"), rev(&server, "old"));
+    let name = server.url();
+
+    let brought = daemon.bring(&build, server.op("#main:sub/dir", &[])).await.unwrap();
+    assert_eq!(brought.keys, [format!("{head}:sub/dir")]);
+    assert_eq!(brought.files().await, ["in f 644 0:0  in"]);
+
+    for (reference, key) in
+        [("main", format!("{head}.git#refs/heads/main")), (old.as_str(), format!("{old}.git#{old}"))]
+    {
+        let brought = daemon
+            .bring(&build, server.op(&format!("#{reference}"), &[("git.keepgitdir", "true")]))
+            .await
+            .unwrap();
+        assert_eq!(brought.keys, [key]);
+        let mounted = brought.reference.unwrap().mount_readonly().await.unwrap();
+        let git = |args: &[&str]| {
+            let out = Command::new("git")
+                .args(["-c", "safe.directory=*"])
+                .args(args)
+                .current_dir(mounted.path())
+                .output()
+                .unwrap();
+            String::from_utf8(out.stdout).unwrap().trim().to_string()
+        };
+        assert_eq!(git(&["rev-parse", "HEAD"]), if reference == "main" { &head } else { &old }.as_str());
+        assert_eq!(git(&["status", "--porcelain"]), "");
+        assert_eq!(git(&["remote", "get-url", "origin"]), name);
+    }
+
+    let brought = daemon
+        .bring(&build, server.op("", &[("git.mtime", "commit"), ("git.skipsubmodules", "true")]))
+        .await
+        .unwrap();
+    assert_eq!(brought.keys, [format!("{head}(skip-submodules)(mtime=commit)")]);
+    let mounted = brought.reference.unwrap().mount_readonly().await.unwrap();
+    for path in ["file", "sub", "sub/link"] {
+        let time = std::os::unix::fs::MetadataExt::mtime(
+            &std::fs::symlink_metadata(mounted.path().join(path)).unwrap(),
+        );
+        assert_eq!(time, 1_577_836_800, "{path}");
+    }
+    drop(mounted);
+
+    let attrs = [("git.checksum", head.as_str()), ("git.fetchbycommit", "true")];
+    let brought = daemon.bring(&build, server.op("", &attrs)).await.unwrap();
+    assert_eq!((brought.keys, brought.pin), (vec![head.clone()], head.clone()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_refused() {
+    let (daemon, server) = (Daemon::new(), serve());
+    let build = Build::alone();
+    let head = rev(&server, "main");
+    let none = format!("git://127.0.0.1:{}/none", server.port);
+    for (identifier, attrs, text) in [
+        ("#nothing", &[][..], "repository does not contain ref nothing"),
+        ("#--upload-pack=touch /tmp/x", &[], "invalid git ref"),
+        ("", &[("git.fullurl", "-x")], "https://-x"),
+        ("", &[("git.fullurl", "ext::sh -c id")], "https://ext::sh"),
+        ("#main:sub/link", &[], "contains non-directory \"sub/link\""),
+        ("#main:gone", &[], "failed to lstat \"gone\""),
+        ("", &[("git.checksum", "xyz")], "expected hex commit hash"),
+        ("", &[("git.checksum", "0123")], "expected checksum to match 0123, got "),
+        ("", &[("git.fetchbycommit", "true")], "fetch-by-commit requires a checksum"),
+        ("", &[("git.sig.pubkey", "x")], "is not supported"),
+        ("", &[("git.fullurl", none.as_str())], "error fetching default branch"),
+    ] {
+        let err = daemon.bring(&build, server.op(identifier, attrs)).await.err().unwrap_or_default();
+        assert!(err.contains(text), "{identifier} {attrs:?}: {err}");
+    }
+    let short = &head[..8];
+    assert!(daemon.bring(&build, server.op("", &[("git.checksum", short)])).await.is_ok());
+}
