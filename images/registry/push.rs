@@ -57,22 +57,26 @@ impl Client {
         let start = root.clone();
         let plan = store.off_runtime(move |store| Plan::of(&store, &start)).await?;
         let endpoint = self.hosts.for_push(name.domain()).map_err(Error::from)?;
-        futures::stream::iter(plan.blobs.iter().map(Ok))
+        // Owned items: closures over borrowed ones are not `Send` enough for callers that box the future.
+        futures::stream::iter(plan.blobs.into_iter().map(Ok))
             .try_for_each_concurrent(AT_ONCE, |blob| {
                 let (endpoint, name, progress) = (&endpoint, &name, &progress);
                 async move {
                     let _permit = endpoint.transfers.acquire().await;
                     let sources = options.sources.get(&blob.digest).map_or(&[][..], Vec::as_slice);
-                    self.push_blob(endpoint, name, blob, sources, store, progress).await
+                    self.push_blob(endpoint, name, &blob, sources, store, progress).await
                 }
             })
             .await?;
         // Each level needs the one below it.
-        for level in &plan.manifests {
+        for level in plan.manifests {
             futures::stream::iter(level)
                 .map(|manifest| {
-                    let tag = name.tag().filter(|_| manifest.digest == root.digest);
-                    self.push_manifest(&endpoint, &name, manifest, tag, store)
+                    let (endpoint, name) = (&endpoint, &name);
+                    async move {
+                        let tag = name.tag().filter(|_| manifest.digest == root.digest);
+                        self.push_manifest(endpoint, name, &manifest, tag, store).await
+                    }
                 })
                 .buffer_unordered(AT_ONCE)
                 .try_collect::<()>()

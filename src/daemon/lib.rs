@@ -1,7 +1,72 @@
 //! Putting it together: config, listeners, services, history, collection, shutdown.
 
+// Futures of a whole build nest deeply.
+#![recursion_limit = "256"]
+
+pub mod builds;
+pub mod collection;
 pub mod config;
+pub mod control;
 pub mod history;
 pub mod listeners;
+mod logging;
 pub mod root;
+pub mod serve;
 pub mod version;
+
+pub use serve::{Daemon, StartError};
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// The program `buildkitd`: reads flags and config, serves until it is told to stop.
+/// `arguments` come without the program's name.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let line = std::iter::once(OsString::from("buildkitd")).chain(arguments);
+    let given = match config::flags::command().try_get_matches_from(line) {
+        Ok(given) => given,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(u8::from(e.use_stderr()));
+        }
+    };
+    let (config, warnings) = match config::flags::resolve(&given) {
+        Ok(resolved) => resolved,
+        Err(e) => return failed(&e),
+    };
+    logging::start(&config.log_format, &config.log_level);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    // While there is one thread: steps then need no trick of their own.
+    if let Err(e) = crosskit_exec::hybrid::isolate_process() {
+        tracing::debug!("staying in the machine's mount namespace: {e}");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("crosskit").build() {
+        Ok(runtime) => runtime,
+        Err(e) => return failed(&format!("starting threads: {e}")),
+    };
+    let outcome = runtime.block_on(async {
+        let daemon = Daemon::start(config).await?;
+        daemon.warm();
+        for address in daemon.addresses() {
+            tracing::info!("running server on {address}");
+        }
+        serve::told_to_stop().await;
+        tracing::info!("stopping server");
+        daemon.stop().await;
+        Ok::<(), StartError>(())
+    });
+    // Threads that still wait for the disk must not hold up the exit.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => failed(&e.to_string()),
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn failed(message: &str) -> ExitCode {
+    eprintln!("buildkitd: {message}");
+    ExitCode::FAILURE
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -93,13 +93,14 @@ impl Listeners {
         &self.addresses
     }
 
-    /// Takes connections in tasks of their own, until the receiver is dropped.
-    pub fn accept(&mut self) -> mpsc::Receiver<io::Result<Connection>> {
+    /// Takes connections in tasks of their own, until the receiver is dropped. The sender takes
+    /// connections that come from elsewhere, such as from this process itself.
+    pub fn accept(&mut self) -> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver<io::Result<Connection>>) {
         let (send, receive) = mpsc::channel(WAITING_CONNECTIONS);
         for bound in self.bound.drain(..) {
             tokio::spawn(accept(bound, send.clone()));
         }
-        receive
+        (send, receive)
     }
 }
 
@@ -256,6 +257,8 @@ pub enum Connection {
     Tcp(TcpStream),
     /// Over TLS.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Within this process.
+    Memory(DuplexStream),
 }
 
 impl Connected for Connection {
@@ -270,6 +273,7 @@ macro_rules! delegate {
             Connection::Unix($stream) => $call,
             Connection::Tcp($stream) => $call,
             Connection::Tls($stream) => $call,
+            Connection::Memory($stream) => $call,
         }
     };
 }
@@ -294,7 +298,7 @@ impl AsyncWrite for Connection {
     }
 
     fn is_write_vectored(&self) -> bool {
-        !matches!(self, Connection::Tls(_))
+        matches!(self, Connection::Unix(_) | Connection::Tcp(_))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

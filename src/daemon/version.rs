@@ -9,3 +9,13 @@ pub const PACKAGE: &str = "crosskit";
 
 /// The program's own version.
 pub const REVISION: &str = concat!("crosskit-", env!("CARGO_PKG_VERSION"));
+
+/// The same as a message.
+pub fn record() -> crosskit_api::types::BuildkitVersion {
+    crosskit_api::types::BuildkitVersion {
+        package: PACKAGE.to_string(),
+        version: VERSION.to_string(),
+        revision: REVISION.to_string(),
+        dockerfile_version: String::new(),
+    }
+}

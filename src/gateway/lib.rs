@@ -1,1 +1,19 @@
-//! The bridge between frontends and solver.
+//! The bridge between frontends and the solver: in process for the builtin one, as the LLBBridge
+//! service for those in containers and clients.
+
+#![recursion_limit = "256"]
+
+pub mod admission;
+pub mod bridge;
+pub mod builds;
+mod builtin;
+pub mod caps;
+mod error;
+mod external;
+pub mod health;
+pub mod forwarder;
+pub mod result;
+pub mod server;
+
+pub use error::GatewayError;
+pub use result::{FrontendResult, Handle, Refs};

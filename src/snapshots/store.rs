@@ -119,6 +119,11 @@ impl Snapshots {
         Ok(self.0.node(id)?.map(Ref::new))
     }
 
+    /// Whether there is a snapshot with an id. Cheaper than [`Snapshots::get`], and no use of it.
+    pub fn contains(&self, id: &str) -> bool {
+        self.0.db.get(RECORDS, id.as_bytes()).is_ok_and(|found| found.is_some())
+    }
+
     /// A snapshot to be written to: the changes over `parent`, or over nothing. Nothing of it
     /// stays unless it is committed.
     pub fn new_mutable(&self, parent: Option<&Ref>, about: About) -> Result<MutableRef> {

@@ -1,3 +1,22 @@
 //! Who runs it: the kinds of worker.
+//!
+//! Today there is this machine, for its own platforms and, through an emulator, for others.
+//! [`Workers`] knows them all, decides before anything runs whether every platform of a graph
+//! has one ([`Workers::preflight`]), and gives the solver what runs each vertex.
 
+pub mod files;
 pub mod keys;
+mod local;
+pub mod ops;
+mod records;
+mod resolve;
+mod results;
+mod workers;
+
+pub use local::LocalParts;
+pub use results::SnapshotResults;
+pub use records::message as platform_message;
+pub use workers::{WorkerError, WorkerOptions, Workers};
+
+/// What a vertex yields: a filesystem, or None for an empty one.
+pub type ResultRef = Option<crosskit_snapshots::Ref>;

@@ -265,6 +265,15 @@ impl Config {
         Ok((config, document.warnings))
     }
 
+    /// What a daemon without flags uses: the usual config file if it is there, else the defaults.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn usual() -> Result<Config, ConfigError> {
+        let path = Path::new(flags::DEFAULT_CONFIG);
+        if path.exists() { Config::load(path).map(|(config, _)| config) } else { Ok(Config::default()) }
+    }
+
     fn apply(&mut self, s: &Settings) -> Result<(), (String, String)> {
         let text = |path: &str| s.text(path).map(str::to_string);
         if let Some(root) = s.text("root") {

@@ -12,11 +12,13 @@ pub enum Space {
 }
 
 impl Space {
-    /// Bytes, given the size of the disk in bytes. Rounded down to whole megabytes (10⁶) for shares.
+    /// Bytes, given the size of the disk in bytes. Shares are rounded up to whole gigabytes, as
+    /// BuildKit does: one gigabyte (10⁹) for each begun 2³⁰ bytes.
     pub fn bytes(self, disk: i64) -> i64 {
         match self {
             Space::Bytes(bytes) => bytes,
-            Space::Percent(percent) => (disk.saturating_mul(percent) / 100) / 1_000_000 * 1_000_000,
+            Space::Percent(0) => 0,
+            Space::Percent(percent) => ((disk.saturating_mul(percent) / 100) / (1 << 30) + 1) * 1_000_000_000,
         }
     }
 
@@ -93,7 +95,7 @@ mod tests {
         ] {
             assert_eq!(Space::parse(text), expected, "{text}");
         }
-        assert_eq!(Space::Percent(10).bytes(1_234_567_890), 123_000_000);
+        assert_eq!(Space::Percent(10).bytes(100 << 30), 11_000_000_000);
     }
 
     #[test]

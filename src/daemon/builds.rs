@@ -1,0 +1,409 @@
+//! One build from its request to its response: the session is there, the frontend yields a
+//! result, the result is computed and exported, and what happened is remembered.
+
+use crate::config::Config;
+use crate::history::History;
+use crate::version;
+use crosskit_api::control::{self as api, SolveRequest};
+use crosskit_api::types;
+use crosskit_cache::Cache;
+use crosskit_exporters::{Export, ExportError, Exporter, Exporters, Report};
+use crosskit_gateway::admission::Entitlements;
+use crosskit_gateway::bridge::{self, Bridge, Shared};
+use crosskit_gateway::builds::Builds;
+use crosskit_gateway::forwarder::Forwarder;
+use crosskit_gateway::{FrontendResult, GatewayError, Refs};
+use crosskit_snapshots::filters::Filters;
+use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
+use crosskit_solver::{Job, JobError, Solver, StatusStream, StatusUpdate, VertexProgress};
+use crosskit_workers::ResultRef;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+/// Removed records that may wait to be taken.
+const PRUNED_AT_ONCE: usize = 64;
+
+/// Runs builds.
+pub struct Builder {
+    /// What every bridge shares.
+    pub shared: Shared,
+    /// In what order.
+    pub solver: Solver<ResultRef>,
+    /// Keys of results.
+    pub cache: Cache<ResultRef>,
+    /// Where results go.
+    pub exporters: Exporters,
+    /// Builds whose frontend runs in the client.
+    pub forwarded: Builds,
+    /// What is remembered.
+    pub history: History,
+    /// Layers on disk.
+    pub snapshots: Snapshots,
+    /// Entitlements that builds may ask for.
+    pub entitlements: Vec<String>,
+    /// Collection, as configured.
+    pub gc: Vec<types::GcPolicy>,
+    /// Told when a build has ended.
+    pub ended: Arc<Notify>,
+    /// Cancelled when the daemon stops.
+    pub stop: CancellationToken,
+}
+
+impl Builder {
+    /// The workers as clients see them.
+    pub async fn worker_records(&self) -> Vec<types::WorkerRecord> {
+        let mut records = self.shared.workers.records().await;
+        for record in &mut records {
+            record.buildkit_version = Some(version::record());
+            record.gc_policy.clone_from(&self.gc);
+        }
+        records
+    }
+
+    /// Follows a build.
+    ///
+    /// # Errors
+    /// A build that doesn't come up.
+    pub async fn progress(&self, key: &str) -> Result<StatusStream, Status> {
+        self.solver.status(key).await.map_err(|e| job_status(&e))
+    }
+
+    /// What takes space.
+    ///
+    /// # Errors
+    /// An unreadable database.
+    pub async fn disk_usage(&self, filters: Filters, age_limit: i64) -> Result<Vec<Usage>, Status> {
+        let age = u64::try_from(age_limit).ok().filter(|a| *a > 0).map(Duration::from_nanos);
+        self.snapshots.disk_usage(filters, age).await.map_err(|e| Status::unknown(e.to_string()))
+    }
+
+    /// Removes what the requests name, and cache keys that lead nowhere then.
+    ///
+    /// # Errors
+    /// An unwritable database.
+    pub async fn prune(&self, requests: Vec<PruneOptions>) -> Result<Vec<Usage>, Status> {
+        let mut removed = Vec::new();
+        for request in requests {
+            let (pruned, mut told) = tokio::sync::mpsc::channel(PRUNED_AT_ONCE);
+            let pruning = self.snapshots.prune(request, pruned);
+            let gather = async {
+                while let Some(record) = told.recv().await {
+                    removed.push(record);
+                }
+            };
+            let (done, ()) = tokio::join!(pruning, gather);
+            done.map_err(|e| Status::unknown(e.to_string()))?;
+        }
+        for record in &removed {
+            self.cache.release(&record.id);
+        }
+        Ok(removed)
+    }
+
+    /// Runs a build to its end.
+    ///
+    /// # Errors
+    /// Whatever went wrong, with typed details.
+    pub async fn solve(&self, mut request: SolveRequest) -> Result<api::SolveResponse, Status> {
+        translate_old_forms(&mut request);
+        let exporters = self.exporters(&mut request)?;
+        refuse(&request)?;
+        let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
+        let job = Arc::new(
+            self.solver
+                .new_job(&request.r#ref, sessions(&request))
+                .map_err(|e| job_status(&e))?,
+        );
+        let mut record = started(&request);
+        if !request.internal {
+            self.history.start(record.clone());
+        }
+        let progress = job.status();
+        let outcome = tokio::select! {
+            outcome = Box::pin(self.run(&request, &job, exporters, entitlements)) => outcome,
+            () = self.stop.cancelled() => Err(GatewayError::canceled()),
+        };
+        let outcome = outcome.map_err(|e| e.to_status());
+        job.close_progress();
+        if !request.internal {
+            let progress: Vec<_> = progress.collect().await;
+            finished(&mut record, &outcome, &progress);
+            if let Err(e) = self.history.finish(record, &progress) {
+                tracing::warn!("remembering build {}: {e}", request.r#ref);
+            }
+        }
+        drop(job);
+        self.ended.notify_one();
+        outcome.map(|exporter_response| api::SolveResponse { exporter_response })
+    }
+
+    async fn run(
+        &self,
+        request: &SolveRequest,
+        job: &Arc<Job<ResultRef>>,
+        exporters: Vec<Box<dyn Exporter>>,
+        entitlements: Entitlements,
+    ) -> Result<BTreeMap<String, String>, GatewayError> {
+        let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), request.session.clone(), entitlements);
+        let result = if request.definition.is_none() && request.frontend.is_empty() {
+            let forwarder = Forwarder::new(bridge, request.frontend_inputs.clone());
+            let _registered = self.forwarded.register(&request.r#ref, Arc::clone(&forwarder));
+            forwarder.outcome().await?
+        } else {
+            let asked = bridge::SolveRequest {
+                definition: request.definition.clone(),
+                frontend: request.frontend.clone(),
+                options: request.frontend_attrs.clone(),
+                inputs: request.frontend_inputs.clone(),
+                evaluate: false,
+            };
+            Box::pin(bridge.solve(asked)).await?
+        };
+        let export = self.computed(result).await?;
+        let mut response = BTreeMap::new();
+        for (at, exporter) in exporters.iter().enumerate() {
+            let step = job.context().step(exporter.name(), Some(&step_id(&request.session, at)));
+            let running = step.begin(false);
+            let report = Arc::new(Reports(step.clone()));
+            let done = exporter.export(&export, report, &request.session).await;
+            running.end(done.as_ref().err().map(ToString::to_string).as_deref());
+            response.extend(done.map_err(export_error)?);
+        }
+        let of_frontend = export.metadata.iter().filter(|(key, _)| key.starts_with("frontend."));
+        response.extend(of_frontend.map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned())));
+        Ok(response)
+    }
+
+    /// Computes everything that the result needs.
+    async fn computed(&self, result: FrontendResult) -> Result<Export, GatewayError> {
+        let all = result.handles().into_iter().map(|h| h.result());
+        futures::future::try_join_all(all).await?;
+        let mut export = Export { metadata: result.metadata, ..Export::default() };
+        match result.refs {
+            Refs::One(None) => {}
+            Refs::One(Some(handle)) => export.single = handle.result().await?,
+            Refs::ByPlatform(handles) => {
+                export.is_map = true;
+                for (platform, handle) in handles {
+                    let found = match handle {
+                        Some(handle) => handle.result().await?,
+                        None => None,
+                    };
+                    export.by_platform.insert(platform, found);
+                }
+            }
+        }
+        Ok(export)
+    }
+
+    fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, Status> {
+        let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").cloned();
+        request
+            .exporters
+            .iter_mut()
+            .enumerate()
+            .map(|(at, asked)| {
+                if let Some(epoch) = &epoch {
+                    asked.attrs.entry("source-date-epoch".to_string()).or_insert_with(|| epoch.clone());
+                }
+                self.exporters
+                    .resolve(&asked.r#type, at, &asked.attrs)
+                    .map_err(|e| export_error(e).to_status())
+            })
+            .collect()
+    }
+}
+
+/// Passes what an exporter reports on to its step's progress.
+struct Reports(VertexProgress);
+
+impl Report for Reports {
+    fn status(&self, id: &str, action: &str, current: u64, total: u64, started: SystemTime, done: bool) {
+        let amount = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
+        self.0.status(StatusUpdate {
+            id: id.to_string(),
+            action: action.to_string(),
+            current: amount(current),
+            total: amount(total),
+            started: Some(started),
+            completed: done.then(SystemTime::now),
+        });
+    }
+}
+
+fn step_id(session: &str, at: usize) -> String {
+    format!("{session}-export-{at}")
+}
+
+fn sessions(request: &SolveRequest) -> Vec<String> {
+    Some(request.session.clone()).filter(|s| !s.is_empty()).into_iter().collect()
+}
+
+/// What isn't there yet and would change the result.
+fn refuse(request: &SolveRequest) -> Result<(), Status> {
+    let later = |what: &str| Err(Status::unimplemented(format!("{what} is not available yet")));
+    if request.source_policy.is_some() || !request.source_policy_session.is_empty() {
+        return later("a source policy");
+    }
+    if request.proxy_network {
+        return later("enforcing a proxy for all steps");
+    }
+    if request.enable_session_exporter {
+        return later("choosing exporters in the client");
+    }
+    if let Some(cache) = &request.cache {
+        if let Some(export) = cache.exports.first() {
+            return later(&format!("exporting a cache of type {:?}", export.r#type));
+        }
+        if let Some(import) = cache.imports.first() {
+            return later(&format!("importing a cache of type {:?}", import.r#type));
+        }
+    }
+    if let Some(key) = request.frontend_attrs.iter().find_map(|(k, v)| (k.starts_with("attest:") && !disabled(v)).then_some(k)) {
+        return later(&format!("the attestation that {key:?} asks for"));
+    }
+    Ok(())
+}
+
+/// `attest:provenance=disabled=true` is how clients say that they want none.
+fn disabled(value: &str) -> bool {
+    value.split(',').any(|part| part.trim() == "disabled=true")
+}
+
+#[allow(deprecated)]
+fn translate_old_forms(request: &mut SolveRequest) {
+    if request.exporters.is_empty() && !request.exporter_deprecated.is_empty() {
+        request.exporters.push(api::Exporter {
+            r#type: std::mem::take(&mut request.exporter_deprecated),
+            attrs: std::mem::take(&mut request.exporter_attrs_deprecated),
+        });
+    }
+    if let Some(cache) = &mut request.cache {
+        if !cache.export_ref_deprecated.is_empty() {
+            let mut attrs = std::mem::take(&mut cache.export_attrs_deprecated);
+            attrs.insert("ref".to_string(), std::mem::take(&mut cache.export_ref_deprecated));
+            cache.exports.push(api::CacheOptionsEntry { r#type: "registry".to_string(), attrs });
+        }
+        for reference in std::mem::take(&mut cache.import_refs_deprecated) {
+            let attrs = BTreeMap::from([("ref".to_string(), reference)]);
+            cache.imports.push(api::CacheOptionsEntry { r#type: "registry".to_string(), attrs });
+        }
+    }
+}
+
+fn started(request: &SolveRequest) -> api::BuildHistoryRecord {
+    api::BuildHistoryRecord {
+        r#ref: request.r#ref.clone(),
+        frontend: request.frontend.clone(),
+        frontend_attrs: request.frontend_attrs.clone(),
+        exporters: request.exporters.clone(),
+        created_at: Some(SystemTime::now().into()),
+        ..api::BuildHistoryRecord::default()
+    }
+}
+
+fn finished(
+    record: &mut api::BuildHistoryRecord,
+    outcome: &Result<BTreeMap<String, String>, Status>,
+    progress: &[api::StatusResponse],
+) {
+    record.completed_at = Some(SystemTime::now().into());
+    match outcome {
+        Ok(response) => record.exporter_response.clone_from(response),
+        Err(status) => {
+            record.error = Some(crosskit_api::rpc::Status {
+                code: status.code().into(),
+                message: status.message().to_string(),
+                details: Vec::new(),
+            });
+        }
+    }
+    let mut last: BTreeMap<&str, &api::Vertex> = BTreeMap::new();
+    for vertex in progress.iter().flat_map(|p| &p.vertexes) {
+        last.insert(&vertex.digest, vertex);
+    }
+    let count = |wanted: fn(&api::Vertex) -> bool| {
+        i32::try_from(last.values().filter(|v| wanted(v)).count()).unwrap_or(i32::MAX)
+    };
+    record.num_total_steps = count(|_| true);
+    record.num_cached_steps = count(|v| v.cached);
+    record.num_completed_steps = count(|v| v.completed.is_some());
+    record.num_warnings = i32::try_from(progress.iter().map(|p| p.warnings.len()).sum::<usize>()).unwrap_or(i32::MAX);
+}
+
+fn job_status(error: &JobError) -> Status {
+    let code = match error {
+        JobError::Unknown(_) => Code::NotFound,
+        JobError::Exists(_) => Code::Unknown,
+        JobError::Stopped => Code::Unavailable,
+    };
+    Status::new(code, error.to_string())
+}
+
+fn export_error(error: ExportError) -> GatewayError {
+    use crosskit_exporters::ErrorKind;
+    let code = match error.kind() {
+        ErrorKind::Canceled => Code::Cancelled,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::User | ErrorKind::Environment | ErrorKind::Internal => Code::Unknown,
+    };
+    GatewayError::new(code, error.to_string())
+}
+
+/// The policies of collection as clients see them; `disk` is the size of the disk in bytes.
+pub fn gc_policies(config: &Config, disk: i64) -> Vec<types::GcPolicy> {
+    let worker = &config.worker;
+    if !worker.gc {
+        return Vec::new();
+    }
+    let bytes = |space: Option<crate::config::Space>| space.map_or(0, |s| s.bytes(disk));
+    let nanos = |d: Option<Duration>| d.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX));
+    if !worker.gc_policies.is_empty() {
+        return worker
+            .gc_policies
+            .iter()
+            .map(|p| types::GcPolicy {
+                all: p.all,
+                filters: p.filters.clone(),
+                keep_duration: nanos(p.keep_duration),
+                reserved_space: bytes(p.reserved_space),
+                max_used_space: bytes(p.max_used_space),
+                min_free_space: bytes(p.min_free_space),
+            })
+            .collect();
+    }
+    let unset = worker.reserved_space.is_none() && worker.max_used_space.is_none() && worker.min_free_space.is_none();
+    let (reserved, max_used, min_free) = match unset {
+        // As BuildKit's defaults: a tenth of the disk but 10 GB at most stay, a fifth stays free,
+        // 80 % but 100 GB at most are used.
+        true => {
+            let share = |percent| crate::config::Space::Percent(percent).bytes(disk);
+            (share(10).min(10_000_000_000), share(80).min(100_000_000_000), share(20))
+        }
+        false => (bytes(worker.reserved_space), bytes(worker.max_used_space), bytes(worker.min_free_space)),
+    };
+    let limits = types::GcPolicy {
+        reserved_space: reserved,
+        max_used_space: max_used,
+        min_free_space: min_free,
+        ..types::GcPolicy::default()
+    };
+    let easily_remade = ["type==source.local", "type==exec.cachemount", "type==source.git.checkout"];
+    vec![
+        types::GcPolicy {
+            filters: easily_remade.iter().map(|f| (*f).to_string()).collect(),
+            keep_duration: nanos(Some(Duration::from_secs(48 * 3600))),
+            max_used_space: 512_000_000,
+            ..types::GcPolicy::default()
+        },
+        types::GcPolicy { keep_duration: nanos(Some(Duration::from_secs(60 * 24 * 3600))), ..limits.clone() },
+        limits.clone(),
+        types::GcPolicy { all: true, ..limits },
+    ]
+}
+

@@ -1,0 +1,63 @@
+//! Collecting what nobody has used for long, and what is too much, as the policies say.
+
+use crate::builds::Builder;
+use crosskit_api::types::GcPolicy;
+use crosskit_snapshots::PruneOptions;
+use crosskit_snapshots::filters::Filters;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Collections are at least this far apart, however many builds end.
+const PACE: Duration = Duration::from_secs(60);
+
+/// How long after a build it begins, so that the next build of a batch isn't in its way.
+const AFTER_BUILD: Duration = Duration::from_secs(1);
+
+/// Collects after builds until it is stopped. `ended` is told when a build has ended.
+pub async fn run(builder: Arc<Builder>, ended: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = ended.notified() => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(AFTER_BUILD) => {}
+        }
+        match requests(&builder.gc) {
+            Ok(requests) => match builder.prune(requests).await {
+                Ok(removed) if removed.is_empty() => {}
+                Ok(removed) => {
+                    let bytes: u64 = removed.iter().map(|r| r.size).sum();
+                    tracing::debug!("collected {} records, {bytes} bytes", removed.len());
+                }
+                Err(e) => tracing::error!("collecting old records: {}", e.message()),
+            },
+            Err(e) => tracing::error!("collecting old records: {e}"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PACE) => {}
+        }
+    }
+}
+
+/// The policies as requests, in their order.
+pub fn requests(policies: &[GcPolicy]) -> Result<Vec<PruneOptions>, String> {
+    let amount = |v: i64| u64::try_from(v).unwrap_or(0);
+    policies
+        .iter()
+        .map(|p| {
+            Ok(PruneOptions {
+                filters: Filters::parse(&p.filters).map_err(|e| e.to_string())?,
+                all: p.all,
+                keep_duration: Duration::from_nanos(amount(p.keep_duration)),
+                reserved_space: amount(p.reserved_space),
+                max_used_space: amount(p.max_used_space),
+                min_free_space: amount(p.min_free_space),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,179 @@
+//! The Control service: the daemon's front door.
+
+use crate::builds::Builder;
+use crate::history::History;
+use crate::version;
+use crosskit_api::control::{self as api, control_server::Control};
+use crosskit_api::types;
+use crosskit_session::SessionManager;
+use crosskit_snapshots::filters::Filters;
+use crosskit_snapshots::{PruneOptions, Usage};
+use futures::stream::{BoxStream, StreamExt};
+use std::sync::Arc;
+use tokio_stream::wrappers::BroadcastStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// The Control service.
+pub struct Service {
+    /// Who runs builds.
+    pub builder: Arc<Builder>,
+    /// The clients.
+    pub sessions: SessionManager,
+    /// What is remembered.
+    pub history: History,
+}
+
+type Stream<T> = BoxStream<'static, Result<T, Status>>;
+
+#[tonic::async_trait]
+impl Control for Service {
+    async fn solve(&self, request: Request<api::SolveRequest>) -> Result<Response<api::SolveResponse>, Status> {
+        let response = Box::pin(self.builder.solve(request.into_inner())).await?;
+        Ok(Response::new(response))
+    }
+
+    type StatusStream = Stream<api::StatusResponse>;
+
+    async fn status(&self, request: Request<api::StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
+        let key = request.into_inner().r#ref;
+        if let Some(past) = self.history.progress(&key).map_err(|e| Status::internal(e.to_string()))? {
+            return Ok(Response::new(futures::stream::iter(past.into_iter().map(Ok)).boxed()));
+        }
+        let progress = self.builder.progress(&key).await?;
+        Ok(Response::new(progress.map(Ok).boxed()))
+    }
+
+    type SessionStream = Stream<api::BytesMessage>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<api::BytesMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (metadata, _, incoming) = request.into_parts();
+        let outgoing = self.sessions.open(&metadata.into_headers(), incoming);
+        Ok(Response::new(outgoing.boxed()))
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<api::ListWorkersRequest>,
+    ) -> Result<Response<api::ListWorkersResponse>, Status> {
+        let filters = filters(&request.into_inner().filter)?;
+        let mut record = self.builder.worker_records().await;
+        record.retain(|r| filters.matches(&WorkerFields(r)));
+        Ok(Response::new(api::ListWorkersResponse { record }))
+    }
+
+    async fn info(&self, _request: Request<api::InfoRequest>) -> Result<Response<api::InfoResponse>, Status> {
+        Ok(Response::new(api::InfoResponse { buildkit_version: Some(version::record()) }))
+    }
+
+    async fn disk_usage(
+        &self,
+        request: Request<api::DiskUsageRequest>,
+    ) -> Result<Response<api::DiskUsageResponse>, Status> {
+        let request = request.into_inner();
+        let records = self.builder.disk_usage(filters(&request.filter)?, request.age_limit).await?;
+        Ok(Response::new(api::DiskUsageResponse { record: records.into_iter().map(usage_message).collect() }))
+    }
+
+    type PruneStream = Stream<api::UsageRecord>;
+
+    async fn prune(&self, request: Request<api::PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
+        let request = request.into_inner();
+        let amount = |v: i64| u64::try_from(v).unwrap_or(0);
+        let pruned = self
+            .builder
+            .prune(vec![PruneOptions {
+                filters: filters(&request.filter)?,
+                all: request.all,
+                keep_duration: std::time::Duration::from_nanos(amount(request.keep_duration)),
+                reserved_space: amount(request.reserved_space),
+                max_used_space: amount(request.max_used_space),
+                min_free_space: amount(request.min_free_space),
+            }])
+            .await?;
+        Ok(Response::new(futures::stream::iter(pruned.into_iter().map(|r| Ok(usage_message(r)))).boxed()))
+    }
+
+    type ListenBuildHistoryStream = Stream<api::BuildHistoryEvent>;
+
+    async fn listen_build_history(
+        &self,
+        request: Request<api::BuildHistoryRequest>,
+    ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
+        let request = request.into_inner();
+        if !request.filter.is_empty() {
+            return Err(Status::unimplemented("filters on the build history are not available yet; list all and choose"));
+        }
+        let (known, follow) = self.history.listen(&request).map_err(|e| Status::internal(e.to_string()))?;
+        let known = futures::stream::iter(known.into_iter().map(Ok));
+        if request.early_exit {
+            return Ok(Response::new(known.boxed()));
+        }
+        let wanted = request.r#ref;
+        let active_only = request.active_only;
+        let follow = BroadcastStream::new(follow).filter_map(move |event| {
+            let event = event.ok().filter(|e| {
+                let of_ref = wanted.is_empty() || e.record.as_ref().is_some_and(|r| r.r#ref == wanted);
+                of_ref && !(active_only && e.r#type() == api::BuildHistoryEventType::Deleted)
+            });
+            futures::future::ready(event.map(Ok))
+        });
+        Ok(Response::new(known.chain(follow).boxed()))
+    }
+
+    async fn update_build_history(
+        &self,
+        request: Request<api::UpdateBuildHistoryRequest>,
+    ) -> Result<Response<api::UpdateBuildHistoryResponse>, Status> {
+        let request = request.into_inner();
+        let failed = |e: crate::history::HistoryError| Status::not_found(e.to_string());
+        if request.delete {
+            self.history.delete(&request.r#ref).map_err(failed)?;
+        } else if !request.finalize {
+            self.history.pin(&request.r#ref, request.pinned).map_err(failed)?;
+        }
+        // To finalize means to write the trace; there is none, so nothing is left to do.
+        Ok(Response::new(api::UpdateBuildHistoryResponse {}))
+    }
+}
+
+fn filters(given: &[String]) -> Result<Filters, Status> {
+    Filters::parse(given).map_err(|e| Status::invalid_argument(e.to_string()))
+}
+
+/// The fields of a worker that filters know.
+struct WorkerFields<'a>(&'a types::WorkerRecord);
+
+impl crosskit_snapshots::filters::Fields for WorkerFields<'_> {
+    fn field(&self, path: &[String]) -> Option<String> {
+        match path {
+            [only] if only == "id" => Some(self.0.id.clone()),
+            [first, rest @ ..] if first == "labels" => self.0.labels.get(&rest.join(".")).cloned(),
+            _ => None,
+        }
+    }
+}
+
+fn usage_message(record: Usage) -> api::UsageRecord {
+    let parent = match record.parents.as_slice() {
+        [only] => only.clone(),
+        _ => String::new(),
+    };
+    #[allow(deprecated)]
+    api::UsageRecord {
+        id: record.id,
+        mutable: record.mutable,
+        in_use: record.in_use,
+        size: i64::try_from(record.size).unwrap_or(i64::MAX),
+        parent,
+        parents: record.parents,
+        created_at: Some(record.created.into()),
+        last_used_at: record.last_used.map(Into::into),
+        usage_count: i64::from(record.usage_count),
+        description: record.description,
+        record_type: record.record_type.name().to_string(),
+        shared: record.shared,
+    }
+}

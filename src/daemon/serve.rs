@@ -1,0 +1,293 @@
+//! Starting the daemon, and stopping it so that nothing is left behind.
+
+use crate::builds::{Builder, gc_policies};
+use crate::config::Config;
+use crate::history::{History, HistoryError};
+use crate::listeners::{Connection, ListenError, Listeners};
+use crate::root::{Root, RootError};
+use crate::{collection, control};
+use crosskit_gateway::health;
+use crosskit_api::MAX_MESSAGE;
+use crosskit_api::control::control_server::ControlServer;
+use crosskit_api::frontend::llb_bridge_server::LlbBridgeServer;
+use crosskit_api::health::health_server::HealthServer;
+use crosskit_cache::Cache;
+use crosskit_exporters::{Exporters, ImageParts};
+use crosskit_gateway::bridge::{Frontends, Shared};
+use crosskit_gateway::builds::Builds;
+use crosskit_gateway::server::Calls;
+use crosskit_images::ContentStore;
+use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
+use crosskit_metadata::Database;
+use crosskit_session::SessionManager;
+use crosskit_snapshots::{DriverChoice, Snapshots};
+use crosskit_solver::{LogLimits, Solver};
+use crosskit_workers::{WorkerOptions, Workers};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::io::DuplexStream;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long running builds have to end once the daemon is told to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(4);
+
+/// Flow-control windows of HTTP/2, in bytes: a client's files come through one stream.
+const STREAM_WINDOW: u32 = 8 << 20;
+
+/// The same for a whole connection.
+const CONNECTION_WINDOW: u32 = 32 << 20;
+
+/// Bytes that may be on their way within this process.
+const PIPE: usize = 1 << 20;
+
+/// The largest HTTP/2 frame taken, in bytes.
+const MAX_FRAME: u32 = 1 << 20;
+
+/// Why the daemon can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The root folder can't be used.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// An address can't be listened at.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A part of the state can't be read.
+    #[error("{part}: {why}")]
+    State {
+        /// Which part.
+        part: &'static str,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+impl From<HistoryError> for StartError {
+    fn from(error: HistoryError) -> Self {
+        state("build history")(error)
+    }
+}
+
+fn state<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> StartError {
+    move |e| StartError::State { part, why: e.to_string() }
+}
+
+/// A running daemon.
+pub struct Daemon {
+    addresses: Vec<String>,
+    connections: mpsc::Sender<std::io::Result<Connection>>,
+    stop: CancellationToken,
+    serving: TaskTracker,
+    workers: Workers,
+    db: Database,
+    // Dropped last: sockets go, then the lock.
+    _listeners: Listeners,
+    _root: Root,
+}
+
+impl Daemon {
+    /// Starts a daemon: when this returns, every address takes connections.
+    ///
+    /// # Errors
+    /// A root folder that is in use, an address that is taken, state that can't be read.
+    pub async fn start(config: Config) -> Result<Daemon, StartError> {
+        crosskit_images::registry::install_crypto_provider();
+        let root = Root::open(&config.root)?;
+        let mut listeners = Listeners::bind(&config)?;
+        let db = Database::open(root.path().join("metadata.db")).map_err(state("metadata"))?;
+        let content = ContentStore::open(root.path().join("content")).map_err(state("content store"))?;
+        let snapshots = Snapshots::open_with(
+            root.path().join("snapshots"),
+            db.clone(),
+            content.clone(),
+            driver(&config.worker.snapshotter),
+        )
+        .map_err(state("snapshots"))?;
+        let sessions = SessionManager::new();
+        let images = ImageParts { content, registries: registries(&config)? };
+        let workers = Workers::start(WorkerOptions {
+            root: root.path().to_path_buf(),
+            snapshots: snapshots.clone(),
+            sessions: sessions.clone(),
+            registries: images.registries.clone(),
+            database: db.clone(),
+            http: reqwest::Client::new(),
+            labels: config.worker.labels.clone(),
+            platforms: config.worker.platforms.clone(),
+            network: config.worker.network.clone(),
+            binary: config.worker.binary.clone(),
+            cgroup_parent: config.worker.cgroup_parent.clone(),
+            max_parallelism: config.worker.max_parallelism,
+            dns: config.dns.clone().map(dns).transpose()?,
+        })
+        .map_err(state("worker"))?;
+        let cache = Cache::new("local", Arc::new(db.clone()), workers.results());
+        let solver = Solver::new(cache.clone(), workers.resolver(), log_limits());
+        let history = History::open(db.clone(), root.path().join("history"), config.history)?;
+        let forwarded = Builds::default();
+        let shared = Shared {
+            workers: workers.clone(),
+            sessions: sessions.clone(),
+            frontends: Frontends {
+                dockerfile: config.frontends.dockerfile,
+                gateway: config.frontends.gateway,
+                gateway_repositories: config.frontends.gateway_repositories.clone(),
+            },
+        };
+        let ended = Arc::new(Notify::new());
+        let stop = CancellationToken::new();
+        let builder = Arc::new(Builder {
+            shared,
+            solver,
+            cache,
+            exporters: Exporters { sessions: sessions.clone(), images },
+            forwarded: forwarded.clone(),
+            history: history.clone(),
+            snapshots,
+            entitlements: config.entitlements.clone(),
+            gc: gc_policies(&config, disk_size(root.path())),
+            ended: Arc::clone(&ended),
+            stop: stop.clone(),
+        });
+        let serving = TaskTracker::new();
+        let service = control::Service { builder: Arc::clone(&builder), sessions, history };
+        let (connections, accepted) = listeners.accept();
+        serving.spawn(serve(accepted, service, Calls::ByBuild(forwarded), stop.clone()));
+        serving.spawn(collection::run(Arc::clone(&builder), ended, stop.clone()));
+        serving.close();
+        let addresses = listeners.addresses().to_vec();
+        Ok(Daemon { addresses, connections, stop, serving, workers, db, _listeners: listeners, _root: root })
+    }
+
+    /// Where it takes connections, with the ports that were really taken.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Does in the background what the first build would have to wait for.
+    pub fn warm(&self) {
+        let workers = self.workers.clone();
+        tokio::spawn(async move { workers.warm().await });
+    }
+
+    /// A connection from within this process; None once the daemon stops.
+    pub async fn connect(&self) -> Option<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        self.connections.send(Ok(Connection::Memory(theirs))).await.ok()?;
+        Some(ours)
+    }
+
+    /// Stops: running builds are cancelled, their processes and mounts gone when this returns.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let quiet = async {
+            self.workers.shutdown().await;
+            self.serving.wait().await;
+        };
+        if tokio::time::timeout(STOP_WITHIN, quiet).await.is_err() {
+            tracing::warn!("some connections did not end within {STOP_WITHIN:?}");
+        }
+        let db = self.db.clone();
+        match tokio::task::spawn_blocking(move || db.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::error!("writing metadata: {e}"),
+            Err(e) => tracing::error!("writing metadata: {e}"),
+        }
+    }
+}
+
+async fn serve(
+    connections: mpsc::Receiver<std::io::Result<Connection>>,
+    control: control::Service,
+    calls: Calls,
+    stop: CancellationToken,
+) {
+    let served = tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .add_service(
+            ControlServer::new(control).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(
+            LlbBridgeServer::new(calls).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(HealthServer::new(health::Service))
+        .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled())
+        .await;
+    if let Err(e) = served {
+        tracing::error!("serving: {e}");
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub async fn told_to_stop() {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match signals {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        }
+        (Err(e), _) | (_, Err(e)) => {
+            tracing::error!("cannot listen for signals: {e}");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn disk_size(path: &std::path::Path) -> i64 {
+    rustix::fs::statvfs(path).map_or(0, |s| i64::try_from(s.f_blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX))
+}
+
+fn dns(given: crate::config::Dns) -> Result<crosskit_exec::DnsConfig, StartError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|e| StartError::State { part: "dns.nameservers", why: format!("{text:?}: {e}") })
+    };
+    Ok(crosskit_exec::DnsConfig {
+        nameservers: given.nameservers.iter().map(parse).collect::<Result<_, _>>()?,
+        options: given.options,
+        search: given.search_domains,
+    })
+}
+
+fn driver(name: &str) -> DriverChoice {
+    match name {
+        "overlayfs" => DriverChoice::Overlay,
+        "native" => DriverChoice::Native,
+        _ => DriverChoice::Auto,
+    }
+}
+
+fn registries(config: &Config) -> Result<RegistryHosts, StartError> {
+    let mut hosts = HashMap::new();
+    for (host, given) in &config.registries {
+        let mut found = HostConfig {
+            mirrors: given.mirrors.clone(),
+            http: given.http,
+            insecure: given.insecure,
+            ca: given.ca.clone(),
+            key_pairs: given
+                .keypairs
+                .iter()
+                .map(|(key, cert)| KeyPair { key: key.clone(), cert: cert.clone() })
+                .collect(),
+        };
+        found.add_tls_folders(&given.tls_config_dirs).map_err(state("TLS folders of a registry"))?;
+        hosts.insert(host.clone(), found);
+    }
+    Ok(RegistryHosts::new(hosts))
+}
+
+/// How much of a step's output clients get, as the environment says.
+fn log_limits() -> LogLimits {
+    let var = |name: &str| std::env::var(name).ok();
+    let (size, speed) = (var("BUILDKIT_STEP_LOG_MAX_SIZE"), var("BUILDKIT_STEP_LOG_MAX_SPEED"));
+    LogLimits::from_values(size.as_deref(), speed.as_deref())
+}

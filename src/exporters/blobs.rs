@@ -1,0 +1,231 @@
+//! The documents and layers of an image in the content store.
+
+use crate::manifest::{Layer, documents};
+use crate::options::{Compression, ImageOptions};
+use crate::{Export, ExportError, NamedPlatform, Part, Report, snapshot_error};
+use crosskit_images::media_types::LayerPacking;
+use crosskit_images::registry::RegistryHosts;
+use crosskit_images::annotations::AnnotationSet;
+use crosskit_images::merge::{Part as IndexPart, merge_index};
+use crosskit_images::{ContentStore, Descriptor, Digest};
+use crosskit_snapshots::{LayerForm, Ref};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What images are made of and where they go.
+#[derive(Clone)]
+pub struct ImageParts {
+    /// Blobs on disk.
+    pub content: ContentStore,
+    /// Registries.
+    pub registries: RegistryHosts,
+}
+
+/// An image in the content store, complete.
+pub struct Committed {
+    /// The index, or the manifest where there is only one.
+    pub root: Descriptor,
+    /// The config's digest where there is only one manifest.
+    pub config: Option<Digest>,
+    /// All layers, some of which may still be elsewhere.
+    pub layers: Vec<crosskit_snapshots::Layer>,
+}
+
+fn form(options: &ImageOptions, epoch: Option<i64>) -> LayerForm {
+    LayerForm {
+        packing: match options.compression {
+            Compression::Gzip => LayerPacking::Gzip,
+            Compression::Zstd => LayerPacking::Zstd,
+            Compression::Uncompressed => LayerPacking::Plain,
+        },
+        level: options.compression_level,
+        force: options.force_compression,
+        epoch,
+    }
+}
+
+/// Writes an image's documents, and the layers that aren't blobs yet.
+///
+/// # Errors
+/// Annotations for what isn't there, configs that are none, a full disk.
+pub async fn commit(
+    parts: &ImageParts,
+    export: &Export,
+    options: &ImageOptions,
+    report: &Arc<dyn Report>,
+) -> Result<Committed, ExportError> {
+    let platforms = export.platforms()?;
+    if !export.is_map && platforms.len() > 1 {
+        return Err(ExportError::user("cannot export multiple platforms without multi-platform enabled"));
+    }
+    let annotations = annotations(export, options, &platforms)?;
+    let part = Part::begin(report, "exporting layers");
+    let mut all = Vec::with_capacity(platforms.len());
+    for platform in &platforms {
+        all.push(layers_of(export, platform, options));
+    }
+    let layers = futures::future::try_join_all(all).await?;
+    part.end();
+    let mut committed = Committed { root: Descriptor::of("", b""), config: None, layers: Vec::new() };
+    let mut index = Vec::new();
+    for (platform, layers) in platforms.iter().zip(layers) {
+        let of_platform = annotations.for_platform(Some(&platform.platform));
+        let made = documents(
+            export.metadata_of("containerimage.config", platform),
+            export.metadata_of("containerimage.base.config", platform),
+            layers.iter().map(described).collect(),
+            options.oci(),
+            options.epoch.or(export.epoch(platform)?),
+            of_platform.manifest.clone(),
+        )?;
+        for (kind, desc, bytes) in [
+            ("exporting manifest", &made.manifest_desc, &made.manifest),
+            ("exporting config", &made.config_desc, &made.config),
+        ] {
+            put(parts, report, kind, desc, bytes)?;
+        }
+        let mut desc = made.manifest_desc;
+        desc.annotations = of_platform.manifest_descriptor.clone();
+        desc.platform = Some(platform.platform.clone());
+        committed.layers.extend(layers);
+        if !export.is_map {
+            committed.root = desc;
+            committed.config = Some(made.config_desc.digest);
+            return Ok(committed);
+        }
+        index.push(IndexPart { platform: platform.platform.clone(), manifest: desc, attestation: None });
+    }
+    let of_all = annotations.for_platform(None);
+    let index = merge_index(index, options.oci(), of_all.index.clone());
+    let bytes = index.to_json().map_err(|e| ExportError::internal(e.to_string()))?;
+    committed.root = Descriptor::of(index.media_type, &bytes);
+    put(parts, report, "exporting manifest list", &committed.root, &bytes)?;
+    committed.root.annotations = of_all.index_descriptor.clone();
+    Ok(committed)
+}
+
+/// The annotations of the build and of its result.
+fn annotations(
+    export: &Export,
+    options: &ImageOptions,
+    platforms: &[NamedPlatform],
+) -> Result<AnnotationSet, ExportError> {
+    let of_result = export.metadata.iter().filter(|(key, _)| key.starts_with("annotation"));
+    let mut all: BTreeMap<String, String> =
+        of_result.map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned())).collect();
+    all.extend(options.annotations.clone());
+    let (set, rest) = AnnotationSet::parse(all).map_err(image_error)?;
+    if let Some(key) = rest.keys().next() {
+        return Err(ExportError::user(format!("invalid annotation key {key:?}: use annotation[-LEVEL][PLATFORM].KEY")));
+    }
+    let known: Vec<String> = platforms.iter().map(|p| p.platform.format_all()).collect();
+    for platform in set.platforms() {
+        if !known.iter().any(|k| k == platform) {
+            return Err(ExportError::user(format!("invalid annotation: no platform {platform} found in source")));
+        }
+    }
+    if set.needs_oci() && !options.oci() {
+        return Err(ExportError::user("cannot export annotations with \"oci-mediatypes=false\""));
+    }
+    let of_all = set.for_platform(None);
+    if !export.is_map && !(of_all.index.is_empty() && of_all.index_descriptor.is_empty()) {
+        return Err(ExportError::user("index annotations not supported for single platform export"));
+    }
+    Ok(set)
+}
+
+fn put(
+    parts: &ImageParts,
+    report: &Arc<dyn Report>,
+    kind: &str,
+    desc: &Descriptor,
+    bytes: &[u8],
+) -> Result<(), ExportError> {
+    let part = Part::begin(report, format!("{kind} {}", desc.digest));
+    // A few kilobytes: not worth a thread.
+    parts.content.put(bytes).map_err(image_error)?;
+    part.end();
+    Ok(())
+}
+
+async fn layers_of(
+    export: &Export,
+    platform: &NamedPlatform,
+    options: &ImageOptions,
+) -> Result<Vec<crosskit_snapshots::Layer>, ExportError> {
+    let Some(found) = export.of(platform)? else { return Ok(Vec::new()) };
+    let epoch = match options.rewrite_timestamp {
+        true => options.epoch.or(export.epoch(platform)?),
+        false => None,
+    };
+    if options.rewrite_timestamp && epoch.is_none() {
+        tracing::warn!("rewrite-timestamp is specified, but no source-date-epoch was found");
+    }
+    let base = export.metadata_of("containerimage.base.config", platform);
+    let untouched = match (epoch, base) {
+        (Some(_), Some(base)) => diff_ids(base)?,
+        _ => Vec::new(),
+    };
+    let layers = found.layers(form(options, None)).await.map_err(snapshot_error)?;
+    let of_base = layers.iter().zip(&untouched).take_while(|(layer, base)| layer.blob.diff_id == **base).count();
+    if epoch.is_none() || of_base == layers.len() {
+        return Ok(layers);
+    }
+    // The base image's layers keep their times: they are somebody else's.
+    let rewritten = found.layers(form(options, epoch)).await.map_err(snapshot_error)?;
+    Ok(layers.into_iter().take(of_base).chain(rewritten.into_iter().skip(of_base)).collect())
+}
+
+#[derive(serde::Deserialize)]
+struct WithRootFs {
+    rootfs: crosskit_images::RootFs,
+}
+
+fn diff_ids(config: &[u8]) -> Result<Vec<Digest>, ExportError> {
+    let read: WithRootFs = serde_json::from_slice(config)
+        .map_err(|e| ExportError::user(format!("failed to unmarshal base image config: {e}")))?;
+    Ok(read.rootfs.diff_ids)
+}
+
+fn described(layer: &crosskit_snapshots::Layer) -> Layer {
+    Layer {
+        desc: layer.blob.desc.clone(),
+        diff_id: layer.blob.diff_id,
+        description: layer.snapshot.about().description,
+        created: Some(time(&layer.snapshot)),
+    }
+}
+
+/// When a snapshot was made, RFC 3339 as Go writes it: UTC, no zeros at the fraction's end.
+fn time(snapshot: &Ref) -> String {
+    let since = snapshot.created().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    jiff::Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0)).unwrap_or_default().to_string()
+}
+
+/// Brings layers here that are still elsewhere.
+///
+/// # Errors
+/// A registry that is gone.
+pub async fn fetch(committed: &Committed) -> Result<(), ExportError> {
+    let mut all = Vec::with_capacity(committed.layers.len());
+    for layer in &committed.layers {
+        all.push(layer.fetch());
+    }
+    futures::future::try_join_all(all).await.map_err(snapshot_error)?;
+    Ok(())
+}
+
+/// An error of images as one of an export.
+pub fn image_error(error: crosskit_images::Error) -> ExportError {
+    use crate::ErrorKind;
+    use crosskit_images::ErrorKind as Kind;
+    let kind = match error.kind() {
+        Kind::User => ErrorKind::User,
+        Kind::Environment => ErrorKind::Environment,
+        Kind::Unavailable => ErrorKind::Unavailable,
+        Kind::Canceled => ErrorKind::Canceled,
+        Kind::Internal => ErrorKind::Internal,
+    };
+    ExportError::new(kind, error.to_string())
+}

@@ -1,0 +1,251 @@
+//! `local` and `tar`: the files of a result, as a folder at the client or as a tar file.
+
+use crate::options::TreeOptions;
+use crate::result::NamedPlatform;
+use crate::{Export, ExportError, Exporter, Exporters, Part, Report, blocking, session_error, snapshot_error, stream};
+use crosskit_api::fsutil::Stat;
+use crosskit_images::layers::{Rounding, TreeOptions as WriteOptions, write_tree};
+use crosskit_images::tar::{Header, Kind, Timestamp, Writer};
+use crosskit_session::transfer::{FileKind, Folder, Memory, Merged, Subfolders, Tree, kind_of, mode_from_unix};
+use crosskit_snapshots::Mounted;
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// What the transfer is called in the progress.
+const COPYING: &str = "copying files";
+
+/// The mode of a platform's folder.
+const FOLDER_MODE: u32 = libc::S_IFDIR | 0o755;
+
+struct Files {
+    exporters: Exporters,
+    at: usize,
+    options: TreeOptions,
+}
+
+/// `type=local`.
+pub fn resolve_local(
+    exporters: &Exporters,
+    at: usize,
+    attrs: &BTreeMap<String, String>,
+) -> Result<Box<dyn Exporter>, ExportError> {
+    let options = TreeOptions::parse("local", attrs)?;
+    Ok(Box::new(Local(Files { exporters: exporters.clone(), at, options })))
+}
+
+/// `type=tar`.
+pub fn resolve_tar(
+    exporters: &Exporters,
+    at: usize,
+    attrs: &BTreeMap<String, String>,
+) -> Result<Box<dyn Exporter>, ExportError> {
+    let options = TreeOptions::parse("tar", attrs)?;
+    Ok(Box::new(Tar(Files { exporters: exporters.clone(), at, options })))
+}
+
+/// The files of one platform, mounted as long as this is kept.
+struct PlatformTree {
+    platform: NamedPlatform,
+    tree: Arc<dyn Tree>,
+    epoch: Option<i64>,
+    _mounted: Option<Mounted>,
+}
+
+/// The files of one platform for an archive.
+struct Root {
+    folder: String,
+    epoch: Option<i64>,
+    mounted: Option<Mounted>,
+}
+
+/// Writes the platforms' files as one tar, each into a folder of its own if asked.
+fn write_tar(roots: &[Root], in_folders: bool, out: impl Write) -> Result<(), ExportError> {
+    let failed = |e: &dyn std::fmt::Display| ExportError::new(crate::ErrorKind::Environment, format!("writing tarball: {e}"));
+    let mut tar = Writer::new(out);
+    for root in roots {
+        let mut options = WriteOptions::default();
+        if let Some(epoch) = root.epoch {
+            options.times = Rounding::Fixed(epoch);
+        }
+        if in_folders {
+            let mut header = Header::new(format!("{}/", root.folder), Kind::Directory);
+            header.mode = 0o755;
+            header.mtime = Timestamp::from_seconds(root.epoch.unwrap_or(0));
+            tar.entry(&header).map_err(|e| failed(&e))?;
+            options.prefix.clone_from(&root.folder);
+        }
+        if let Some(mounted) = &root.mounted {
+            let folder = std::fs::File::open(mounted.path()).map_err(|e| failed(&e))?;
+            write_tree(&folder, &mut tar, &options).map_err(|e| failed(&e))?;
+        }
+    }
+    tar.finish().map_err(|e| failed(&e))?;
+    Ok(())
+}
+
+impl Files {
+    fn splits(&self, export: &Export) -> bool {
+        self.options.platform_split.unwrap_or(export.is_map)
+    }
+
+    async fn trees(&self, export: &Export) -> Result<Vec<PlatformTree>, ExportError> {
+        let platforms = export.platforms()?;
+        if !export.is_map && platforms.len() > 1 {
+            return Err(ExportError::user("unable to export multiple platforms without map"));
+        }
+        let mut trees = Vec::with_capacity(platforms.len());
+        for platform in platforms {
+            let epoch = self.options.epoch.or(export.epoch(&platform)?);
+            let (tree, mounted): (Arc<dyn Tree>, _) = match export.of(&platform)? {
+                None => (Arc::new(Memory::default()), None),
+                Some(found) => {
+                    let mounted = found.mount_readonly().await.map_err(snapshot_error)?;
+                    let mut folder = Folder::open(mounted.path()).map_err(session_error)?;
+                    if let Some(epoch) = epoch {
+                        folder = folder.map(Arc::new(move |stat: &mut Stat| {
+                            stat.mod_time = nanoseconds(epoch);
+                            true
+                        }));
+                    }
+                    (Arc::new(folder), Some(mounted))
+                }
+            };
+            trees.push(PlatformTree { platform, tree, epoch, _mounted: mounted });
+        }
+        Ok(trees)
+    }
+
+    /// The roots of the platforms' files, mounted.
+    async fn roots(&self, export: &Export) -> Result<Vec<Root>, ExportError> {
+        let platforms = export.platforms()?;
+        if !export.is_map && platforms.len() > 1 {
+            return Err(ExportError::user("unable to export multiple platforms without map"));
+        }
+        let mut roots = Vec::with_capacity(platforms.len());
+        for platform in platforms {
+            let epoch = self.options.epoch.or(export.epoch(&platform)?);
+            let mounted = match export.of(&platform)? {
+                Some(found) => Some(found.mount_readonly().await.map_err(snapshot_error)?),
+                None => None,
+            };
+            roots.push(Root { folder: platform.id.replace('/', "_"), epoch, mounted });
+        }
+        Ok(roots)
+    }
+
+    /// All files as one tree: platforms in folders of their own, or laid over each other.
+    async fn joined(&self, export: &Export) -> Result<(Arc<dyn Tree>, Vec<PlatformTree>), ExportError> {
+        let trees = self.trees(export).await?;
+        if self.splits(export) {
+            let folders = trees.iter().map(|t| (folder_stat(t), Arc::clone(&t.tree)));
+            let joined = Subfolders::new(folders).map_err(session_error)?;
+            return Ok((Arc::new(joined), trees));
+        }
+        if let [only] = trees.as_slice() {
+            return Ok((Arc::clone(&only.tree), trees));
+        }
+        let named = trees.iter().map(|t| (t.platform.id.clone(), Arc::clone(&t.tree))).collect();
+        blocking(move || refuse_conflicts(named)).await?;
+        Ok((Arc::new(Merged::new(trees.iter().map(|t| Arc::clone(&t.tree)))), trees))
+    }
+}
+
+fn nanoseconds(seconds: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000)
+}
+
+fn folder_stat(tree: &PlatformTree) -> Stat {
+    Stat {
+        path: tree.platform.id.replace('/', "_"),
+        mode: mode_from_unix(FOLDER_MODE),
+        mod_time: tree.epoch.map_or(0, nanoseconds),
+        ..Stat::default()
+    }
+}
+
+/// Platforms may share folders, but no file: one would be lost.
+fn refuse_conflicts(trees: Vec<(String, Arc<dyn Tree>)>) -> Result<(), ExportError> {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (at, (platform, tree)) in trees.iter().enumerate() {
+        let mut conflict = None;
+        tree.walk(&mut |stat| {
+            if kind_of(stat.mode) != FileKind::Dir
+                && conflict.is_none()
+                && let Some(before) = seen.insert(stat.path.clone(), at)
+            {
+                conflict = Some((stat.path, before));
+            }
+            Ok(())
+        })
+        .map_err(session_error)?;
+        if let Some((path, before)) = conflict {
+            return Err(ExportError::user(format!(
+                "cannot overwrite {path} from {} with {platform} when split option is disabled",
+                trees[before].0
+            )));
+        }
+    }
+    Ok(())
+}
+
+struct Local(Files);
+
+impl Exporter for Local {
+    fn name(&self) -> String {
+        "exporting to client directory".to_string()
+    }
+
+    fn export<'a>(
+        &'a self,
+        result: &'a Export,
+        report: Arc<dyn Report>,
+        session: &'a str,
+    ) -> BoxFuture<'a, Result<BTreeMap<String, String>, ExportError>> {
+        Box::pin(async move {
+            let session = self.0.exporters.session(session).await?;
+            let (tree, trees) = self.0.joined(result).await?;
+            let started = SystemTime::now();
+            let label = match trees.as_slice() {
+                [only] if self.0.splits(result) => format!("{COPYING} {}", only.platform.id),
+                _ => COPYING.to_string(),
+            };
+            let progress = {
+                let (report, label) = (Arc::clone(&report), label.clone());
+                Arc::new(move |bytes: u64, done: bool| report.status(&label, "transferring", bytes, 0, started, done))
+            };
+            // The whole tree goes in one transfer, so whatever the client wants to delete is known to it.
+            session.send_dir(tree, self.0.at, self.0.options.delete, Some(progress)).await.map_err(session_error)?;
+            drop(trees);
+            Ok(BTreeMap::new())
+        })
+    }
+}
+
+struct Tar(Files);
+
+impl Exporter for Tar {
+    fn name(&self) -> String {
+        "exporting to client tarball".to_string()
+    }
+
+    fn export<'a>(
+        &'a self,
+        result: &'a Export,
+        report: Arc<dyn Report>,
+        session: &'a str,
+    ) -> BoxFuture<'a, Result<BTreeMap<String, String>, ExportError>> {
+        Box::pin(async move {
+            let session = self.0.exporters.session(session).await?;
+            let roots = self.0.roots(result).await?;
+            let part = Part::begin(&report, "sending tarball");
+            let file = session.send_file(self.0.at, &BTreeMap::new()).await.map_err(session_error)?;
+            let in_folders = result.is_map;
+            stream::send(file, move |out| write_tar(&roots, in_folders, out)).await?;
+            part.end();
+            Ok(BTreeMap::new())
+        })
+    }
+}

@@ -1,0 +1,241 @@
+//! The bridge between frontends and the solver, for one build: it admits graphs, calls
+//! frontends by name, and resolves what a frontend wants to know of sources.
+
+use crate::admission::{Entitlements, admit};
+use crate::result::{FrontendResult, Handle};
+use crate::{GatewayError, builtin, external};
+use crosskit_api::{control, frontend, pb, types};
+use crosskit_llb::{Graph, Limits};
+use crosskit_session::SessionManager;
+use crosskit_solver::{Job, JobContext, LoadOptions, OpError};
+use crosskit_workers::ops::build::{NESTED, Nested, SolvesNested};
+use crosskit_workers::{ResultRef, Workers};
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+/// What a frontend, or the client itself, wants solved.
+#[derive(Clone, Debug, Default)]
+pub struct SolveRequest {
+    /// A graph; None for a frontend.
+    pub definition: Option<pb::Definition>,
+    /// A frontend by name, such as `dockerfile.v0`; empty for a graph.
+    pub frontend: String,
+    /// The frontend's options.
+    pub options: BTreeMap<String, String>,
+    /// Graphs that the frontend may use by name.
+    pub inputs: BTreeMap<String, pb::Definition>,
+    /// Run everything now.
+    pub evaluate: bool,
+}
+
+impl SolveRequest {
+    /// From a frontend's call.
+    ///
+    /// # Errors
+    /// What isn't there yet.
+    pub fn from_frontend(request: frontend::SolveRequest) -> Result<Self, GatewayError> {
+        refuse_caches(request.cache_imports.iter().map(|c| c.r#type.as_str()))?;
+        if !request.source_policies.is_empty() {
+            return Err(GatewayError::unimplemented("source policies are not available yet"));
+        }
+        Ok(SolveRequest {
+            definition: request.definition,
+            frontend: request.frontend,
+            options: request.frontend_opt,
+            inputs: request.frontend_inputs,
+            evaluate: request.evaluate,
+        })
+    }
+}
+
+/// Remote caches are not there yet; going on without one would only be slower, so a missing
+/// import is no error, but nobody should wonder why nothing is cached.
+fn refuse_caches<'a>(kinds: impl Iterator<Item = &'a str>) -> Result<(), GatewayError> {
+    for kind in kinds {
+        return Err(GatewayError::unimplemented(format!("importing a cache of type {kind} is not available yet")));
+    }
+    Ok(())
+}
+
+/// Which frontends a daemon has.
+#[derive(Clone, Debug)]
+pub struct Frontends {
+    /// `dockerfile.v0`.
+    pub dockerfile: bool,
+    /// `gateway.v0`.
+    pub gateway: bool,
+    /// Repositories that images of frontends may come from; empty for any.
+    pub gateway_repositories: Vec<String>,
+}
+
+/// What every bridge of a daemon shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// Who runs vertices.
+    pub workers: Workers,
+    /// The clients.
+    pub sessions: SessionManager,
+    /// The frontends.
+    pub frontends: Frontends,
+}
+
+/// The bridge of one build.
+pub struct Bridge {
+    shared: Shared,
+    job: Arc<Job<ResultRef>>,
+    session: String,
+    entitlements: Entitlements,
+}
+
+impl Bridge {
+    /// The bridge of a build whose client has this session.
+    pub fn new(shared: Shared, job: Arc<Job<ResultRef>>, session: String, entitlements: Entitlements) -> Arc<Self> {
+        let bridge = Arc::new(Bridge { shared, job, session, entitlements });
+        // Weak, as the build keeps the value and the bridge keeps the build.
+        let nested = Nested(Arc::new(ByBridge(Arc::downgrade(&bridge))));
+        bridge.job.context().set_value(NESTED, Arc::new(nested));
+        bridge
+    }
+
+    /// What every bridge of the daemon shares.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// The session of the build's client.
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// The build, for reports.
+    pub fn job(&self) -> &JobContext {
+        self.job.context()
+    }
+
+    /// What the build was granted.
+    pub fn entitlements(&self) -> &Entitlements {
+        &self.entitlements
+    }
+
+    /// The workers as clients see them.
+    pub async fn workers(&self) -> Vec<types::WorkerRecord> {
+        self.shared.workers.records().await
+    }
+
+    /// Solves a graph, or calls a frontend.
+    ///
+    /// # Errors
+    /// A graph that makes no sense or isn't admitted, a frontend that isn't there or fails, and,
+    /// if it is to be evaluated, the first failure in it.
+    pub async fn solve(self: &Arc<Self>, request: SolveRequest) -> Result<FrontendResult, GatewayError> {
+        let evaluate = request.evaluate;
+        let result = match (request.definition, request.frontend.as_str()) {
+            (Some(_), name) if !name.is_empty() => {
+                return Err(GatewayError::invalid("cannot solve with both Definition and Frontend specified"));
+            }
+            (Some(definition), _) => FrontendResult::single(self.load(definition).await?),
+            (None, "") => FrontendResult::default(),
+            (None, "dockerfile.v0") => {
+                self.enabled(self.shared.frontends.dockerfile, "dockerfile.v0")?;
+                Box::pin(builtin::dockerfile(Arc::clone(self), request.options, request.inputs)).await?
+            }
+            (None, "gateway.v0") => {
+                self.enabled(self.shared.frontends.gateway, "gateway.v0")?;
+                Box::pin(external::solve(Arc::clone(self), request.options, request.inputs)).await?
+            }
+            (None, other) => return Err(GatewayError::plain(format!("invalid frontend: {other}"))),
+        };
+        if evaluate {
+            futures::future::try_join_all(result.handles().into_iter().map(Handle::result)).await?;
+        }
+        Ok(result)
+    }
+
+    fn enabled(&self, enabled: bool, name: &str) -> Result<(), GatewayError> {
+        if enabled {
+            return Ok(());
+        }
+        Err(GatewayError::plain(format!("invalid frontend: {name} is disabled in the daemon's config")))
+    }
+
+    /// Admits a graph. None is an empty result.
+    ///
+    /// # Errors
+    /// A graph that makes no sense or isn't admitted.
+    pub async fn load(&self, definition: pb::Definition) -> Result<Option<Handle>, GatewayError> {
+        if definition.def.is_empty() {
+            return Ok(None);
+        }
+        let graph = Graph::decode(definition, &Limits::default())
+            .map_err(|e| GatewayError::plain(format!("failed to load LLB: {e}")))?;
+        self.load_graph(graph).await
+    }
+
+    /// The same for a graph that has been read.
+    ///
+    /// # Errors
+    /// A graph that isn't admitted.
+    pub async fn load_graph(&self, graph: Graph) -> Result<Option<Handle>, GatewayError> {
+        if graph.is_empty() {
+            return Ok(None);
+        }
+        admit(&graph, &self.entitlements).map_err(|e| e.while_doing("failed to load LLB"))?;
+        self.shared.workers.preflight(&graph).await.map_err(GatewayError::from)?;
+        let kept = Arc::new(graph.to_definition());
+        Ok(self.job.load(&graph, LoadOptions::default()).map(|result| Handle::new(result, kept)))
+    }
+
+    /// Asks for an image's config.
+    ///
+    /// # Errors
+    /// An image that isn't there or can't be reached.
+    pub async fn resolve_image_config(
+        &self,
+        request: frontend::ResolveImageConfigRequest,
+    ) -> Result<frontend::ResolveImageConfigResponse, GatewayError> {
+        if !request.source_policies.is_empty() {
+            return Err(GatewayError::unimplemented("source policies are not available yet"));
+        }
+        Ok(self.shared.workers.resolve_image_config(self.job(), request).await?)
+    }
+
+    /// Asks for the facts of a source.
+    ///
+    /// # Errors
+    /// A source that isn't there or can't be reached.
+    pub async fn resolve_source_meta(
+        &self,
+        request: frontend::ResolveSourceMetaRequest,
+    ) -> Result<frontend::ResolveSourceMetaResponse, GatewayError> {
+        if request.source.is_none() {
+            return Err(GatewayError::invalid("source is required"));
+        }
+        if !request.source_policies.is_empty() {
+            return Err(GatewayError::unimplemented("source policies are not available yet"));
+        }
+        Ok(self.shared.workers.resolve_source_meta(self.job(), request).await?)
+    }
+
+    /// Warns about a vertex.
+    pub fn warn(&self, warning: control::VertexWarning) {
+        let step = self.job.context().step("", Some(&warning.vertex));
+        step.warn(warning);
+    }
+}
+
+/// Solves graphs that are results of the build, over its bridge.
+struct ByBridge(Weak<Bridge>);
+
+impl SolvesNested for ByBridge {
+    fn solve_nested(&self, definition: pb::Definition) -> BoxFuture<'_, Result<ResultRef, OpError>> {
+        Box::pin(async move {
+            let bridge = self.0.upgrade().ok_or_else(OpError::canceled)?;
+            let failed = |e: GatewayError| OpError::new(crosskit_solver::ErrorKind::User, e.message().to_string());
+            match bridge.load(definition).await.map_err(failed)? {
+                None => Ok(None),
+                Some(handle) => handle.result().await.map_err(|e| e.error),
+            }
+        })
+    }
+}

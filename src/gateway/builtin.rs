@@ -1,0 +1,228 @@
+//! The Dockerfile frontend, in this process.
+
+use crate::bridge::{Bridge, SolveRequest};
+use crate::forwarder::new_id;
+use crate::result::{FrontendResult, Handle, Refs};
+use crate::GatewayError;
+use crosskit_api::errors::ErrorDetails;
+use crosskit_api::{control, details, frontend, pb};
+use crosskit_dockerfile::{
+    self as dockerfile, BridgeError, DockerfileError, Environment, Frontend, ImageQuery, Options, ResolvedImage,
+    SourceWarning,
+};
+use crosskit_llb::{Graph, Limits};
+use crosskit_workers::{files, ops};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tonic::Code;
+
+/// The level of a warning that is advice.
+const ADVICE: i64 = 1;
+
+/// The name that a frontend of an image is given its command line by; it is there when the
+/// Dockerfile's own wish has been followed.
+const CMDLINE: &str = "cmdline";
+
+/// Builds a Dockerfile.
+///
+/// # Errors
+/// What is wrong with it, with file and lines, and what fails while it is read.
+pub async fn dockerfile(
+    bridge: Arc<Bridge>,
+    raw: BTreeMap<String, String>,
+    inputs: BTreeMap<String, pb::Definition>,
+) -> Result<FrontendResult, GatewayError> {
+    if let Some(missing) = raw.get("frontend.caps").and_then(|caps| dockerfile::missing_frontend_cap(caps)) {
+        let details = ErrorDetails { frontend_cap: Some(missing.name.clone()), ..ErrorDetails::default() };
+        return Err(GatewayError::unimplemented(format!("unsupported frontend capability {}", missing.name))
+            .with_details(details));
+    }
+    let build_platform = bridge.shared().workers.platforms().await.into_iter().next();
+    let environment = Environment {
+        session: bridge.session().to_string(),
+        build_platform: build_platform.unwrap_or_else(crosskit_platforms::native),
+        unique: new_id(),
+    };
+    let options = Options::parse(raw.clone(), environment).map_err(error)?;
+    let asked = Arc::new(Asked { bridge: Arc::clone(&bridge), inputs: inputs.clone() });
+    let read = Frontend::read(asked, options).await.map_err(error)?;
+    if let Some(syntax) = read.forward() {
+        let file = Arc::clone(read.source());
+        return forward(&bridge, &raw, inputs, syntax.reference.clone(), syntax.cmdline.clone())
+            .await
+            .map_err(|e| e.with_details(located(&file, &[syntax.lines])));
+    }
+    if raw.contains_key("requestid")
+        && let Some(answer) = read.subrequest().await.map_err(error)?
+    {
+        return Ok(FrontendResult { refs: Refs::One(None), metadata: answer.metadata });
+    }
+    let built = read.build().await.map_err(error)?;
+    let metadata = built.metadata();
+    let multi_platform = built.multi_platform;
+    let mut handles = indexmap::IndexMap::new();
+    for platform in built.platforms {
+        let handle = bridge.load_graph(platform.graph).await?;
+        handles.insert(platform.id, handle);
+    }
+    let refs = match multi_platform {
+        true => Refs::ByPlatform(handles),
+        false => Refs::One(handles.into_values().next().flatten()),
+    };
+    Ok(FrontendResult { refs, metadata })
+}
+
+/// Lets the frontend in an image do it.
+async fn forward(
+    bridge: &Arc<Bridge>,
+    raw: &BTreeMap<String, String>,
+    inputs: BTreeMap<String, pb::Definition>,
+    source: String,
+    cmdline: String,
+) -> Result<FrontendResult, GatewayError> {
+    let mut options = raw.clone();
+    options.insert(CMDLINE.to_string(), cmdline);
+    options.insert("source".to_string(), source);
+    let request = SolveRequest { frontend: "gateway.v0".to_string(), options, inputs, ..SolveRequest::default() };
+    Box::pin(bridge.solve(request)).await
+}
+
+fn source_info(file: &crosskit_llb::SourceFile) -> pb::SourceInfo {
+    pb::SourceInfo {
+        filename: file.filename.clone(),
+        data: file.data.clone(),
+        definition: file.definition.clone(),
+        language: file.language.clone(),
+    }
+}
+
+/// Places in a file as typed details.
+fn located(file: &crosskit_llb::SourceFile, lines: &[dockerfile::Lines]) -> ErrorDetails {
+    let info = source_info(file);
+    let sources = lines.iter().map(|l| details::Source { info: Some(info.clone()), ranges: l.to_ranges() });
+    ErrorDetails { sources: sources.collect(), ..ErrorDetails::default() }
+}
+
+/// What is wrong with a Dockerfile, for the client. What the outside said keeps its details.
+fn error(error: DockerfileError) -> GatewayError {
+    let cause = error.cause.as_ref().and_then(|c| c.downcast_ref::<GatewayError>());
+    let code = match (cause, error.kind()) {
+        (Some(cause), _) => cause.code(),
+        (None, dockerfile::ErrorKind::Canceled) => Code::Cancelled,
+        (None, _) => Code::Unknown,
+    };
+    let mut found = GatewayError::new(code, error.to_string());
+    if let Some(cause) = cause {
+        found = found.with_details(cause.details().clone());
+    }
+    if error.to_string().ends_with(dockerfile::UNSUPPORTED) {
+        found = GatewayError::unimplemented(error.to_string());
+    }
+    match &error.file {
+        Some(file) => found.with_details(located(file, &error.locations)),
+        None => found,
+    }
+}
+
+/// The outside, as the frontend sees it.
+struct Asked {
+    bridge: Arc<Bridge>,
+    inputs: BTreeMap<String, pb::Definition>,
+}
+
+fn outside(error: GatewayError) -> BridgeError {
+    Arc::new(error)
+}
+
+impl dockerfile::Bridge for Asked {
+    type Ref = Option<Handle>;
+
+    async fn solve(&self, graph: Graph, evaluate: bool) -> Result<Self::Ref, BridgeError> {
+        let handle = self.bridge.load_graph(graph).await.map_err(outside)?;
+        if evaluate && let Some(handle) = &handle {
+            handle.result().await.map_err(|e| outside(e.into()))?;
+        }
+        Ok(handle)
+    }
+
+    async fn read_file(&self, result: &Self::Ref, path: &str, limit: Option<u64>) -> Result<Vec<u8>, BridgeError> {
+        let found = match result {
+            Some(handle) => handle.result().await.map_err(|e| outside(e.into()))?,
+            None => None,
+        };
+        let snapshots = &self.bridge.shared().workers.local().snapshots;
+        let tree = ops::mount_input(snapshots, found.as_ref()).await.map_err(|e| outside(e.into()))?;
+        let path = path.to_string();
+        let read = tokio::task::spawn_blocking(move || {
+            files::read_file(tree.mounted.path(), &path, limit.map(|limit| (0, limit)))
+        });
+        let read = read.await.map_err(|_| outside(GatewayError::canceled()))?;
+        read.map_err(|e| outside(e.into()))
+    }
+
+    async fn resolve_image(&self, query: ImageQuery) -> Result<ResolvedImage, BridgeError> {
+        let (resolver_type, session_id, store_id) = match query.layout {
+            None => (0, String::new(), String::new()),
+            Some(layout) => (1, layout.session, layout.store),
+        };
+        let request = frontend::ResolveImageConfigRequest {
+            r#ref: query.reference.clone(),
+            platform: query.platform.as_ref().map(crosskit_workers::platform_message),
+            resolve_mode: query.resolve_mode.to_string(),
+            log_name: query.log_name,
+            resolver_type,
+            session_id,
+            store_id,
+            source_policies: Vec::new(),
+        };
+        let found = self.bridge.resolve_image_config(request).await.map_err(outside)?;
+        let reference = if found.r#ref.is_empty() { query.reference } else { found.r#ref };
+        Ok(ResolvedImage::Image { reference, digest: found.digest, config: found.config })
+    }
+
+    async fn source_time(&self, source: pb::SourceOp, log_name: &str) -> Result<Option<i64>, BridgeError> {
+        let request = frontend::ResolveSourceMetaRequest {
+            source: Some(source),
+            log_name: log_name.to_string(),
+            git: Some(frontend::ResolveSourceGitRequest { return_object: true }),
+            ..frontend::ResolveSourceMetaRequest::default()
+        };
+        let found = self.bridge.resolve_source_meta(request).await.map_err(outside)?;
+        if let Some(modified) = found.http.and_then(|h| h.last_modified) {
+            return Ok(Some(modified.seconds));
+        }
+        Ok(found.git.and_then(|g| committer_time(&g.commit_object)))
+    }
+
+    async fn inputs(&self) -> Result<BTreeMap<String, Graph>, BridgeError> {
+        self.inputs
+            .iter()
+            .map(|(name, definition)| {
+                Graph::decode(definition.clone(), &Limits::default())
+                    .map(|graph| (name.clone(), graph))
+                    .map_err(|e| outside(GatewayError::plain(e.to_string())))
+            })
+            .collect()
+    }
+
+    fn warn(&self, warning: SourceWarning) {
+        let SourceWarning { vertex, warning, file } = warning;
+        let Some(vertex) = vertex else { return };
+        self.bridge.warn(control::VertexWarning {
+            vertex: vertex.to_string(),
+            level: ADVICE,
+            short: warning.short().into_bytes(),
+            detail: vec![warning.rule.description.as_bytes().to_vec()],
+            url: warning.rule.url.to_string(),
+            info: Some(source_info(&file)),
+            ranges: warning.lines.to_ranges(),
+        });
+    }
+}
+
+/// The committer's time of a raw git commit: the second to last word of its line.
+fn committer_time(commit: &[u8]) -> Option<i64> {
+    let text = String::from_utf8_lossy(commit);
+    let line = text.lines().take_while(|l| !l.is_empty()).find_map(|l| l.strip_prefix("committer "))?;
+    line.rsplit(' ').nth(1)?.parse().ok()
+}

@@ -1,0 +1,118 @@
+//! What clients and frontends are told that works here. Clients send an option as soon as its
+//! capability is announced, so nothing is listed before it works.
+
+use crosskit_api::apicaps::ApiCap;
+
+/// Operations and options of graphs (`pb` capabilities).
+const GRAPH: &[&str] = &[
+    "source.image",
+    "source.image.resolvemode",
+    "source.image.checksum",
+    "source.local",
+    "source.local.unique",
+    "source.local.sessionid",
+    "source.local.includepatterns",
+    "source.local.followpaths",
+    "source.local.excludepatterns",
+    "source.local.sharedkeyhint",
+    "source.local.differ",
+    "source.git",
+    "source.git.keepgitdir",
+    "source.git.fullurl",
+    "source.git.httpauth",
+    "source.git.knownsshhosts",
+    "source.git.mountsshsock",
+    "source.git.subdir",
+    "source.git.checksum",
+    "source.git.skipsubmodules",
+    "source.http",
+    "source.http.auth",
+    "source.http.checksum",
+    "source.http.perm",
+    // The field spells it so.
+    "soruce.http.uidgid",
+    "source.ocilayout",
+    "source.buildop.llbfilename",
+    "exec.meta.base",
+    "exec.meta.cgroup.parent",
+    "exec.meta.network",
+    "exec.meta.proxyenv",
+    "exec.meta.security",
+    "exec.meta.setsdefaultpath",
+    "exec.meta.ulimit",
+    "exec.meta.removemountstubs.recursive",
+    "exec.mount.bind",
+    "exec.mount.bind.readwrite-nooutput",
+    "exec.mount.cache",
+    "exec.mount.cache.sharing",
+    "exec.mount.selector",
+    "exec.mount.tmpfs",
+    "exec.mount.tmpfs.size",
+    "exec.mount.secret",
+    "exec.mount.ssh",
+    "exec.mount.cache.content",
+    "exec.cgroup",
+    "exec.secretenv",
+    "exec.validexitcode",
+    "file.base",
+    "file.rm.wildcard",
+    "file.copy.includeexcludepatterns",
+    "file.copy.requiredpaths",
+    "file.rm.nofollowsymlink",
+    "file.copy.alwaysreplaceexistingdestpaths",
+    "file.copy.modestring",
+    "file.symlink.create",
+    "constraints",
+    "platform",
+    "meta.ignorecache",
+    "meta.description",
+    "meta.exportcache",
+    "mergeop",
+    "diffop",
+    "exporter.image.annotations",
+    "exporter.sourcedateepoch",
+    "exporter.multiple",
+    "source.policy",
+    "gc.freespacefilter",
+];
+
+/// Calls of frontends (`gateway.proto` capabilities).
+const FRONTEND: &[&str] = &[
+    "solve.base",
+    "solve.inlinereturn",
+    "resolveimage",
+    "resolveimage.resolvemode",
+    "readfile",
+    "return",
+    "returnmap",
+    "readdir",
+    "statfile",
+    "proto.refarray",
+    "reference.output",
+    "frontend.inputs",
+    "gateway.solve.metadata",
+    "frontend.caps",
+    "gateway.solve.evaluate",
+    "gateway.evaluate",
+    "gateway.warnings",
+    "source.metaresolver",
+];
+
+/// The capabilities of graphs, as they are announced.
+pub fn graph() -> Vec<ApiCap> {
+    announce(GRAPH)
+}
+
+/// The capabilities of frontends, as they are announced.
+pub fn frontend() -> Vec<ApiCap> {
+    announce(FRONTEND)
+}
+
+/// Whether a graph may ask for a capability.
+pub fn graph_has(id: &str) -> bool {
+    GRAPH.contains(&id)
+}
+
+fn announce(ids: &[&str]) -> Vec<ApiCap> {
+    ids.iter().map(|id| ApiCap { id: (*id).to_string(), enabled: true, ..ApiCap::default() }).collect()
+}

@@ -1,0 +1,338 @@
+//! One frontend's conversation with the daemon, whoever the frontend is: a client or a process
+//! in a container. Its calls are answered here; what it returns in the end is the build's result.
+
+use crate::bridge::{Bridge, SolveRequest};
+use crate::result::{FrontendResult, Handle, Refs};
+use crate::{GatewayError, caps};
+use crosskit_workers::files;
+use crosskit_api::frontend::{self, result::Result as Returned};
+use crosskit_api::{control, pb};
+use crosskit_snapshots::Mounted;
+use indexmap::IndexMap;
+use rand::Rng;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tonic::Code;
+
+type Outcome = Result<FrontendResult, GatewayError>;
+
+/// One frontend's conversation.
+pub struct Forwarder {
+    bridge: Arc<Bridge>,
+    inputs: BTreeMap<String, pb::Definition>,
+    refs: Mutex<HashMap<String, Handle>>,
+    mounts: tokio::sync::Mutex<HashMap<String, Arc<Looked>>>,
+    outcome: watch::Sender<Option<Outcome>>,
+}
+
+/// A result that was looked into: mounted, or an empty folder for an empty one.
+enum Looked {
+    Mounted(Mounted),
+    Empty(PathBuf),
+}
+
+impl Looked {
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Looked::Mounted(mounted) => mounted.path(),
+            Looked::Empty(path) => path,
+        }
+    }
+}
+
+impl Drop for Looked {
+    fn drop(&mut self) {
+        if let Looked::Empty(path) = self {
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
+
+impl Forwarder {
+    /// A conversation over a bridge; `inputs` are the graphs that the build was given.
+    pub fn new(bridge: Arc<Bridge>, inputs: BTreeMap<String, pb::Definition>) -> Arc<Self> {
+        Arc::new(Forwarder {
+            bridge,
+            inputs,
+            refs: Mutex::default(),
+            mounts: tokio::sync::Mutex::default(),
+            outcome: watch::channel(None).0,
+        })
+    }
+
+    /// Waits for what the frontend returns.
+    ///
+    /// # Errors
+    /// What it returned as an error.
+    pub async fn outcome(&self) -> Outcome {
+        let mut outcome = self.outcome.subscribe();
+        match outcome.wait_for(Option::is_some).await.map(|o| o.clone()) {
+            Ok(Some(outcome)) => outcome,
+            _ => Err(GatewayError::canceled()),
+        }
+    }
+
+    /// Ends the conversation with this, unless the frontend has returned something before.
+    pub fn end(&self, outcome: Outcome) {
+        self.outcome.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(outcome);
+            }
+            first
+        });
+    }
+
+    /// What the daemon can do.
+    pub async fn ping(&self) -> frontend::PongResponse {
+        frontend::PongResponse {
+            frontend_api_caps: caps::frontend(),
+            llb_caps: caps::graph(),
+            workers: self.bridge.workers().await,
+        }
+    }
+
+    /// The named inputs of the build.
+    pub fn inputs(&self) -> frontend::InputsResponse {
+        frontend::InputsResponse { definitions: self.inputs.clone() }
+    }
+
+    /// Asks for an image's config.
+    ///
+    /// # Errors
+    /// An image that isn't there or can't be reached.
+    pub async fn resolve_image_config(
+        &self,
+        request: frontend::ResolveImageConfigRequest,
+    ) -> Result<frontend::ResolveImageConfigResponse, GatewayError> {
+        self.bridge.resolve_image_config(request).await
+    }
+
+    /// Asks for the facts of a source.
+    ///
+    /// # Errors
+    /// A source that isn't there or can't be reached.
+    pub async fn resolve_source_meta(
+        &self,
+        request: frontend::ResolveSourceMetaRequest,
+    ) -> Result<frontend::ResolveSourceMetaResponse, GatewayError> {
+        self.bridge.resolve_source_meta(request).await
+    }
+
+    /// Solves a graph or calls another frontend.
+    ///
+    /// # Errors
+    /// A graph that makes no sense, and what fails in it if it is evaluated.
+    pub async fn solve(&self, request: frontend::SolveRequest) -> Result<frontend::SolveResponse, GatewayError> {
+        let as_return = request.allow_result_return;
+        let as_messages = request.allow_result_array_ref;
+        let (last, exporter_attr) = (request.r#final, request.exporter_attr.clone());
+        let result = self.bridge.solve(SolveRequest::from_frontend(request)?).await?;
+        let mut answer = frontend::SolveResponse::default();
+        let keep = |handle: &Option<Handle>| match handle {
+            None => frontend::Ref::default(),
+            Some(handle) => {
+                let id = new_id();
+                self.refs().insert(id.clone(), handle.clone());
+                frontend::Ref { id, def: Some(handle.definition().as_ref().clone()) }
+            }
+        };
+        let returned = match &result.refs {
+            Refs::One(handle) => {
+                let kept = keep(handle);
+                if !as_return {
+                    answer.r#ref.clone_from(&kept.id);
+                }
+                if as_messages { Returned::Ref(kept) } else { Returned::RefDeprecated(kept.id) }
+            }
+            Refs::ByPlatform(_) if !as_return => {
+                return Err(GatewayError::plain("solve did not return default result"));
+            }
+            Refs::ByPlatform(handles) => {
+                let kept: BTreeMap<String, frontend::Ref> = handles.iter().map(|(k, h)| (k.clone(), keep(h))).collect();
+                if as_messages {
+                    Returned::Refs(frontend::RefMap { refs: kept })
+                } else {
+                    let refs = kept.into_iter().map(|(k, r)| (k, r.id)).collect();
+                    Returned::RefsDeprecated(frontend::RefMapDeprecated { refs })
+                }
+            }
+        };
+        if last {
+            // Old clients have no Return: the last solve is the result, with metadata as JSON.
+            let mut result = result.clone();
+            let extra: BTreeMap<String, Vec<u8>> = match exporter_attr.as_slice() {
+                b"" => BTreeMap::new(),
+                json => serde_json::from_slice(json)
+                    .map_err(|e| GatewayError::invalid(format!("exporter attributes are not JSON: {e}")))?,
+            };
+            result.metadata.extend(extra);
+            self.end(Ok(result));
+        }
+        answer.result = Some(frontend::Result {
+            result: Some(returned),
+            metadata: result.metadata,
+            ..frontend::Result::default()
+        });
+        Ok(answer)
+    }
+
+    /// Runs what a ref stands for.
+    ///
+    /// # Errors
+    /// What fails in it.
+    pub async fn evaluate(&self, request: frontend::EvaluateRequest) -> Result<(), GatewayError> {
+        self.handle(&request.r#ref)?.result().await?;
+        Ok(())
+    }
+
+    /// Reads a file of a ref.
+    ///
+    /// # Errors
+    /// What fails in the ref, and a file that can't be read.
+    pub async fn read_file(&self, request: frontend::ReadFileRequest) -> Result<Vec<u8>, GatewayError> {
+        let range = match request.range {
+            None => None,
+            Some(r) => {
+                let part = |v: i64| u64::try_from(v).map_err(|_| GatewayError::invalid("negative range"));
+                Some((part(r.offset)?, part(r.length)?))
+            }
+        };
+        self.look(&request.r#ref, move |root| files::read_file(root, &request.file_path, range)).await
+    }
+
+    /// Lists a folder of a ref.
+    ///
+    /// # Errors
+    /// What fails in the ref, and a folder that can't be read.
+    pub async fn read_dir(
+        &self,
+        request: frontend::ReadDirRequest,
+    ) -> Result<Vec<crosskit_api::fsutil::Stat>, GatewayError> {
+        self.look(&request.r#ref, move |root| files::read_dir(root, &request.dir_path, &request.include_pattern)).await
+    }
+
+    /// Asks for the facts of a file of a ref.
+    ///
+    /// # Errors
+    /// What fails in the ref, and a file that isn't there.
+    pub async fn stat_file(
+        &self,
+        request: frontend::StatFileRequest,
+    ) -> Result<crosskit_api::fsutil::Stat, GatewayError> {
+        self.look(&request.r#ref, move |root| files::stat_file(root, &request.path)).await
+    }
+
+    /// Warns about a vertex.
+    ///
+    /// # Errors
+    /// A build that has ended.
+    pub fn warn(&self, request: frontend::WarnRequest) -> Result<(), GatewayError> {
+        self.bridge.warn(control::VertexWarning {
+            vertex: request.digest,
+            level: request.level,
+            short: request.short,
+            detail: request.detail,
+            url: request.url,
+            info: request.info,
+            ranges: request.ranges,
+        });
+        Ok(())
+    }
+
+    /// Takes the frontend's result or error.
+    ///
+    /// # Errors
+    /// Refs that nobody knows; the build goes on then.
+    pub fn r#return(&self, request: frontend::ReturnRequest) -> Result<(), GatewayError> {
+        if let Some(error) = &request.error {
+            self.end(Err(GatewayError::from_rpc(error)));
+            return Ok(());
+        }
+        let result = request.result.ok_or_else(|| GatewayError::invalid("a frontend returned neither result nor error"))?;
+        if result.attestations.values().any(|a| !a.attestation.is_empty()) {
+            return Err(GatewayError::unimplemented("attestations of results are not available yet"));
+        }
+        let known = |id: &str| match id {
+            "" => Ok(None),
+            id => self.handle(id).map(Some),
+        };
+        let many = |refs: Vec<(String, String)>| -> Result<Refs, GatewayError> {
+            let handles: Result<IndexMap<_, _>, GatewayError> =
+                refs.into_iter().map(|(platform, id)| Ok((platform, known(&id)?))).collect();
+            Ok(Refs::ByPlatform(handles?))
+        };
+        let refs = match result.result {
+            None => Refs::One(None),
+            Some(Returned::RefDeprecated(id)) => Refs::One(known(&id)?),
+            Some(Returned::Ref(r)) => Refs::One(known(&r.id)?),
+            Some(Returned::RefsDeprecated(map)) => many(map.refs.into_iter().collect())?,
+            Some(Returned::Refs(map)) => many(map.refs.into_iter().map(|(k, r)| (k, r.id)).collect())?,
+        };
+        self.end(Ok(FrontendResult { refs, metadata: result.metadata }));
+        Ok(())
+    }
+
+    /// The bridge that the calls go over.
+    pub fn bridge(&self) -> &Arc<Bridge> {
+        &self.bridge
+    }
+
+    fn handle(&self, id: &str) -> Result<Handle, GatewayError> {
+        self.refs()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| GatewayError::new(Code::NotFound, format!("no such ref: {id}; a ref is known to the frontend that made it, while it runs")))
+    }
+
+    /// Calls `at` with the root of a ref. Mounts stay until the conversation ends.
+    async fn look<T: Send + 'static>(
+        &self,
+        id: &str,
+        at: impl FnOnce(&std::path::Path) -> Result<T, files::FileError> + Send + 'static,
+    ) -> Result<T, GatewayError> {
+        let handle = self.handle(id)?;
+        let result = handle.result().await?;
+        let looked = {
+            let mut mounts = self.mounts.lock().await;
+            match mounts.get(id) {
+                Some(known) => Arc::clone(known),
+                None => {
+                    let looked = Arc::new(match &result {
+                        Some(found) => Looked::Mounted(
+                            found
+                                .mount_readonly()
+                                .await
+                                .map_err(|e| GatewayError::plain(format!("mounting result {}: {e}", found.id())))?,
+                        ),
+                        None => {
+                            let path = std::env::temp_dir().join(format!("crosskit-empty-{}", new_id()));
+                            std::fs::create_dir(&path)
+                                .map_err(|e| GatewayError::plain(format!("making {}: {e}", path.display())))?;
+                            Looked::Empty(path)
+                        }
+                    });
+                    mounts.insert(id.to_string(), Arc::clone(&looked));
+                    looked
+                }
+            }
+        };
+        tokio::task::spawn_blocking(move || at(looked.path()))
+            .await
+            .map_err(|e| GatewayError::plain(e.to_string()))?
+            .map_err(GatewayError::from)
+    }
+
+    fn refs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Handle>> {
+        self.refs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An id that nobody can guess, in BuildKit's form: 25 lower-case letters and digits.
+pub(crate) fn new_id() -> String {
+    const DIGITS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut random = rand::rng();
+    (0..25).map(|_| char::from(DIGITS[random.random_range(0..DIGITS.len())])).collect()
+}

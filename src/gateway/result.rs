@@ -1,0 +1,74 @@
+//! What a frontend yields: one result, or one for each platform, and what it says of them.
+
+use crosskit_api::pb;
+use crosskit_snapshots::Ref;
+use crosskit_solver::{ResultHandle, SolveError};
+use indexmap::IndexMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A result that may not have been computed yet, and the graph that it comes from.
+#[derive(Clone)]
+pub struct Handle {
+    result: ResultHandle<Option<Ref>>,
+    definition: Arc<pb::Definition>,
+}
+
+impl Handle {
+    /// A result of a graph.
+    pub fn new(result: ResultHandle<Option<Ref>>, definition: Arc<pb::Definition>) -> Self {
+        Handle { result, definition }
+    }
+
+    /// The result; the first call starts the work. None is an empty filesystem.
+    ///
+    /// # Errors
+    /// The first failure of a vertex that it needs.
+    pub async fn result(&self) -> Result<Option<Ref>, SolveError> {
+        self.result.result().await
+    }
+
+    /// The graph.
+    pub fn definition(&self) -> &Arc<pb::Definition> {
+        &self.definition
+    }
+}
+
+/// What a frontend yields. A missing handle is an empty result.
+#[derive(Clone, Default)]
+pub struct FrontendResult {
+    /// The results.
+    pub refs: Refs,
+    /// What is said of them, by the field's keys: `containerimage.config`, `refs.platforms` …
+    pub metadata: BTreeMap<String, Vec<u8>>,
+}
+
+/// One result, or one for each platform.
+#[derive(Clone)]
+pub enum Refs {
+    /// One.
+    One(Option<Handle>),
+    /// By platform id, in the order they were asked for.
+    ByPlatform(IndexMap<String, Option<Handle>>),
+}
+
+impl Default for Refs {
+    fn default() -> Self {
+        Refs::One(None)
+    }
+}
+
+impl FrontendResult {
+    /// A single result without metadata.
+    pub fn single(handle: Option<Handle>) -> Self {
+        FrontendResult { refs: Refs::One(handle), metadata: BTreeMap::new() }
+    }
+
+    /// All results.
+    pub fn handles(&self) -> Vec<&Handle> {
+        match &self.refs {
+            Refs::One(handle) => handle.iter().collect(),
+            Refs::ByPlatform(handles) => handles.values().flatten().collect(),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The worker on this machine: what its operations need.
+
+use crosskit_exec::Executor;
+use crosskit_platforms::Platform;
+use crosskit_session::SessionManager;
+use crosskit_snapshots::Snapshots;
+use crosskit_sources::Sources;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// What operations on this machine need.
+pub struct LocalParts {
+    /// Layers on disk.
+    pub snapshots: Snapshots,
+    /// What runs processes.
+    pub executor: Executor,
+    /// The clients.
+    pub sessions: SessionManager,
+    /// Where inputs come from.
+    pub sources: Sources,
+    /// A folder in memory, for secrets and sockets of steps.
+    pub volatile: PathBuf,
+    /// Places for steps that run at the same time; None for no limit.
+    pub places: Option<Arc<Semaphore>>,
+}
+
+/// A place among the steps that run at the same time.
+pub struct Place(#[allow(dead_code)] Option<OwnedSemaphorePermit>);
+
+impl LocalParts {
+    /// Waits for a place for a step of a platform.
+    pub async fn place_for(&self, _platform: &Platform) -> Place {
+        match &self.places {
+            None => Place(None),
+            // The semaphore is never closed.
+            Some(places) => Place(Arc::clone(places).acquire_owned().await.ok()),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Knowing an input by the files in it that count.
+
+use super::snapshot_error;
+use crate::ResultRef;
+use crate::keys::Selector;
+use crosskit_cache::KeyDigest;
+use crosskit_snapshots::checksum::{ContentQuery, content_digest};
+use crosskit_solver::{ContentKey, ErrorKind, OpContext, OpError};
+use futures::future::BoxFuture;
+
+/// The digest of the files that some selectors choose.
+pub struct FilesOf {
+    /// Empty for all files.
+    pub selectors: Vec<Selector>,
+}
+
+impl ContentKey<ResultRef> for FilesOf {
+    fn digest<'a>(
+        &'a self,
+        _cx: &'a OpContext,
+        input: &'a ResultRef,
+    ) -> BoxFuture<'a, Result<Option<KeyDigest>, OpError>> {
+        Box::pin(async move {
+            let Some(input) = input else {
+                return Err(OpError::new(ErrorKind::User, "cannot compute the content of an empty input"));
+            };
+            let all = [Selector::default()];
+            let selectors = if self.selectors.is_empty() { &all[..] } else { &self.selectors[..] };
+            let digests = selectors.iter().map(|selector| async move {
+                let options = ContentQuery {
+                    wildcard: selector.wildcard,
+                    follow_links: selector.follow_links,
+                    include_patterns: selector.include.clone(),
+                    exclude_patterns: selector.exclude.clone(),
+                    required_paths: selector.required.clone(),
+                };
+                let path = crosskit_llb::paths::clean(&format!("/{}", selector.path));
+                content_digest(Some(input), &path, &options).await.map_err(|e| {
+                    snapshot_error(e).context(format!("failed to calculate checksum of ref {}", input.id()))
+                })
+            });
+            let digests = futures::future::try_join_all(digests).await?;
+            let joined = digests.iter().map(ToString::to_string).collect::<Vec<_>>().join("\0");
+            Ok(Some(KeyDigest::of(joined.as_bytes())))
+        })
+    }
+}

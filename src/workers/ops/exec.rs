@@ -1,0 +1,195 @@
+//! Running a process: one step of a build.
+
+use super::content::FilesOf;
+use super::mounts::{self, Prepared, secret};
+use super::Materialize;
+use crate::keys::{InputKey, exec_digest, exec_inputs};
+use crate::{LocalParts, ResultRef};
+use crosskit_api::pb;
+use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Security, Stdio, Ulimit};
+use crosskit_platforms::Platform;
+use crosskit_solver::{CacheDep, CacheMap, ErrorKind, Op, OpContext, OpError, Permit, progress::Stream};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// Runs a process.
+pub struct ExecOp {
+    /// What is asked for.
+    pub op: pb::ExecOp,
+    /// Where it executes, in normal form.
+    pub platform: Platform,
+    /// Limits of its cgroup.
+    pub resources: Option<pb::LinuxResources>,
+    /// How many inputs there are.
+    pub inputs: usize,
+    /// What runs it.
+    pub parts: Arc<LocalParts>,
+}
+
+/// What is left of a step that failed, for those who look into it.
+pub struct FailedStep {
+    /// What its outputs had become.
+    pub results: Vec<ResultRef>,
+    /// What its inputs were.
+    pub inputs: Vec<ResultRef>,
+}
+
+impl Op<ResultRef> for ExecOp {
+    fn cache_map<'a>(&'a self, _cx: &'a OpContext) -> BoxFuture<'a, Result<CacheMap<ResultRef>, OpError>> {
+        Box::pin(std::future::ready(self.map()))
+    }
+
+    fn acquire<'a>(&'a self, _cx: &'a OpContext) -> BoxFuture<'a, Result<Permit, OpError>> {
+        Box::pin(async move { Ok(Permit::holding(self.parts.place_for(&self.platform).await)) })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        cx: &'a OpContext,
+        inputs: Vec<ResultRef>,
+    ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
+        Box::pin(self.run(cx, inputs))
+    }
+}
+
+impl ExecOp {
+    fn map(&self) -> Result<CacheMap<ResultRef>, OpError> {
+        let keys = exec_inputs(&self.op, self.inputs).map_err(|e| OpError::new(ErrorKind::User, e.to_string()))?;
+        Ok(CacheMap {
+            digest: exec_digest(&self.op, &self.platform),
+            deps: keys.into_iter().map(dep).collect(),
+            load_with: None,
+        })
+    }
+
+    fn meta(&self) -> Result<&pb::Meta, OpError> {
+        self.op.meta.as_ref().ok_or_else(|| OpError::new(ErrorKind::User, "a process needs arguments: its meta is missing"))
+    }
+
+    async fn run(&self, cx: &OpContext, inputs: Vec<ResultRef>) -> Result<Vec<ResultRef>, OpError> {
+        let meta = self.meta()?;
+        let step = meta.args.join(" ");
+        let prepared = mounts::prepare(&self.parts, cx, &self.op.mounts, &inputs, &meta.cwd, &step).await?;
+        let process = self.process(cx, &prepared).await?;
+        // What does not fit into the limits is passed on when these are dropped.
+        let (mut out, mut err) = (cx.progress.writer(Stream::Stdout), cx.progress.writer(Stream::Stderr));
+        let stdio = Stdio {
+            stdout: Output::call(move |text| out.take(&text)),
+            stderr: Output::call(move |text| err.take(&text)),
+            ..Stdio::default()
+        };
+        let ended = self.parts.executor.run(process, stdio, cx.cancel.clone()).await;
+        let exit = ended.map_err(exec_error)?;
+        let valid = exit.is_success(&meta.valid_exit_codes);
+        let results = prepared.finish().await?;
+        if valid {
+            return Ok(results);
+        }
+        let mut details = crosskit_api::errors::ErrorDetails::default();
+        details.exit_code = u32::try_from(exit.code).ok();
+        Err(OpError::new(ErrorKind::User, exit.failure(&meta.args))
+            .with_details(details)
+            .attach(Arc::new(FailedStep { results, inputs })))
+    }
+
+    async fn process(&self, cx: &OpContext, prepared: &Prepared) -> Result<Process, OpError> {
+        let meta = self.meta()?;
+        let mut process = process_of(meta, self.op.network(), self.op.security(), &self.platform)?;
+        for wanted in &self.op.secretenv {
+            if wanted.id.is_empty() {
+                let message = format!("secret ID missing for {:?} environment variable", wanted.name);
+                return Err(OpError::new(ErrorKind::User, message));
+            }
+            let value = secret(&self.parts, cx, &wanted.id, wanted.optional).await?.unwrap_or_default();
+            process.env.push(format!("{}={}", wanted.name, String::from_utf8_lossy(&value)));
+        }
+        if let Some(limits) = &self.resources {
+            process.resources = LinuxResources {
+                memory: limits.memory,
+                memory_swap: limits.memory_swap,
+                cpu_shares: limits.cpu_shares,
+                cpu_period: limits.cpu_period,
+                cpu_quota: limits.cpu_quota,
+                cpuset_cpus: limits.cpuset_cpus.clone(),
+                cpuset_mems: limits.cpuset_mems.clone(),
+            };
+        }
+        prepared.mount_into(&mut process);
+        Ok(process)
+    }
+}
+
+/// A process from its meta, without root, mounts and secrets.
+///
+/// # Errors
+/// Hosts whose address is none.
+pub fn process_of(
+    meta: &pb::Meta,
+    network: pb::NetMode,
+    security: pb::SecurityMode,
+    platform: &Platform,
+) -> Result<Process, OpError> {
+    let mut env = meta.env.clone();
+    if let Some(proxy) = &meta.proxy_env {
+        for (name, value) in [
+            ("HTTP_PROXY", &proxy.http_proxy),
+            ("HTTPS_PROXY", &proxy.https_proxy),
+            ("FTP_PROXY", &proxy.ftp_proxy),
+            ("NO_PROXY", &proxy.no_proxy),
+            ("ALL_PROXY", &proxy.all_proxy),
+        ] {
+            if !value.is_empty() {
+                env.push(format!("{name}={value}"));
+                env.push(format!("{}={value}", name.to_lowercase()));
+            }
+        }
+    }
+    let hosts = meta.extra_hosts.iter().map(|h| {
+        let ip = h.ip.parse().map_err(|_| OpError::new(ErrorKind::User, format!("failed to parse IP {}", h.ip)))?;
+        Ok(ExtraHost { host: h.host.clone(), ip })
+    });
+    Ok(Process {
+        args: meta.args.clone(),
+        env,
+        cwd: meta.cwd.clone(),
+        user: meta.user.clone(),
+        hostname: meta.hostname.clone(),
+        extra_hosts: hosts.collect::<Result<_, OpError>>()?,
+        network: match network {
+            pb::NetMode::Unset => Network::Sandbox,
+            pb::NetMode::Host => Network::Host,
+            pb::NetMode::None => Network::None,
+        },
+        security: match security {
+            pb::SecurityMode::Sandbox => Security::Sandbox,
+            pb::SecurityMode::Insecure => Security::Insecure,
+        },
+        ulimits: meta.ulimit.iter().map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect(),
+        cgroup_parent: meta.cgroup_parent.clone(),
+        remove_mount_stubs_recursive: meta.remove_mount_stubs_recursive,
+        platform: Some(platform.clone()),
+        ..Process::default()
+    })
+}
+
+/// How an input takes part in a key, as the solver wants it.
+pub fn dep(key: InputKey) -> CacheDep<ResultRef> {
+    CacheDep {
+        selector: key.selector,
+        content: key.content.map(|selectors| Arc::new(FilesOf { selectors }) as _),
+        preprocess: Some(Arc::new(Materialize)),
+    }
+}
+
+/// An error of the executor as one of an operation.
+pub fn exec_error(error: crosskit_exec::Error) -> OpError {
+    use crosskit_exec::Kind;
+    let kind = match error.kind() {
+        Kind::User => ErrorKind::User,
+        Kind::Environment => ErrorKind::Environment,
+        Kind::Unavailable => ErrorKind::Unavailable,
+        Kind::Canceled => ErrorKind::Canceled,
+        Kind::Internal => ErrorKind::Internal,
+    };
+    OpError::from_error(kind, error)
+}

@@ -1,0 +1,339 @@
+//! The mounts of a process: what stands behind each, and what each becomes when it is over.
+
+use super::pinned::Pinned;
+use super::{InputTree, mount_input, snapshot_error};
+use crate::{LocalParts, ResultRef};
+use crosskit_api::pb;
+use crosskit_exec::{Mount as ExecMount, Process};
+use crosskit_session::{SessionError, SshSocket};
+use crosskit_snapshots::{About, CacheMount, Mounted, MutableRef, Ref, Sharing};
+use crosskit_solver::{ErrorKind, OpContext, OpError};
+use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::path::{Path, PathBuf};
+
+/// The root of a container.
+const ROOT: &str = "/";
+
+/// Mode of a secret where nothing is said.
+const SECRET_MODE: u32 = 0o400;
+
+/// Mode of an agent's socket where nothing is said.
+const SSH_MODE: u32 = 0o600;
+
+/// Mounts that are ready for a process.
+pub struct Prepared {
+    /// The root, mounted.
+    pub rootfs: PathBuf,
+    /// Whether the root may be written to.
+    pub readonly_rootfs: bool,
+    /// The other mounts, in the order in which they are mounted.
+    pub mounts: Vec<ExecMount>,
+    outputs: Vec<Output>,
+    held: Held,
+}
+
+/// What a mount becomes.
+enum Output {
+    /// What was written to it.
+    Written(MutableRef),
+    /// What it was: nothing could be written.
+    Unchanged(Option<Ref>),
+}
+
+/// What has to stay until the process is over, unmounted in this order.
+#[derive(Default)]
+struct Held {
+    pinned: Vec<Pinned>,
+    sockets: Vec<SshSocket>,
+    secrets: Vec<SecretFile>,
+    mounted: Vec<Mounted>,
+    inputs: Vec<InputTree>,
+    caches: Vec<CacheMount>,
+    scratch: Vec<MutableRef>,
+    folder: Option<tempfile::TempDir>,
+}
+
+/// A secret in a file on tmpfs, removed when this is dropped.
+struct SecretFile(PathBuf);
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_file(&self.0) {
+            tracing::error!("removing a secret's file: {e}");
+        }
+    }
+}
+
+/// What stands behind a mount.
+struct Behind {
+    path: PathBuf,
+    readonly: bool,
+}
+
+/// Makes the mounts of a process ready. `cwd` is what relative places are seen from.
+///
+/// # Errors
+/// A mount that makes no sense, an input or a secret that isn't there.
+pub async fn prepare(
+    parts: &LocalParts,
+    cx: &OpContext,
+    mounts: &[pb::Mount],
+    inputs: &[ResultRef],
+    cwd: &str,
+    step: &str,
+) -> Result<Prepared, OpError> {
+    let mut building = Building { parts, cx, inputs, step, held: Held::default(), outputs: Vec::new() };
+    let mut root = None;
+    let mut ready = Vec::new();
+    for mount in mounts {
+        let place = crosskit_llb::paths::absolute(cwd, &mount.dest);
+        if mount.mount_type() == pb::MountType::Tmpfs {
+            let size = mount.tmpfs_opt.as_ref().map_or(0, |t| u64::try_from(t.size).unwrap_or(0));
+            ready.push(ExecMount::tmpfs(place, size));
+            continue;
+        }
+        let Some(behind) = building.behind(mount).await? else { continue };
+        if mount.dest == ROOT {
+            root = Some(behind);
+            continue;
+        }
+        let path = building.selected(mount, behind.path)?;
+        ready.push(ExecMount::bind(path, place, behind.readonly));
+    }
+    let root = root.ok_or_else(|| OpError::new(ErrorKind::User, "no root mount: a process needs a mount at /"))?;
+    // Outer places first, so that none hides another.
+    ready.sort_by_key(|m| m.dest.split('/').filter(|p| !p.is_empty()).count());
+    Ok(Prepared {
+        rootfs: root.path,
+        readonly_rootfs: root.readonly,
+        mounts: ready,
+        outputs: building.outputs,
+        held: building.held,
+    })
+}
+
+impl Prepared {
+    /// Puts root and mounts into a process.
+    pub fn mount_into(&self, process: &mut Process) {
+        process.rootfs.clone_from(&self.rootfs);
+        process.readonly_rootfs = self.readonly_rootfs;
+        process.mounts.clone_from(&self.mounts);
+    }
+
+    /// Takes the mounts down and returns what they became, in the order of the outputs.
+    ///
+    /// # Errors
+    /// A disk that is full.
+    pub async fn finish(self) -> Result<Vec<ResultRef>, OpError> {
+        let Prepared { outputs, held, .. } = self;
+        drop(held);
+        let mut results = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            results.push(match output {
+                Output::Unchanged(input) => input,
+                Output::Written(mutable) => {
+                    let id = mutable.id().to_string();
+                    Some(mutable.commit().await.map_err(|e| snapshot_error(e).context(format!("error committing {id}")))?)
+                }
+            });
+        }
+        Ok(results)
+    }
+}
+
+struct Building<'a> {
+    parts: &'a LocalParts,
+    cx: &'a OpContext,
+    inputs: &'a [ResultRef],
+    step: &'a str,
+    held: Held,
+    outputs: Vec<Output>,
+}
+
+impl Building<'_> {
+    fn input(&self, mount: &pb::Mount) -> Result<Option<&Ref>, OpError> {
+        if mount.input == -1 {
+            return Ok(None);
+        }
+        usize::try_from(mount.input)
+            .ok()
+            .and_then(|i| self.inputs.get(i))
+            .map(Option::as_ref)
+            .ok_or_else(|| OpError::new(ErrorKind::User, format!("missing input {}", mount.input)))
+    }
+
+    /// None for an optional secret or socket that isn't there.
+    async fn behind(&mut self, mount: &pb::Mount) -> Result<Option<Behind>, OpError> {
+        match mount.mount_type() {
+            pb::MountType::Bind => self.bind(mount).await.map(Some),
+            pb::MountType::Cache => self.cache(mount).await.map(Some),
+            pb::MountType::Secret => self.secret(mount).await,
+            pb::MountType::Ssh => self.ssh(mount).await,
+            pb::MountType::Tmpfs => Ok(None),
+        }
+    }
+
+    async fn bind(&mut self, mount: &pb::Mount) -> Result<Behind, OpError> {
+        let input = self.input(mount)?.cloned();
+        let hands_on = mount.output != -1;
+        if mount.readonly && mount.dest != ROOT && input.is_some() || mount.readonly && !hands_on {
+            if hands_on {
+                self.outputs.push(Output::Unchanged(input.clone()));
+            }
+            let tree = mount_input(&self.parts.snapshots, input.as_ref()).await?;
+            let path = tree.mounted.path().to_path_buf();
+            self.held.inputs.push(tree);
+            return Ok(Behind { path, readonly: true });
+        }
+        let about = About::new(format!("mount {} from exec {}", mount.dest, self.step));
+        let mutable = self.parts.snapshots.new_mutable(input.as_ref(), about).map_err(snapshot_error)?;
+        let mounted = mutable.mount().await.map_err(snapshot_error)?;
+        let path = mounted.path().to_path_buf();
+        self.held.mounted.push(mounted);
+        if hands_on {
+            self.outputs.push(Output::Written(mutable));
+        } else {
+            self.held.scratch.push(mutable);
+        }
+        Ok(Behind { path, readonly: mount.readonly })
+    }
+
+    async fn cache(&mut self, mount: &pb::Mount) -> Result<Behind, OpError> {
+        let options = mount
+            .cache_opt
+            .as_ref()
+            .ok_or_else(|| OpError::new(ErrorKind::User, "missing cache mount options"))?;
+        let sharing = match pb::CacheSharingOpt::try_from(options.sharing) {
+            Ok(pb::CacheSharingOpt::Shared) => Sharing::Shared,
+            Ok(pb::CacheSharingOpt::Private) => Sharing::Private,
+            Ok(pb::CacheSharingOpt::Locked) => Sharing::Locked,
+            Err(_) => {
+                let message = format!("invalid cache sharing option: {}", options.sharing);
+                return Err(OpError::new(ErrorKind::User, message));
+            }
+        };
+        let input = self.input(mount)?.cloned();
+        let description = format!("cached mount {} from exec {}", mount.dest, self.step);
+        let cache = self
+            .parts
+            .snapshots
+            .cache_mount(&options.id, input.as_ref(), sharing, &description)
+            .await
+            .map_err(snapshot_error)?;
+        if mount.output != -1 {
+            self.outputs.push(Output::Unchanged(input));
+        }
+        let path = cache.mounted().path().to_path_buf();
+        self.held.caches.push(cache);
+        Ok(Behind { path, readonly: mount.readonly })
+    }
+
+    async fn secret(&mut self, mount: &pb::Mount) -> Result<Option<Behind>, OpError> {
+        let invalid = |message: &str| OpError::new(ErrorKind::User, message);
+        let options = mount.secret_opt.as_ref().ok_or_else(|| invalid("invalid secret mount options"))?;
+        if options.id.is_empty() {
+            return Err(invalid("secret ID missing from mount options"));
+        }
+        let Some(data) = secret(self.parts, self.cx, &options.id, options.optional).await? else { return Ok(None) };
+        let path = self.folder()?.join(format!("secret-{}", self.held.secrets.len()));
+        let mode = if options.mode == 0 { SECRET_MODE } else { options.mode };
+        write_secret(&path, &data, options.uid, options.gid, mode)
+            .map_err(|e| OpError::new(ErrorKind::Environment, format!("writing secret {}: {e}", options.id)))?;
+        self.held.secrets.push(SecretFile(path.clone()));
+        Ok(Some(Behind { path, readonly: true }))
+    }
+
+    async fn ssh(&mut self, mount: &pb::Mount) -> Result<Option<Behind>, OpError> {
+        let options = mount
+            .ssh_opt
+            .as_ref()
+            .ok_or_else(|| OpError::new(ErrorKind::User, "invalid ssh mount options"))?;
+        let sessions = self.cx.jobs.sessions();
+        let found = self
+            .parts
+            .sessions
+            .any(&sessions, |session| async move {
+                session.check_ssh(&options.id).await?;
+                Ok(session)
+            })
+            .await;
+        let session = match found {
+            Ok(session) => session,
+            Err(e) if options.optional && !matches!(e, SessionError::Canceled) => return Ok(None),
+            Err(e) => {
+                let message = format!("no SSH key {:?} forwarded from the client: {e}", options.id);
+                return Err(OpError::new(ErrorKind::User, message));
+            }
+        };
+        let folder = self.folder()?;
+        let mode = if options.mode == 0 { SSH_MODE } else { options.mode };
+        let socket = session
+            .ssh_socket(&options.id, &folder, (options.uid, options.gid), mode)
+            .map_err(|e| OpError::new(ErrorKind::Environment, format!("forwarding SSH agent {}: {e}", options.id)))?;
+        let path = socket.path().to_path_buf();
+        self.held.sockets.push(socket);
+        Ok(Some(Behind { path, readonly: false }))
+    }
+
+    /// The part of a mount that its selector names.
+    fn selected(&mut self, mount: &pb::Mount, whole: PathBuf) -> Result<PathBuf, OpError> {
+        let selector = crosskit_llb::paths::clean(&format!("/{}", mount.selector));
+        if selector == "/" || !matches!(mount.mount_type(), pb::MountType::Bind | pb::MountType::Cache) {
+            return Ok(whole);
+        }
+        let at = self.folder()?.join(format!("part-{}", self.held.pinned.len()));
+        let pinned = Pinned::new(&whole, &selector, at)?;
+        let path = pinned.path().to_path_buf();
+        self.held.pinned.push(pinned);
+        Ok(path)
+    }
+
+    /// A folder of the step's own, in memory.
+    fn folder(&mut self) -> Result<PathBuf, OpError> {
+        if self.held.folder.is_none() {
+            let folder = tempfile::Builder::new()
+                .prefix("step-")
+                .tempdir_in(&self.parts.volatile)
+                .map_err(|e| OpError::new(ErrorKind::Environment, format!("making a folder for a step: {e}")))?;
+            self.held.folder = Some(folder);
+        }
+        Ok(self.held.folder.as_ref().map(|f| f.path().to_path_buf()).unwrap_or_default())
+    }
+}
+
+/// A secret of one of the builds that want the step; None if it isn't there and needn't be.
+///
+/// # Errors
+/// A secret that isn't there, and a client that is gone.
+pub async fn secret(parts: &LocalParts, cx: &OpContext, id: &str, optional: bool) -> Result<Option<Vec<u8>>, OpError> {
+    let sessions = cx.jobs.sessions();
+    let found = parts.sessions.any(&sessions, |session| async move { session.secret(id).await }).await;
+    match found {
+        Ok(data) => Ok(Some(data)),
+        Err(SessionError::NotFound(_)) if optional => Ok(None),
+        Err(SessionError::NotFound(_)) => Err(OpError::new(ErrorKind::User, format!("secret {id}: not found"))),
+        Err(e) => Err(session_error(e).context(format!("getting secret {id}"))),
+    }
+}
+
+fn write_secret(path: &Path, data: &[u8], uid: u32, gid: u32, mode: u32) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(data)?;
+    chown(path, Some(uid), Some(gid))?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+}
+
+/// An error of a client's session as one of an operation.
+pub fn session_error(error: SessionError) -> OpError {
+    use crosskit_session::ErrorKind as Kind;
+    let kind = match error.kind() {
+        Kind::User => ErrorKind::User,
+        Kind::Environment => ErrorKind::Environment,
+        Kind::Unavailable => ErrorKind::Unavailable,
+        Kind::Canceled => ErrorKind::Canceled,
+        Kind::Internal => ErrorKind::Internal,
+    };
+    OpError::from_error(kind, error)
+}

@@ -1,0 +1,67 @@
+//! What the worker on this machine says of itself.
+
+use crate::WorkerError;
+use crosskit_api::pb;
+use crosskit_platforms::Platform;
+use rand::Rng;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The file that keeps a worker's id between starts.
+const ID_FILE: &str = "workerid";
+
+/// The worker's id: made at the first start, then kept.
+pub fn worker_id(root: &Path) -> Result<String, WorkerError> {
+    let path = root.join(ID_FILE);
+    if let Ok(known) = std::fs::read_to_string(&path)
+        && !known.trim().is_empty()
+    {
+        return Ok(known.trim().to_string());
+    }
+    const DIGITS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut random = rand::rng();
+    let id: String = (0..25).map(|_| char::from(DIGITS[random.random_range(0..DIGITS.len())])).collect();
+    std::fs::write(&path, &id).map_err(|source| WorkerError::Folder { path, source })?;
+    Ok(id)
+}
+
+/// A folder in memory for this daemon alone, named after its root folder so that a daemon that
+/// was killed finds what it left there.
+pub fn volatile_folder(base: &str, root: &Path) -> Result<PathBuf, WorkerError> {
+    use sha2::Digest;
+    let name = hex::encode(&sha2::Sha256::digest(root.as_os_str().as_encoded_bytes())[..8]);
+    let path = Path::new(base).join(name);
+    let make = || {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)
+    };
+    make().map_err(|source| WorkerError::Folder { path: path.clone(), source })?;
+    Ok(path)
+}
+
+/// Labels by which clients and filters know a worker.
+pub fn labels(snapshotter: &str, network: &str) -> BTreeMap<String, String> {
+    let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    [
+        ("org.mobyproject.buildkit.worker.executor", "oci"),
+        ("org.mobyproject.buildkit.worker.hostname", hostname.as_str()),
+        ("org.mobyproject.buildkit.worker.network", if network == "auto" { "host" } else { network }),
+        ("org.mobyproject.buildkit.worker.oci.process-mode", "sandbox"),
+        ("org.mobyproject.buildkit.worker.selinux.enabled", "false"),
+        ("org.mobyproject.buildkit.worker.snapshotter", snapshotter),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_string(), v.to_string()))
+    .collect()
+}
+
+/// A platform as a message.
+pub fn message(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        os: platform.os.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+    }
+}

@@ -1,0 +1,267 @@
+//! All workers of a daemon, and which vertex goes to which.
+
+use crate::local::LocalParts;
+use crate::ops::{build, exec, file, join, source};
+use crate::{ResultRef, SnapshotResults, records};
+use crosskit_api::pb::{self, op::Op as Kind};
+use crosskit_api::types;
+use crosskit_exec::{DnsConfig, ExecConfig, Executor, How};
+use crosskit_images::registry::RegistryHosts;
+use crosskit_llb::{Graph, Vertex};
+use crosskit_metadata::Database;
+use crosskit_platforms::Platform;
+use crosskit_session::SessionManager;
+use crosskit_snapshots::Snapshots;
+use crosskit_solver::{ErrorKind, JobContext, Op, OpError, OpResolver};
+use crosskit_sources::{Parts, Sources};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{OnceCell, Semaphore};
+
+/// Where the daemon's folder in memory is made.
+const VOLATILE: &str = "/run/crosskit";
+
+/// How the worker on this machine is set up.
+pub struct WorkerOptions {
+    /// The daemon's root folder.
+    pub root: PathBuf,
+    /// Layers on disk.
+    pub snapshots: Snapshots,
+    /// The clients.
+    pub sessions: SessionManager,
+    /// Registries.
+    pub registries: RegistryHosts,
+    /// Where it is kept what was found where.
+    pub database: Database,
+    /// For sources on the web.
+    pub http: reqwest::Client,
+    /// Shown to clients, and matched by filters.
+    pub labels: BTreeMap<String, String>,
+    /// Platforms to announce instead of what was found.
+    pub platforms: Vec<String>,
+    /// `auto` or `host`.
+    pub network: String,
+    /// The runtime; None for the best one found.
+    pub binary: Option<String>,
+    /// Where cgroups of steps hang.
+    pub cgroup_parent: String,
+    /// How many steps run at a time; 0 for no limit.
+    pub max_parallelism: usize,
+    /// Name service of steps.
+    pub dns: Option<DnsConfig>,
+}
+
+/// Why a worker can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A folder that can't be made.
+    #[error("making {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A platform that is none.
+    #[error("platform {platform:?} of the worker: {why}")]
+    Platform {
+        /// As it was given.
+        platform: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// What runs processes can't.
+    #[error(transparent)]
+    Exec(#[from] crosskit_exec::Error),
+}
+
+/// All workers of a daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct Workers(Arc<Inner>);
+
+struct Inner {
+    id: String,
+    labels: BTreeMap<String, String>,
+    announced: Vec<Platform>,
+    local: Arc<LocalParts>,
+}
+
+impl Workers {
+    /// Starts the worker on this machine. Nothing is run yet.
+    ///
+    /// # Errors
+    /// Folders that can't be made, and platforms that are none.
+    pub fn start(options: WorkerOptions) -> Result<Self, WorkerError> {
+        let announced = options
+            .platforms
+            .iter()
+            .map(|text| {
+                Platform::parse(text).map(|p| p.normalize()).map_err(|e| WorkerError::Platform {
+                    platform: text.clone(),
+                    why: e.to_string(),
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let volatile = records::volatile_folder(VOLATILE, &options.root)?;
+        let id = records::worker_id(&options.root)?;
+        let executor = Executor::new(ExecConfig {
+            root: volatile.join("exec"),
+            runtime: options.binary.map(PathBuf::from),
+            cgroup_parent: options.cgroup_parent,
+            dns: options.dns.unwrap_or_default(),
+            ..ExecConfig::default()
+        })?;
+        let steps = volatile.join("steps");
+        std::fs::create_dir_all(&steps).map_err(|source| WorkerError::Folder { path: steps.clone(), source })?;
+        let scratch = options.root.join("scratch");
+        std::fs::create_dir_all(&scratch).map_err(|source| WorkerError::Folder { path: scratch.clone(), source })?;
+        let sources = Sources::new(Parts {
+            sessions: options.sessions.clone(),
+            snapshots: options.snapshots.clone(),
+            database: options.database,
+            registries: options.registries,
+            scratch,
+            http: options.http,
+        });
+        let mut labels = records::labels(options.snapshots.driver(), &options.network);
+        labels.extend(options.labels);
+        let places = (options.max_parallelism > 0).then(|| Arc::new(Semaphore::new(options.max_parallelism)));
+        let local = Arc::new(LocalParts {
+            snapshots: options.snapshots,
+            executor,
+            sessions: options.sessions,
+            sources,
+            volatile: steps,
+            places,
+        });
+        Ok(Workers(Arc::new(Inner { id, labels, announced, local })))
+    }
+
+    /// The worker on this machine.
+    pub fn local(&self) -> &Arc<LocalParts> {
+        &self.0.local
+    }
+
+    /// Keeps results for later builds.
+    pub fn results(&self) -> Arc<SnapshotResults> {
+        Arc::new(SnapshotResults(self.0.local.snapshots.clone()))
+    }
+
+    /// Finds what runs a vertex.
+    pub fn resolver(&self) -> Arc<dyn OpResolver<ResultRef>> {
+        Arc::new(self.clone())
+    }
+
+    /// Does what the first step would have to wait for.
+    pub async fn warm(&self) {
+        self.0.local.executor.warm().await;
+    }
+
+    /// Ends all that runs and waits until it is gone.
+    pub async fn shutdown(&self) {
+        self.0.local.executor.shutdown().await;
+    }
+
+    /// The platforms that run here, this machine's own first.
+    pub async fn platforms(&self) -> Vec<Platform> {
+        if !self.0.announced.is_empty() {
+            return self.0.announced.clone();
+        }
+        self.0.local.executor.platforms().await.into_iter().map(|(p, _)| p).collect()
+    }
+
+    /// The workers as clients see them.
+    pub async fn records(&self) -> Vec<types::WorkerRecord> {
+        let mut labels = self.0.labels.clone();
+        if let Ok(chosen) = self.0.local.executor.runtime().await {
+            labels.insert("dev.crosskit.worker.runtime".to_string(), format!("{} {}", chosen.name, chosen.version));
+            labels.insert("dev.crosskit.worker.runtime.why".to_string(), chosen.why.clone());
+        }
+        for (platform, how) in self.0.local.executor.platforms().await {
+            if let How::Emulated(_) = how {
+                labels.insert(format!("dev.crosskit.platform.{}", platform.folder_name()), "emulated".to_string());
+            }
+        }
+        let platforms = self.platforms().await.iter().map(records::message).collect();
+        vec![types::WorkerRecord { id: self.0.id.clone(), labels, platforms, ..types::WorkerRecord::default() }]
+    }
+
+    /// Checks, before anything runs, that every platform whose programs a graph runs has somebody
+    /// who can.
+    ///
+    /// # Errors
+    /// The first platform that nobody can run, what was tried, and what to do.
+    pub async fn preflight(&self, graph: &Graph) -> Result<(), OpError> {
+        let mut wanted = BTreeSet::new();
+        for vertex in graph.vertices() {
+            if matches!(vertex.op.op, Some(Kind::Exec(_))) {
+                wanted.insert(platform_of(vertex));
+            }
+        }
+        for platform in wanted {
+            if !self.0.announced.is_empty() {
+                let runs = self.0.announced.iter().any(|a| crosskit_platforms::Matcher::only(a).matches(&platform));
+                if runs {
+                    continue;
+                }
+                let message = format!("no worker runs {}: this one is told to run others only", platform.format());
+                return Err(OpError::new(ErrorKind::Environment, message));
+            }
+            self.0.local.executor.can_run(&platform).await.map_err(exec::exec_error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a vertex executes, in normal form; this machine's platform where nothing is said.
+pub(crate) fn platform_of(vertex: &Vertex) -> Platform {
+    match vertex.platform() {
+        Some(platform) => from_message(platform).normalize(),
+        None => crosskit_platforms::native().normalize(),
+    }
+}
+
+/// A platform from its message.
+pub fn from_message(message: &pb::Platform) -> Platform {
+    Platform {
+        os: message.os.clone(),
+        architecture: message.architecture.clone(),
+        variant: message.variant.clone(),
+        os_version: message.os_version.clone(),
+        os_features: message.os_features.clone(),
+    }
+}
+
+impl OpResolver<ResultRef> for Workers {
+    fn op(&self, vertex: &Arc<Vertex>, _job: &JobContext) -> Result<Arc<dyn Op<ResultRef>>, OpError> {
+        let parts = Arc::clone(&self.0.local);
+        let inputs = vertex.inputs.len();
+        let snapshots = parts.snapshots.clone();
+        let Some(kind) = vertex.op.op.clone() else {
+            return Err(OpError::new(ErrorKind::User, format!("vertex {} has no operation", vertex.digest)));
+        };
+        Ok(match kind {
+            Kind::Source(op) => {
+                Arc::new(source::SourceOp {
+                    op,
+                    platform: records::message(&platform_of(vertex)),
+                    parts,
+                    source: OnceCell::new(),
+                })
+            }
+            Kind::Exec(op) => Arc::new(exec::ExecOp {
+                op,
+                platform: platform_of(vertex),
+                resources: vertex.metadata.linux_resources.clone(),
+                inputs,
+                parts,
+            }),
+            Kind::File(op) => Arc::new(file::FileOp { op, inputs, parts }),
+            Kind::Merge(op) => Arc::new(join::MergeOp { op, snapshots }),
+            Kind::Diff(op) => Arc::new(join::DiffOp { op, snapshots }),
+            Kind::Passthrough(op) => Arc::new(join::PassthroughOp { op, inputs }),
+            Kind::Build(op) => Arc::new(build::BuildOp { op, inputs, parts }),
+        })
+    }
+}
