@@ -114,11 +114,8 @@ impl Builder {
         let exporters = self.exporters(&mut request)?;
         refuse(&request)?;
         let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
-        let job = Arc::new(
-            self.solver
-                .new_job(&request.r#ref, sessions(&request))
-                .map_err(|e| job_status(&e))?,
-        );
+        let job =
+            Arc::new(self.solver.new_job(&request.r#ref, sessions(&request)).map_err(|e| job_status(&e))?);
         let mut record = started(&request);
         if !request.internal {
             self.history.start(record.clone());
@@ -264,7 +261,11 @@ fn refuse(request: &SolveRequest) -> Result<(), Status> {
             return later(&format!("importing a cache of type {:?}", import.r#type));
         }
     }
-    if let Some(key) = request.frontend_attrs.iter().find_map(|(k, v)| (k.starts_with("attest:") && !disabled(v)).then_some(k)) {
+    if let Some(key) = request
+        .frontend_attrs
+        .iter()
+        .find_map(|(k, v)| (k.starts_with("attest:") && !disabled(v)).then_some(k))
+    {
         return later(&format!("the attestation that {key:?} asks for"));
     }
     Ok(())
@@ -333,7 +334,8 @@ fn finished(
     record.num_total_steps = count(|_| true);
     record.num_cached_steps = count(|v| v.cached);
     record.num_completed_steps = count(|v| v.completed.is_some());
-    record.num_warnings = i32::try_from(progress.iter().map(|p| p.warnings.len()).sum::<usize>()).unwrap_or(i32::MAX);
+    record.num_warnings =
+        i32::try_from(progress.iter().map(|p| p.warnings.len()).sum::<usize>()).unwrap_or(i32::MAX);
 }
 
 fn job_status(error: &JobError) -> Status {
@@ -377,7 +379,8 @@ pub fn gc_policies(config: &Config, disk: i64) -> Vec<types::GcPolicy> {
             })
             .collect();
     }
-    let unset = worker.reserved_space.is_none() && worker.max_used_space.is_none() && worker.min_free_space.is_none();
+    let unset =
+        worker.reserved_space.is_none() && worker.max_used_space.is_none() && worker.min_free_space.is_none();
     let (reserved, max_used, min_free) = match unset {
         // As BuildKit's defaults: a tenth of the disk but 10 GB at most stay, a fifth stays free,
         // 80 % but 100 GB at most are used.
@@ -406,4 +409,3 @@ pub fn gc_policies(config: &Config, disk: i64) -> Vec<types::GcPolicy> {
         types::GcPolicy { all: true, ..limits },
     ]
 }
-

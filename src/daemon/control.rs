@@ -27,14 +27,20 @@ type Stream<T> = BoxStream<'static, Result<T, Status>>;
 
 #[tonic::async_trait]
 impl Control for Service {
-    async fn solve(&self, request: Request<api::SolveRequest>) -> Result<Response<api::SolveResponse>, Status> {
+    async fn solve(
+        &self,
+        request: Request<api::SolveRequest>,
+    ) -> Result<Response<api::SolveResponse>, Status> {
         let response = Box::pin(self.builder.solve(request.into_inner())).await?;
         Ok(Response::new(response))
     }
 
     type StatusStream = Stream<api::StatusResponse>;
 
-    async fn status(&self, request: Request<api::StatusRequest>) -> Result<Response<Self::StatusStream>, Status> {
+    async fn status(
+        &self,
+        request: Request<api::StatusRequest>,
+    ) -> Result<Response<Self::StatusStream>, Status> {
         let key = request.into_inner().r#ref;
         if let Some(past) = self.history.progress(&key).map_err(|e| Status::internal(e.to_string()))? {
             return Ok(Response::new(futures::stream::iter(past.into_iter().map(Ok)).boxed()));
@@ -79,7 +85,10 @@ impl Control for Service {
 
     type PruneStream = Stream<api::UsageRecord>;
 
-    async fn prune(&self, request: Request<api::PruneRequest>) -> Result<Response<Self::PruneStream>, Status> {
+    async fn prune(
+        &self,
+        request: Request<api::PruneRequest>,
+    ) -> Result<Response<Self::PruneStream>, Status> {
         let request = request.into_inner();
         let amount = |v: i64| u64::try_from(v).unwrap_or(0);
         let pruned = self
@@ -104,7 +113,9 @@ impl Control for Service {
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
         let request = request.into_inner();
         if !request.filter.is_empty() {
-            return Err(Status::unimplemented("filters on the build history are not available yet; list all and choose"));
+            return Err(Status::unimplemented(
+                "filters on the build history are not available yet; list all and choose",
+            ));
         }
         let (known, follow) = self.history.listen(&request).map_err(|e| Status::internal(e.to_string()))?;
         let known = futures::stream::iter(known.into_iter().map(Ok));

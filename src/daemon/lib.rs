@@ -42,10 +42,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if let Err(e) = crosskit_exec::hybrid::isolate_process() {
         tracing::debug!("staying in the machine's mount namespace: {e}");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("crosskit").build() {
-        Ok(runtime) => runtime,
-        Err(e) => return failed(&format!("starting threads: {e}")),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("crosskit").build() {
+            Ok(runtime) => runtime,
+            Err(e) => return failed(&format!("starting threads: {e}")),
+        };
     let outcome = runtime.block_on(async {
         let daemon = Daemon::start(config).await?;
         daemon.warm();

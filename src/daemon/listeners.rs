@@ -95,7 +95,9 @@ impl Listeners {
 
     /// Takes connections in tasks of their own, until the receiver is dropped. The sender takes
     /// connections that come from elsewhere, such as from this process itself.
-    pub fn accept(&mut self) -> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver<io::Result<Connection>>) {
+    pub fn accept(
+        &mut self,
+    ) -> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver<io::Result<Connection>>) {
         let (send, receive) = mpsc::channel(WAITING_CONNECTIONS);
         for bound in self.bound.drain(..) {
             tokio::spawn(accept(bound, send.clone()));

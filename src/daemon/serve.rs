@@ -6,7 +6,6 @@ use crate::history::{History, HistoryError};
 use crate::listeners::{Connection, ListenError, Listeners};
 use crate::root::{Root, RootError};
 use crate::{collection, control};
-use crosskit_gateway::health;
 use crosskit_api::MAX_MESSAGE;
 use crosskit_api::control::control_server::ControlServer;
 use crosskit_api::frontend::llb_bridge_server::LlbBridgeServer;
@@ -15,6 +14,7 @@ use crosskit_cache::Cache;
 use crosskit_exporters::{Exporters, ImageParts};
 use crosskit_gateway::bridge::{Frontends, Shared};
 use crosskit_gateway::builds::Builds;
+use crosskit_gateway::health;
 use crosskit_gateway::server::Calls;
 use crosskit_images::ContentStore;
 use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
@@ -26,8 +26,8 @@ use crosskit_workers::{WorkerOptions, Workers};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::io::DuplexStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -212,10 +212,14 @@ async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
         .add_service(
-            ControlServer::new(control).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            ControlServer::new(control)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
         )
         .add_service(
-            LlbBridgeServer::new(calls).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+            LlbBridgeServer::new(calls)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
         )
         .add_service(HealthServer::new(health::Service))
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled())
@@ -243,7 +247,8 @@ pub async fn told_to_stop() {
 }
 
 fn disk_size(path: &std::path::Path) -> i64 {
-    rustix::fs::statvfs(path).map_or(0, |s| i64::try_from(s.f_blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX))
+    rustix::fs::statvfs(path)
+        .map_or(0, |s| i64::try_from(s.f_blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX))
 }
 
 fn dns(given: crate::config::Dns) -> Result<crosskit_exec::DnsConfig, StartError> {

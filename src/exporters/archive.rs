@@ -7,8 +7,8 @@ use crate::options::ImageOptions;
 use crate::{Export, ExportError, Exporter, Exporters, Part, Report, blocking, session_error, stream};
 use bytes::Bytes;
 use crosskit_images::archives::{ArchiveFormat, write_archive};
-use crosskit_images::{ContentStore, Descriptor, Index, Manifest, media_types};
 use crosskit_images::registry::Reference;
+use crosskit_images::{ContentStore, Descriptor, Index, Manifest, media_types};
 use crosskit_session::{Session, SessionContent};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -70,12 +70,15 @@ impl Exporter for Archive {
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>, ExportError>> {
         Box::pin(async move {
             if self.form == ArchiveFormat::Docker && result.is_map {
-                return Err(ExportError::user("docker exporter does not currently support exporting manifest lists"));
+                return Err(ExportError::user(
+                    "docker exporter does not currently support exporting manifest lists",
+                ));
             }
             let result = with_metadata(result, &self.options);
             let names = self.names(&result)?;
             let session = self.exporters.session(session).await?;
-            let mut committed = blobs::commit(&self.exporters.images, &result, &self.options, &report).await?;
+            let mut committed =
+                blobs::commit(&self.exporters.images, &result, &self.options, &report).await?;
             let created = match self.options.epoch.or(None) {
                 Some(epoch) => rfc3339(epoch),
                 None => rfc3339(seconds(SystemTime::now())),
@@ -129,8 +132,12 @@ impl Archive {
     ) -> Result<(), ExportError> {
         let part = Part::begin(report, "sending tarball");
         let file = session.send_file(self.at, response).await.map_err(session_error)?;
-        let (content, root, form) = (self.exporters.images.content.clone(), committed.root.clone(), self.form);
-        stream::send(file, move |out| write_archive(&content, &root, &names, form, out).map(drop).map_err(image_error)).await?;
+        let (content, root, form) =
+            (self.exporters.images.content.clone(), committed.root.clone(), self.form);
+        stream::send(file, move |out| {
+            write_archive(&content, &root, &names, form, out).map(drop).map_err(image_error)
+        })
+        .await?;
         part.end();
         Ok(())
     }
@@ -143,7 +150,8 @@ impl Archive {
             let mut blobs = Vec::new();
             blobs_of(&content, &root, &mut blobs)?;
             Ok(blobs)
-        }).await?;
+        })
+        .await?;
         for blob in blobs {
             self.send_blob(&store, &blob).await?;
         }
@@ -156,16 +164,18 @@ impl Archive {
         blob: &crosskit_images::Descriptor,
     ) -> Result<(), ExportError> {
         let digest = blob.digest.to_string();
-        let Some(mut out) = store.write(&digest, blob.size).await.map_err(session_error)? else { return Ok(()) };
+        let Some(mut out) = store.write(&digest, blob.size).await.map_err(session_error)? else {
+            return Ok(());
+        };
         let reader = Arc::new(self.exporters.images.content.reader(&blob.digest).map_err(image_error)?);
         let mut offset = 0;
         while offset < blob.size {
             let reader = Arc::clone(&reader);
             let piece = blocking(move || {
                 let mut piece = vec![0; PIECE];
-                let read = reader
-                    .read_at(&mut piece, offset)
-                    .map_err(|e| ExportError::new(crate::ErrorKind::Environment, format!("reading a blob: {e}")))?;
+                let read = reader.read_at(&mut piece, offset).map_err(|e| {
+                    ExportError::new(crate::ErrorKind::Environment, format!("reading a blob: {e}"))
+                })?;
                 piece.truncate(read);
                 Ok(piece)
             })
@@ -181,7 +191,11 @@ impl Archive {
 }
 
 /// The blobs of an image, those that name others last.
-fn blobs_of(content: &ContentStore, desc: &Descriptor, into: &mut Vec<Descriptor>) -> Result<(), ExportError> {
+fn blobs_of(
+    content: &ContentStore,
+    desc: &Descriptor,
+    into: &mut Vec<Descriptor>,
+) -> Result<(), ExportError> {
     if media_types::is_index(&desc.media_type) {
         let bytes = content.read(&desc.digest, MAX_MANIFEST_SIZE).map_err(image_error)?;
         for manifest in Index::parse(&bytes).map_err(image_error)?.manifests {

@@ -3,10 +3,10 @@
 use crate::manifest::{Layer, documents};
 use crate::options::{Compression, ImageOptions};
 use crate::{Export, ExportError, NamedPlatform, Part, Report, snapshot_error};
-use crosskit_images::media_types::LayerPacking;
-use crosskit_images::registry::RegistryHosts;
 use crosskit_images::annotations::AnnotationSet;
+use crosskit_images::media_types::LayerPacking;
 use crosskit_images::merge::{Part as IndexPart, merge_index};
+use crosskit_images::registry::RegistryHosts;
 use crosskit_images::{ContentStore, Descriptor, Digest};
 use crosskit_snapshots::{LayerForm, Ref};
 use std::collections::BTreeMap;
@@ -117,12 +117,16 @@ fn annotations(
     all.extend(options.annotations.clone());
     let (set, rest) = AnnotationSet::parse(all).map_err(image_error)?;
     if let Some(key) = rest.keys().next() {
-        return Err(ExportError::user(format!("invalid annotation key {key:?}: use annotation[-LEVEL][PLATFORM].KEY")));
+        return Err(ExportError::user(format!(
+            "invalid annotation key {key:?}: use annotation[-LEVEL][PLATFORM].KEY"
+        )));
     }
     let known: Vec<String> = platforms.iter().map(|p| p.platform.format_all()).collect();
     for platform in set.platforms() {
         if !known.iter().any(|k| k == platform) {
-            return Err(ExportError::user(format!("invalid annotation: no platform {platform} found in source")));
+            return Err(ExportError::user(format!(
+                "invalid annotation: no platform {platform} found in source"
+            )));
         }
     }
     if set.needs_oci() && !options.oci() {
@@ -168,7 +172,8 @@ async fn layers_of(
         _ => Vec::new(),
     };
     let layers = found.layers(form(options, None)).await.map_err(snapshot_error)?;
-    let of_base = layers.iter().zip(&untouched).take_while(|(layer, base)| layer.blob.diff_id == **base).count();
+    let of_base =
+        layers.iter().zip(&untouched).take_while(|(layer, base)| layer.blob.diff_id == **base).count();
     if epoch.is_none() || of_base == layers.len() {
         return Ok(layers);
     }
@@ -200,7 +205,9 @@ fn described(layer: &crosskit_snapshots::Layer) -> Layer {
 /// When a snapshot was made, RFC 3339 as Go writes it: UTC, no zeros at the fraction's end.
 fn time(snapshot: &Ref) -> String {
     let since = snapshot.created().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    jiff::Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0)).unwrap_or_default().to_string()
+    jiff::Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0))
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// Brings layers here that are still elsewhere.

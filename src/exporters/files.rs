@@ -2,11 +2,15 @@
 
 use crate::options::TreeOptions;
 use crate::result::NamedPlatform;
-use crate::{Export, ExportError, Exporter, Exporters, Part, Report, blocking, session_error, snapshot_error, stream};
+use crate::{
+    Export, ExportError, Exporter, Exporters, Part, Report, blocking, session_error, snapshot_error, stream,
+};
 use crosskit_api::fsutil::Stat;
 use crosskit_images::layers::{Rounding, TreeOptions as WriteOptions, write_tree};
 use crosskit_images::tar::{Header, Kind, Timestamp, Writer};
-use crosskit_session::transfer::{FileKind, Folder, Memory, Merged, Subfolders, Tree, kind_of, mode_from_unix};
+use crosskit_session::transfer::{
+    FileKind, Folder, Memory, Merged, Subfolders, Tree, kind_of, mode_from_unix,
+};
 use crosskit_snapshots::Mounted;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, HashMap};
@@ -63,7 +67,9 @@ struct Root {
 
 /// Writes the platforms' files as one tar, each into a folder of its own if asked.
 fn write_tar(roots: &[Root], in_folders: bool, out: impl Write) -> Result<(), ExportError> {
-    let failed = |e: &dyn std::fmt::Display| ExportError::new(crate::ErrorKind::Environment, format!("writing tarball: {e}"));
+    let failed = |e: &dyn std::fmt::Display| {
+        ExportError::new(crate::ErrorKind::Environment, format!("writing tarball: {e}"))
+    };
     let mut tar = Writer::new(out);
     for root in roots {
         let mut options = WriteOptions::default();
@@ -214,10 +220,15 @@ impl Exporter for Local {
             };
             let progress = {
                 let (report, label) = (Arc::clone(&report), label.clone());
-                Arc::new(move |bytes: u64, done: bool| report.status(&label, "transferring", bytes, 0, started, done))
+                Arc::new(move |bytes: u64, done: bool| {
+                    report.status(&label, "transferring", bytes, 0, started, done)
+                })
             };
             // The whole tree goes in one transfer, so whatever the client wants to delete is known to it.
-            session.send_dir(tree, self.0.at, self.0.options.delete, Some(progress)).await.map_err(session_error)?;
+            session
+                .send_dir(tree, self.0.at, self.0.options.delete, Some(progress))
+                .await
+                .map_err(session_error)?;
             drop(trees);
             Ok(BTreeMap::new())
         })

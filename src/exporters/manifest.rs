@@ -252,9 +252,8 @@ fn write_sorted(fields: &BTreeMap<String, Box<RawValue>>) -> Result<Vec<u8>, Exp
 
 /// Whether a time is after an epoch; one that can't be read is.
 fn is_after(time: &str, epoch: i64) -> bool {
-    time.parse::<jiff::Timestamp>().is_ok_and(|t| {
-        t.as_second() > epoch || (t.as_second() == epoch && t.subsec_nanosecond() > 0)
-    })
+    time.parse::<jiff::Timestamp>()
+        .is_ok_and(|t| t.as_second() > epoch || (t.as_second() == epoch && t.subsec_nanosecond() > 0))
 }
 
 /// RFC 3339 in UTC, as Go writes a time without a fraction.

@@ -21,10 +21,19 @@ fn line(by: &str, created: Option<&str>, empty: bool) -> History {
 #[test]
 fn layers_without_a_line_get_one_and_lines_without_a_time_too() {
     let lines = completed_history(
-        vec![line("base", Some("2020-01-01T00:00:00Z"), false), line("ENV a=b", None, true), line("RUN x", None, false)],
-        &[layer(1, "2020-01-01T00:00:00Z"), layer(2, "2026-01-02T00:00:00Z"), layer(3, "2026-01-03T00:00:00Z")],
+        vec![
+            line("base", Some("2020-01-01T00:00:00Z"), false),
+            line("ENV a=b", None, true),
+            line("RUN x", None, false),
+        ],
+        &[
+            layer(1, "2020-01-01T00:00:00Z"),
+            layer(2, "2026-01-02T00:00:00Z"),
+            layer(3, "2026-01-03T00:00:00Z"),
+        ],
     );
-    let told: Vec<(&str, &str)> = lines.iter().map(|l| (l.created_by.as_str(), l.created.as_deref().unwrap())).collect();
+    let told: Vec<(&str, &str)> =
+        lines.iter().map(|l| (l.created_by.as_str(), l.created.as_deref().unwrap())).collect();
     assert_eq!(
         told,
         [
@@ -39,7 +48,10 @@ fn layers_without_a_line_get_one_and_lines_without_a_time_too() {
 
 #[test]
 fn lines_of_layers_that_are_not_there_become_empty() {
-    let lines = completed_history(vec![line("a", None, false), line("b", None, false)], &[layer(1, "2026-01-02T00:00:00Z")]);
+    let lines = completed_history(
+        vec![line("a", None, false), line("b", None, false)],
+        &[layer(1, "2026-01-02T00:00:00Z")],
+    );
     assert_eq!(lines.iter().map(|l| l.empty_layer).collect::<Vec<_>>(), [false, true]);
 }
 
@@ -88,7 +100,8 @@ fn configs_that_are_none_are_refused() {
         (r#"{"os":"linux"}"#, "invalid image config for export: missing architecture"),
         (r#"{"architecture":"amd64"}"#, "invalid image config for export: missing os"),
     ] {
-        let error = documents(Some(config.as_bytes()), None, Vec::new(), true, None, BTreeMap::new()).unwrap_err();
+        let error =
+            documents(Some(config.as_bytes()), None, Vec::new(), true, None, BTreeMap::new()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -70,6 +70,10 @@ pub async fn push(
         .await
         .map_err(image_error)?;
     part.end();
-    Part::begin(report, format!("pushing manifest for {}@{}", reference.clone().with_default_tag(), committed.root.digest)).end();
+    Part::begin(
+        report,
+        format!("pushing manifest for {}@{}", reference.clone().with_default_tag(), committed.root.digest),
+    )
+    .end();
     Ok(())
 }

@@ -76,7 +76,10 @@ impl Export {
                     return Err(ExportError::user("invalid empty platform key for exporter"));
                 }
                 if p.platform.os.is_empty() || p.platform.architecture.is_empty() {
-                    return Err(ExportError::user(format!("invalid platform value {:?} for exporter", p.platform)));
+                    return Err(ExportError::user(format!(
+                        "invalid platform value {:?} for exporter",
+                        p.platform
+                    )));
                 }
                 Ok(NamedPlatform { platform: p.platform.normalize(), id: p.id })
             })
@@ -123,7 +126,10 @@ impl Export {
 
     /// What is said of a platform under a key, else what is said of all.
     pub fn metadata_of(&self, key: &str, platform: &NamedPlatform) -> Option<&[u8]> {
-        self.metadata.get(&format!("{key}/{}", platform.id)).or_else(|| self.metadata.get(key)).map(Vec::as_slice)
+        self.metadata
+            .get(&format!("{key}/{}", platform.id))
+            .or_else(|| self.metadata.get(key))
+            .map(Vec::as_slice)
     }
 
     /// The epoch that the frontend set, in seconds since 1970.
@@ -135,6 +141,8 @@ impl Export {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(text);
-        text.parse().map(Some).map_err(|_| ExportError::user(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}")))
+        text.parse()
+            .map(Some)
+            .map_err(|_| ExportError::user(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}")))
     }
 }

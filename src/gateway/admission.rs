@@ -95,9 +95,16 @@ mod tests {
     #[test]
     fn entitlements_need_the_config_and_the_build() {
         let refused = Entitlements::grant(&list(&[NETWORK_HOST]), &[]).unwrap_err();
-        assert_eq!(refused.message(), "granting entitlement network.host is not allowed by build daemon configuration");
-        assert_eq!(Entitlements::grant(&list(&["root"]), &[]).unwrap_err().message(), "unknown entitlement root");
-        let granted = Entitlements::grant(&list(&[NETWORK_HOST]), &list(&[NETWORK_HOST, SECURITY_INSECURE])).unwrap();
+        assert_eq!(
+            refused.message(),
+            "granting entitlement network.host is not allowed by build daemon configuration"
+        );
+        assert_eq!(
+            Entitlements::grant(&list(&["root"]), &[]).unwrap_err().message(),
+            "unknown entitlement root"
+        );
+        let granted =
+            Entitlements::grant(&list(&[NETWORK_HOST]), &list(&[NETWORK_HOST, SECURITY_INSECURE])).unwrap();
         granted.check(pb::NetMode::Host, pb::SecurityMode::Sandbox).unwrap();
         let refused = granted.check(pb::NetMode::Host, pb::SecurityMode::Insecure).unwrap_err();
         assert_eq!(refused.message(), "security.insecure is not allowed");

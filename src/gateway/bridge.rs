@@ -53,7 +53,9 @@ impl SolveRequest {
 /// import is no error, but nobody should wonder why nothing is cached.
 fn refuse_caches<'a>(kinds: impl Iterator<Item = &'a str>) -> Result<(), GatewayError> {
     for kind in kinds {
-        return Err(GatewayError::unimplemented(format!("importing a cache of type {kind} is not available yet")));
+        return Err(GatewayError::unimplemented(format!(
+            "importing a cache of type {kind} is not available yet"
+        )));
     }
     Ok(())
 }
@@ -90,7 +92,12 @@ pub struct Bridge {
 
 impl Bridge {
     /// The bridge of a build whose client has this session.
-    pub fn new(shared: Shared, job: Arc<Job<ResultRef>>, session: String, entitlements: Entitlements) -> Arc<Self> {
+    pub fn new(
+        shared: Shared,
+        job: Arc<Job<ResultRef>>,
+        session: String,
+        entitlements: Entitlements,
+    ) -> Arc<Self> {
         let bridge = Arc::new(Bridge { shared, job, session, entitlements });
         // Weak, as the build keeps the value and the bridge keeps the build.
         let nested = Nested(Arc::new(ByBridge(Arc::downgrade(&bridge))));
@@ -132,7 +139,9 @@ impl Bridge {
         let evaluate = request.evaluate;
         let result = match (request.definition, request.frontend.as_str()) {
             (Some(_), name) if !name.is_empty() => {
-                return Err(GatewayError::invalid("cannot solve with both Definition and Frontend specified"));
+                return Err(GatewayError::invalid(
+                    "cannot solve with both Definition and Frontend specified",
+                ));
             }
             (Some(definition), _) => FrontendResult::single(self.load(definition).await?),
             (None, "") => FrontendResult::default(),
@@ -231,7 +240,8 @@ impl SolvesNested for ByBridge {
     fn solve_nested(&self, definition: pb::Definition) -> BoxFuture<'_, Result<ResultRef, OpError>> {
         Box::pin(async move {
             let bridge = self.0.upgrade().ok_or_else(OpError::canceled)?;
-            let failed = |e: GatewayError| OpError::new(crosskit_solver::ErrorKind::User, e.message().to_string());
+            let failed =
+                |e: GatewayError| OpError::new(crosskit_solver::ErrorKind::User, e.message().to_string());
             match bridge.load(definition).await.map_err(failed)? {
                 None => Ok(None),
                 Some(handle) => handle.result().await.map_err(|e| e.error),

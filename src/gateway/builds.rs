@@ -57,7 +57,10 @@ impl Builds {
     ///
     /// # Errors
     /// A call that names none, and a build that doesn't come up in time.
-    pub async fn find(&self, metadata: &tonic::metadata::MetadataMap) -> Result<Arc<Forwarder>, GatewayError> {
+    pub async fn find(
+        &self,
+        metadata: &tonic::metadata::MetadataMap,
+    ) -> Result<Arc<Forwarder>, GatewayError> {
         let id = metadata
             .get(BUILD_ID)
             .and_then(|v| v.to_str().ok())

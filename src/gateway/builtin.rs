@@ -1,14 +1,14 @@
 //! The Dockerfile frontend, in this process.
 
+use crate::GatewayError;
 use crate::bridge::{Bridge, SolveRequest};
 use crate::forwarder::new_id;
 use crate::result::{FrontendResult, Handle, Refs};
-use crate::GatewayError;
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::{control, details, frontend, pb};
 use crosskit_dockerfile::{
-    self as dockerfile, BridgeError, DockerfileError, Environment, Frontend, ImageQuery, Options, ResolvedImage,
-    SourceWarning,
+    self as dockerfile, BridgeError, DockerfileError, Environment, Frontend, ImageQuery, Options,
+    ResolvedImage, SourceWarning,
 };
 use crosskit_llb::{Graph, Limits};
 use crosskit_workers::{files, ops};
@@ -83,7 +83,8 @@ async fn forward(
     let mut options = raw.clone();
     options.insert(CMDLINE.to_string(), cmdline);
     options.insert("source".to_string(), source);
-    let request = SolveRequest { frontend: "gateway.v0".to_string(), options, inputs, ..SolveRequest::default() };
+    let request =
+        SolveRequest { frontend: "gateway.v0".to_string(), options, inputs, ..SolveRequest::default() };
     Box::pin(bridge.solve(request)).await
 }
 
@@ -145,7 +146,12 @@ impl dockerfile::Bridge for Asked {
         Ok(handle)
     }
 
-    async fn read_file(&self, result: &Self::Ref, path: &str, limit: Option<u64>) -> Result<Vec<u8>, BridgeError> {
+    async fn read_file(
+        &self,
+        result: &Self::Ref,
+        path: &str,
+        limit: Option<u64>,
+    ) -> Result<Vec<u8>, BridgeError> {
         let found = match result {
             Some(handle) => handle.result().await.map_err(|e| outside(e.into()))?,
             None => None,

@@ -1,9 +1,9 @@
 //! Why a frontend, or a call of one, failed.
 
-use crosskit_workers::files::FileError;
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::rpc;
 use crosskit_solver::{ErrorKind, OpError, SolveError};
+use crosskit_workers::files::FileError;
 use std::fmt;
 use tonic::{Code, Status};
 

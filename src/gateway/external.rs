@@ -49,7 +49,8 @@ pub async fn solve(
     options: BTreeMap<String, String>,
     inputs: BTreeMap<String, pb::Definition>,
 ) -> Result<FrontendResult, GatewayError> {
-    let source = options.get("source").ok_or_else(|| GatewayError::plain("no source specified for gateway"))?;
+    let source =
+        options.get("source").ok_or_else(|| GatewayError::plain("no source specified for gateway"))?;
     let name = Reference::parse(source)
         .map_err(|e| GatewayError::plain(format!("{source}: {e}")))?
         .with_default_tag();
@@ -102,7 +103,11 @@ fn check_allowed(allowed: &[String], source: &str, name: &Reference) -> Result<(
     Err(GatewayError::plain(format!("'{source}' is not an allowed gateway source")))
 }
 
-fn check_caps(config: &ImageConfig, options: &BTreeMap<String, String>, inputs: bool) -> Result<(), GatewayError> {
+fn check_caps(
+    config: &ImageConfig,
+    options: &BTreeMap<String, String>,
+    inputs: bool,
+) -> Result<(), GatewayError> {
     let list = |text: &str| -> BTreeSet<String> {
         text.split(',').map(str::trim).filter(|c| !c.is_empty()).map(str::to_string).collect()
     };
@@ -115,7 +120,8 @@ fn check_caps(config: &ImageConfig, options: &BTreeMap<String, String>, inputs: 
         None => Ok(()),
         Some(missing) => {
             let details = ErrorDetails { frontend_cap: Some(missing.clone()), ..ErrorDetails::default() };
-            Err(GatewayError::unimplemented(format!("unsupported frontend capability {missing}")).with_details(details))
+            Err(GatewayError::unimplemented(format!("unsupported frontend capability {missing}"))
+                .with_details(details))
         }
     }
 }
@@ -157,7 +163,9 @@ async fn run(
     let stdio = Stdio {
         stdin: Some(Box::pin(to_process)),
         stdout: Output::Write(Box::pin(from_process)),
-        stderr: Output::call(|text| tracing::debug!("frontend: {}", String::from_utf8_lossy(&text).trim_end())),
+        stderr: Output::call(|text| {
+            tracing::debug!("frontend: {}", String::from_utf8_lossy(&text).trim_end())
+        }),
         ..Stdio::default()
     };
     let ended = parts.executor.run(process, stdio, CancellationToken::new()).await;
@@ -205,7 +213,10 @@ async fn environment(
 }
 
 /// A folder with the frontend's own graph, readable for it.
-fn metadata_folder(volatile: &std::path::Path, definition: &pb::Definition) -> Result<tempfile::TempDir, GatewayError> {
+fn metadata_folder(
+    volatile: &std::path::Path,
+    definition: &pb::Definition,
+) -> Result<tempfile::TempDir, GatewayError> {
     use std::os::unix::fs::PermissionsExt;
     let write = || -> std::io::Result<tempfile::TempDir> {
         let folder = tempfile::Builder::new()

@@ -4,10 +4,10 @@
 use crate::bridge::{Bridge, SolveRequest};
 use crate::result::{FrontendResult, Handle, Refs};
 use crate::{GatewayError, caps};
-use crosskit_workers::files;
 use crosskit_api::frontend::{self, result::Result as Returned};
 use crosskit_api::{control, pb};
 use crosskit_snapshots::Mounted;
+use crosskit_workers::files;
 use indexmap::IndexMap;
 use rand::Rng;
 use std::collections::{BTreeMap, HashMap};
@@ -125,7 +125,10 @@ impl Forwarder {
     ///
     /// # Errors
     /// A graph that makes no sense, and what fails in it if it is evaluated.
-    pub async fn solve(&self, request: frontend::SolveRequest) -> Result<frontend::SolveResponse, GatewayError> {
+    pub async fn solve(
+        &self,
+        request: frontend::SolveRequest,
+    ) -> Result<frontend::SolveResponse, GatewayError> {
         let as_return = request.allow_result_return;
         let as_messages = request.allow_result_array_ref;
         let (last, exporter_attr) = (request.r#final, request.exporter_attr.clone());
@@ -151,7 +154,8 @@ impl Forwarder {
                 return Err(GatewayError::plain("solve did not return default result"));
             }
             Refs::ByPlatform(handles) => {
-                let kept: BTreeMap<String, frontend::Ref> = handles.iter().map(|(k, h)| (k.clone(), keep(h))).collect();
+                let kept: BTreeMap<String, frontend::Ref> =
+                    handles.iter().map(|(k, h)| (k.clone(), keep(h))).collect();
                 if as_messages {
                     Returned::Refs(frontend::RefMap { refs: kept })
                 } else {
@@ -211,7 +215,10 @@ impl Forwarder {
         &self,
         request: frontend::ReadDirRequest,
     ) -> Result<Vec<crosskit_api::fsutil::Stat>, GatewayError> {
-        self.look(&request.r#ref, move |root| files::read_dir(root, &request.dir_path, &request.include_pattern)).await
+        self.look(&request.r#ref, move |root| {
+            files::read_dir(root, &request.dir_path, &request.include_pattern)
+        })
+        .await
     }
 
     /// Asks for the facts of a file of a ref.
@@ -251,7 +258,9 @@ impl Forwarder {
             self.end(Err(GatewayError::from_rpc(error)));
             return Ok(());
         }
-        let result = request.result.ok_or_else(|| GatewayError::invalid("a frontend returned neither result nor error"))?;
+        let result = request
+            .result
+            .ok_or_else(|| GatewayError::invalid("a frontend returned neither result nor error"))?;
         if result.attestations.values().any(|a| !a.attestation.is_empty()) {
             return Err(GatewayError::unimplemented("attestations of results are not available yet"));
         }
@@ -281,10 +290,12 @@ impl Forwarder {
     }
 
     fn handle(&self, id: &str) -> Result<Handle, GatewayError> {
-        self.refs()
-            .get(id)
-            .cloned()
-            .ok_or_else(|| GatewayError::new(Code::NotFound, format!("no such ref: {id}; a ref is known to the frontend that made it, while it runs")))
+        self.refs().get(id).cloned().ok_or_else(|| {
+            GatewayError::new(
+                Code::NotFound,
+                format!("no such ref: {id}; a ref is known to the frontend that made it, while it runs"),
+            )
+        })
     }
 
     /// Calls `at` with the root of a ref. Mounts stay until the conversation ends.
@@ -301,16 +312,14 @@ impl Forwarder {
                 Some(known) => Arc::clone(known),
                 None => {
                     let looked = Arc::new(match &result {
-                        Some(found) => Looked::Mounted(
-                            found
-                                .mount_readonly()
-                                .await
-                                .map_err(|e| GatewayError::plain(format!("mounting result {}: {e}", found.id())))?,
-                        ),
+                        Some(found) => Looked::Mounted(found.mount_readonly().await.map_err(|e| {
+                            GatewayError::plain(format!("mounting result {}: {e}", found.id()))
+                        })?),
                         None => {
                             let path = std::env::temp_dir().join(format!("crosskit-empty-{}", new_id()));
-                            std::fs::create_dir(&path)
-                                .map_err(|e| GatewayError::plain(format!("making {}: {e}", path.display())))?;
+                            std::fs::create_dir(&path).map_err(|e| {
+                                GatewayError::plain(format!("making {}: {e}", path.display()))
+                            })?;
                             Looked::Empty(path)
                         }
                     });

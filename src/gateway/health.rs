@@ -14,13 +14,19 @@ fn serving() -> HealthCheckResponse {
 
 #[tonic::async_trait]
 impl Health for Service {
-    async fn check(&self, _request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        _request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         Ok(Response::new(serving()))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
-    async fn watch(&self, _request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         // The state never changes while the connection lives.
         let states = futures::stream::once(async { Ok(serving()) }).chain(futures::stream::pending());
         Ok(Response::new(states.boxed()))

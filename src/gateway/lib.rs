@@ -10,8 +10,8 @@ mod builtin;
 pub mod caps;
 mod error;
 mod external;
-pub mod health;
 pub mod forwarder;
+pub mod health;
 pub mod result;
 pub mod server;
 

@@ -48,7 +48,10 @@ impl LlbBridge for Calls {
         forward!(self, request, "Ping", |f, _m| f.ping().await)
     }
 
-    async fn inputs(&self, request: Request<api::InputsRequest>) -> Result<Response<api::InputsResponse>, Status> {
+    async fn inputs(
+        &self,
+        request: Request<api::InputsRequest>,
+    ) -> Result<Response<api::InputsResponse>, Status> {
         forward!(self, request, "Inputs", |f, _m| f.inputs())
     }
 
@@ -66,27 +69,44 @@ impl LlbBridge for Calls {
         forward!(self, request, "ResolveSourceMeta", |f, m| f.resolve_source_meta(m).await?)
     }
 
-    async fn solve(&self, request: Request<api::SolveRequest>) -> Result<Response<api::SolveResponse>, Status> {
+    async fn solve(
+        &self,
+        request: Request<api::SolveRequest>,
+    ) -> Result<Response<api::SolveResponse>, Status> {
         forward!(self, request, "Solve", |f, m| f.solve(m).await?)
     }
 
-    async fn evaluate(&self, request: Request<api::EvaluateRequest>) -> Result<Response<api::EvaluateResponse>, Status> {
+    async fn evaluate(
+        &self,
+        request: Request<api::EvaluateRequest>,
+    ) -> Result<Response<api::EvaluateResponse>, Status> {
         forward!(self, request, "Evaluate", |f, m| {
             f.evaluate(m).await?;
             api::EvaluateResponse {}
         })
     }
 
-    async fn read_file(&self, request: Request<api::ReadFileRequest>) -> Result<Response<api::ReadFileResponse>, Status> {
+    async fn read_file(
+        &self,
+        request: Request<api::ReadFileRequest>,
+    ) -> Result<Response<api::ReadFileResponse>, Status> {
         forward!(self, request, "ReadFile", |f, m| api::ReadFileResponse { data: f.read_file(m).await? })
     }
 
-    async fn read_dir(&self, request: Request<api::ReadDirRequest>) -> Result<Response<api::ReadDirResponse>, Status> {
+    async fn read_dir(
+        &self,
+        request: Request<api::ReadDirRequest>,
+    ) -> Result<Response<api::ReadDirResponse>, Status> {
         forward!(self, request, "ReadDir", |f, m| api::ReadDirResponse { entries: f.read_dir(m).await? })
     }
 
-    async fn stat_file(&self, request: Request<api::StatFileRequest>) -> Result<Response<api::StatFileResponse>, Status> {
-        forward!(self, request, "StatFile", |f, m| api::StatFileResponse { stat: Some(f.stat_file(m).await?) })
+    async fn stat_file(
+        &self,
+        request: Request<api::StatFileRequest>,
+    ) -> Result<Response<api::StatFileResponse>, Status> {
+        forward!(self, request, "StatFile", |f, m| api::StatFileResponse {
+            stat: Some(f.stat_file(m).await?)
+        })
     }
 
     async fn warn(&self, request: Request<api::WarnRequest>) -> Result<Response<api::WarnResponse>, Status> {
@@ -96,7 +116,10 @@ impl LlbBridge for Calls {
         })
     }
 
-    async fn r#return(&self, request: Request<api::ReturnRequest>) -> Result<Response<api::ReturnResponse>, Status> {
+    async fn r#return(
+        &self,
+        request: Request<api::ReturnRequest>,
+    ) -> Result<Response<api::ReturnResponse>, Status> {
         forward!(self, request, "Return", |f, m| {
             f.r#return(m)?;
             api::ReturnResponse {}

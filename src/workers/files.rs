@@ -69,7 +69,13 @@ fn open_in(root: &Path, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let path = path.trim_start_matches('/');
     let path = if path.is_empty() { "." } else { path };
-    openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    openat2(
+        root,
+        path,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
 }
 
 /// Reads a file, or `range` (offset and length in bytes; a length of 0 reads nothing) of it.
@@ -153,7 +159,10 @@ fn stat_of(folder: &impl AsFd, name: &CStr, shown: &str) -> Result<Stat, Errno> 
         uid: stat.st_uid,
         gid: stat.st_gid,
         size: if kind == FileType::RegularFile { stat.st_size } else { 0 },
-        mod_time: stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        mod_time: stat
+            .st_mtime
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         linkname,
         devmajor: if device { i64::from(rustix::fs::major(stat.st_rdev)) } else { 0 },
         devminor: if device { i64::from(rustix::fs::minor(stat.st_rdev)) } else { 0 },
@@ -199,6 +208,9 @@ mod tests {
         assert!(read_dir(dir.path(), "none", "").unwrap_err().is_not_found());
         let stat = stat_file(dir.path(), "sub/a.txt").unwrap();
         assert_eq!((stat.path.as_str(), stat.size, stat.mode & 0o777), ("a.txt", 10, 0o644));
-        assert_eq!(stat_file(dir.path(), "nix").unwrap_err().to_string(), "lstat nix: no such file or directory");
+        assert_eq!(
+            stat_file(dir.path(), "nix").unwrap_err().to_string(),
+            "lstat nix: no such file or directory"
+        );
     }
 }

@@ -14,8 +14,8 @@ mod results;
 mod workers;
 
 pub use local::LocalParts;
-pub use results::SnapshotResults;
 pub use records::message as platform_message;
+pub use results::SnapshotResults;
 pub use workers::{WorkerError, WorkerOptions, Workers};
 
 /// What a vertex yields: a filesystem, or None for an empty one.

@@ -4,7 +4,8 @@ use crate::Workers;
 use crate::ops::source::{reporting, source_error};
 use crate::workers::from_message;
 use crosskit_api::frontend::{
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse,
+    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest,
+    ResolveSourceMetaResponse,
 };
 use crosskit_api::pb;
 use crosskit_solver::{ErrorKind, JobContext, JobGroup, OpError};
@@ -54,8 +55,9 @@ impl Workers {
                 },
             )
             .await?;
-        let image =
-            meta.image.ok_or_else(|| OpError::new(ErrorKind::User, format!("{} is no image", request.r#ref)))?;
+        let image = meta
+            .image
+            .ok_or_else(|| OpError::new(ErrorKind::User, format!("{} is no image", request.r#ref)))?;
         Ok(ResolveImageConfigResponse { digest: image.digest, config: image.config, r#ref: request.r#ref })
     }
 
@@ -81,7 +83,8 @@ impl Workers {
             .decide_once(&key, async {
                 let running = step.begin(false);
                 let cx = reporting(JobGroup::of(job), step.clone());
-                let found = self.local().sources.resolve_source_meta(&request, &cx).await.map_err(source_error);
+                let found =
+                    self.local().sources.resolve_source_meta(&request, &cx).await.map_err(source_error);
                 running.end(found.as_ref().err().map(ToString::to_string).as_deref());
                 found
             })

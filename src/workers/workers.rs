@@ -97,10 +97,9 @@ impl Workers {
             .platforms
             .iter()
             .map(|text| {
-                Platform::parse(text).map(|p| p.normalize()).map_err(|e| WorkerError::Platform {
-                    platform: text.clone(),
-                    why: e.to_string(),
-                })
+                Platform::parse(text)
+                    .map(|p| p.normalize())
+                    .map_err(|e| WorkerError::Platform { platform: text.clone(), why: e.to_string() })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let volatile = records::volatile_folder(VOLATILE, &options.root)?;
@@ -113,9 +112,11 @@ impl Workers {
             ..ExecConfig::default()
         })?;
         let steps = volatile.join("steps");
-        std::fs::create_dir_all(&steps).map_err(|source| WorkerError::Folder { path: steps.clone(), source })?;
+        std::fs::create_dir_all(&steps)
+            .map_err(|source| WorkerError::Folder { path: steps.clone(), source })?;
         let scratch = options.root.join("scratch");
-        std::fs::create_dir_all(&scratch).map_err(|source| WorkerError::Folder { path: scratch.clone(), source })?;
+        std::fs::create_dir_all(&scratch)
+            .map_err(|source| WorkerError::Folder { path: scratch.clone(), source })?;
         let sources = Sources::new(Parts {
             sessions: options.sessions.clone(),
             snapshots: options.snapshots.clone(),
@@ -175,16 +176,27 @@ impl Workers {
     pub async fn records(&self) -> Vec<types::WorkerRecord> {
         let mut labels = self.0.labels.clone();
         if let Ok(chosen) = self.0.local.executor.runtime().await {
-            labels.insert("dev.crosskit.worker.runtime".to_string(), format!("{} {}", chosen.name, chosen.version));
+            labels.insert(
+                "dev.crosskit.worker.runtime".to_string(),
+                format!("{} {}", chosen.name, chosen.version),
+            );
             labels.insert("dev.crosskit.worker.runtime.why".to_string(), chosen.why.clone());
         }
         for (platform, how) in self.0.local.executor.platforms().await {
             if let How::Emulated(_) = how {
-                labels.insert(format!("dev.crosskit.platform.{}", platform.folder_name()), "emulated".to_string());
+                labels.insert(
+                    format!("dev.crosskit.platform.{}", platform.folder_name()),
+                    "emulated".to_string(),
+                );
             }
         }
         let platforms = self.platforms().await.iter().map(records::message).collect();
-        vec![types::WorkerRecord { id: self.0.id.clone(), labels, platforms, ..types::WorkerRecord::default() }]
+        vec![types::WorkerRecord {
+            id: self.0.id.clone(),
+            labels,
+            platforms,
+            ..types::WorkerRecord::default()
+        }]
     }
 
     /// Checks, before anything runs, that every platform whose programs a graph runs has somebody
@@ -201,11 +213,13 @@ impl Workers {
         }
         for platform in wanted {
             if !self.0.announced.is_empty() {
-                let runs = self.0.announced.iter().any(|a| crosskit_platforms::Matcher::only(a).matches(&platform));
+                let runs =
+                    self.0.announced.iter().any(|a| crosskit_platforms::Matcher::only(a).matches(&platform));
                 if runs {
                     continue;
                 }
-                let message = format!("no worker runs {}: this one is told to run others only", platform.format());
+                let message =
+                    format!("no worker runs {}: this one is told to run others only", platform.format());
                 return Err(OpError::new(ErrorKind::Environment, message));
             }
             self.0.local.executor.can_run(&platform).await.map_err(exec::exec_error)?;
@@ -242,14 +256,12 @@ impl OpResolver<ResultRef> for Workers {
             return Err(OpError::new(ErrorKind::User, format!("vertex {} has no operation", vertex.digest)));
         };
         Ok(match kind {
-            Kind::Source(op) => {
-                Arc::new(source::SourceOp {
-                    op,
-                    platform: records::message(&platform_of(vertex)),
-                    parts,
-                    source: OnceCell::new(),
-                })
-            }
+            Kind::Source(op) => Arc::new(source::SourceOp {
+                op,
+                platform: records::message(&platform_of(vertex)),
+                parts,
+                source: OnceCell::new(),
+            }),
             Kind::Exec(op) => Arc::new(exec::ExecOp {
                 op,
                 platform: platform_of(vertex),

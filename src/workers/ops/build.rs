@@ -55,10 +55,9 @@ impl Op<ResultRef> for BuildOp {
     ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
         Box::pin(async move {
             let definition = self.definition(&inputs).await?;
-            let nested = cx
-                .jobs
-                .value::<Nested>(NESTED)
-                .ok_or_else(|| OpError::new(ErrorKind::Internal, "this build can't solve graphs that are results"))?;
+            let nested = cx.jobs.value::<Nested>(NESTED).ok_or_else(|| {
+                OpError::new(ErrorKind::Internal, "this build can't solve graphs that are results")
+            })?;
             Ok(vec![nested.0.solve_nested(definition).await?])
         })
     }
@@ -86,6 +85,7 @@ impl BuildOp {
             .await
             .map_err(|_| OpError::canceled())?
             .map_err(|e| user(format!("failed to open the graph of a nested build: {e}")))?;
-        pb::Definition::decode(bytes.as_slice()).map_err(|e| user(format!("the graph of a nested build is malformed: {e}")))
+        pb::Definition::decode(bytes.as_slice())
+            .map_err(|e| user(format!("the graph of a nested build is malformed: {e}")))
     }
 }

@@ -1,8 +1,8 @@
 //! Running a process: one step of a build.
 
+use super::Materialize;
 use super::content::FilesOf;
 use super::mounts::{self, Prepared, secret};
-use super::Materialize;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
 use crate::{LocalParts, ResultRef};
 use crosskit_api::pb;
@@ -54,7 +54,8 @@ impl Op<ResultRef> for ExecOp {
 
 impl ExecOp {
     fn map(&self) -> Result<CacheMap<ResultRef>, OpError> {
-        let keys = exec_inputs(&self.op, self.inputs).map_err(|e| OpError::new(ErrorKind::User, e.to_string()))?;
+        let keys =
+            exec_inputs(&self.op, self.inputs).map_err(|e| OpError::new(ErrorKind::User, e.to_string()))?;
         Ok(CacheMap {
             digest: exec_digest(&self.op, &self.platform),
             deps: keys.into_iter().map(dep).collect(),
@@ -63,7 +64,10 @@ impl ExecOp {
     }
 
     fn meta(&self) -> Result<&pb::Meta, OpError> {
-        self.op.meta.as_ref().ok_or_else(|| OpError::new(ErrorKind::User, "a process needs arguments: its meta is missing"))
+        self.op
+            .meta
+            .as_ref()
+            .ok_or_else(|| OpError::new(ErrorKind::User, "a process needs arguments: its meta is missing"))
     }
 
     async fn run(&self, cx: &OpContext, inputs: Vec<ResultRef>) -> Result<Vec<ResultRef>, OpError> {
@@ -145,7 +149,9 @@ pub fn process_of(
         }
     }
     let hosts = meta.extra_hosts.iter().map(|h| {
-        let ip = h.ip.parse().map_err(|_| OpError::new(ErrorKind::User, format!("failed to parse IP {}", h.ip)))?;
+        let ip =
+            h.ip.parse()
+                .map_err(|_| OpError::new(ErrorKind::User, format!("failed to parse IP {}", h.ip)))?;
         Ok(ExtraHost { host: h.host.clone(), ip })
     });
     Ok(Process {
@@ -164,7 +170,11 @@ pub fn process_of(
             pb::SecurityMode::Sandbox => Security::Sandbox,
             pb::SecurityMode::Insecure => Security::Insecure,
         },
-        ulimits: meta.ulimit.iter().map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard }).collect(),
+        ulimits: meta
+            .ulimit
+            .iter()
+            .map(|u| Ulimit { name: u.name.clone(), soft: u.soft, hard: u.hard })
+            .collect(),
         cgroup_parent: meta.cgroup_parent.clone(),
         remove_mount_stubs_recursive: meta.remove_mount_stubs_recursive,
         platform: Some(platform.clone()),

@@ -40,7 +40,8 @@ impl Op<ResultRef> for FileOp {
 
 impl FileOp {
     fn map(&self) -> Result<CacheMap<ResultRef>, OpError> {
-        let keys = file_inputs(&self.op, self.inputs).map_err(|e| OpError::new(ErrorKind::User, e.to_string()))?;
+        let keys =
+            file_inputs(&self.op, self.inputs).map_err(|e| OpError::new(ErrorKind::User, e.to_string()))?;
         let deps: Vec<CacheDep<ResultRef>> = keys.into_iter().map(dep).collect();
         Ok(CacheMap { digest: file_digest(&self.op, self.inputs), deps, load_with: None })
     }

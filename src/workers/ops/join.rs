@@ -69,7 +69,9 @@ impl Op<ResultRef> for DiffOp {
         Box::pin(async move {
             let mut inputs = inputs.into_iter();
             let mut next = |given: bool| match given {
-                true => inputs.next().ok_or_else(|| OpError::new(ErrorKind::User, "a difference lacks an input")),
+                true => {
+                    inputs.next().ok_or_else(|| OpError::new(ErrorKind::User, "a difference lacks an input"))
+                }
                 false => Ok(None),
             };
             let (lower, upper) = self.given();
@@ -116,10 +118,9 @@ impl Op<ResultRef> for PassthroughOp {
                 .outputs
                 .iter()
                 .map(|input| {
-                    usize::try_from(*input)
-                        .ok()
-                        .and_then(|i| inputs.get(i).cloned())
-                        .ok_or_else(|| OpError::new(ErrorKind::User, format!("passthrough has no input {input}")))
+                    usize::try_from(*input).ok().and_then(|i| inputs.get(i).cloned()).ok_or_else(|| {
+                        OpError::new(ErrorKind::User, format!("passthrough has no input {input}"))
+                    })
                 })
                 .collect()
         })

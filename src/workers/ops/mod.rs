@@ -45,7 +45,9 @@ pub fn snapshot_error(error: crosskit_snapshots::Error) -> OpError {
 /// The tree of an input for reading; an empty one for an empty input.
 pub async fn mount_input(snapshots: &Snapshots, input: Option<&Ref>) -> Result<InputTree, OpError> {
     match input {
-        Some(found) => Ok(InputTree { mounted: found.mount_readonly().await.map_err(snapshot_error)?, _empty: None }),
+        Some(found) => {
+            Ok(InputTree { mounted: found.mount_readonly().await.map_err(snapshot_error)?, _empty: None })
+        }
         None => {
             let empty = snapshots.new_mutable(None, About::new("empty input")).map_err(snapshot_error)?;
             let mounted = empty.mount().await.map_err(snapshot_error)?;

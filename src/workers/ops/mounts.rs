@@ -100,7 +100,8 @@ pub async fn prepare(
         let path = building.selected(mount, behind.path)?;
         ready.push(ExecMount::bind(path, place, behind.readonly));
     }
-    let root = root.ok_or_else(|| OpError::new(ErrorKind::User, "no root mount: a process needs a mount at /"))?;
+    let root =
+        root.ok_or_else(|| OpError::new(ErrorKind::User, "no root mount: a process needs a mount at /"))?;
     // Outer places first, so that none hides another.
     ready.sort_by_key(|m| m.dest.split('/').filter(|p| !p.is_empty()).count());
     Ok(Prepared {
@@ -133,7 +134,12 @@ impl Prepared {
                 Output::Unchanged(input) => input,
                 Output::Written(mutable) => {
                     let id = mutable.id().to_string();
-                    Some(mutable.commit().await.map_err(|e| snapshot_error(e).context(format!("error committing {id}")))?)
+                    Some(
+                        mutable
+                            .commit()
+                            .await
+                            .map_err(|e| snapshot_error(e).context(format!("error committing {id}")))?,
+                    )
                 }
             });
         }
@@ -234,11 +240,14 @@ impl Building<'_> {
         if options.id.is_empty() {
             return Err(invalid("secret ID missing from mount options"));
         }
-        let Some(data) = secret(self.parts, self.cx, &options.id, options.optional).await? else { return Ok(None) };
+        let Some(data) = secret(self.parts, self.cx, &options.id, options.optional).await? else {
+            return Ok(None);
+        };
         let path = self.folder()?.join(format!("secret-{}", self.held.secrets.len()));
         let mode = if options.mode == 0 { SECRET_MODE } else { options.mode };
-        write_secret(&path, &data, options.uid, options.gid, mode)
-            .map_err(|e| OpError::new(ErrorKind::Environment, format!("writing secret {}: {e}", options.id)))?;
+        write_secret(&path, &data, options.uid, options.gid, mode).map_err(|e| {
+            OpError::new(ErrorKind::Environment, format!("writing secret {}: {e}", options.id))
+        })?;
         self.held.secrets.push(SecretFile(path.clone()));
         Ok(Some(Behind { path, readonly: true }))
     }
@@ -267,9 +276,10 @@ impl Building<'_> {
         };
         let folder = self.folder()?;
         let mode = if options.mode == 0 { SSH_MODE } else { options.mode };
-        let socket = session
-            .ssh_socket(&options.id, &folder, (options.uid, options.gid), mode)
-            .map_err(|e| OpError::new(ErrorKind::Environment, format!("forwarding SSH agent {}: {e}", options.id)))?;
+        let socket =
+            session.ssh_socket(&options.id, &folder, (options.uid, options.gid), mode).map_err(|e| {
+                OpError::new(ErrorKind::Environment, format!("forwarding SSH agent {}: {e}", options.id))
+            })?;
         let path = socket.path().to_path_buf();
         self.held.sockets.push(socket);
         Ok(Some(Behind { path, readonly: false }))
@@ -291,10 +301,10 @@ impl Building<'_> {
     /// A folder of the step's own, in memory.
     fn folder(&mut self) -> Result<PathBuf, OpError> {
         if self.held.folder.is_none() {
-            let folder = tempfile::Builder::new()
-                .prefix("step-")
-                .tempdir_in(&self.parts.volatile)
-                .map_err(|e| OpError::new(ErrorKind::Environment, format!("making a folder for a step: {e}")))?;
+            let folder =
+                tempfile::Builder::new().prefix("step-").tempdir_in(&self.parts.volatile).map_err(|e| {
+                    OpError::new(ErrorKind::Environment, format!("making a folder for a step: {e}"))
+                })?;
             self.held.folder = Some(folder);
         }
         Ok(self.held.folder.as_ref().map(|f| f.path().to_path_buf()).unwrap_or_default())
@@ -305,13 +315,20 @@ impl Building<'_> {
 ///
 /// # Errors
 /// A secret that isn't there, and a client that is gone.
-pub async fn secret(parts: &LocalParts, cx: &OpContext, id: &str, optional: bool) -> Result<Option<Vec<u8>>, OpError> {
+pub async fn secret(
+    parts: &LocalParts,
+    cx: &OpContext,
+    id: &str,
+    optional: bool,
+) -> Result<Option<Vec<u8>>, OpError> {
     let sessions = cx.jobs.sessions();
     let found = parts.sessions.any(&sessions, |session| async move { session.secret(id).await }).await;
     match found {
         Ok(data) => Ok(Some(data)),
         Err(SessionError::NotFound(_)) if optional => Ok(None),
-        Err(SessionError::NotFound(_)) => Err(OpError::new(ErrorKind::User, format!("secret {id}: not found"))),
+        Err(SessionError::NotFound(_)) => {
+            Err(OpError::new(ErrorKind::User, format!("secret {id}: not found")))
+        }
         Err(e) => Err(session_error(e).context(format!("getting secret {id}"))),
     }
 }

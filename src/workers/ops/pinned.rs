@@ -33,7 +33,8 @@ impl Pinned {
             .map_err(|e| failed(format!("mounting {selector:?} of an input"), e))?;
         let kind = rustix::fs::fstat(&found).map_err(|e| failed(format!("looking at {selector:?}"), e))?;
         let is_dir = FileType::from_raw_mode(kind.st_mode) == FileType::Directory;
-        let io = |e: std::io::Error| OpError::new(ErrorKind::Environment, format!("making {}: {e}", at.display()));
+        let io =
+            |e: std::io::Error| OpError::new(ErrorKind::Environment, format!("making {}: {e}", at.display()));
         match is_dir {
             true => std::fs::create_dir(&at).map_err(io)?,
             false => drop(std::fs::File::create_new(&at).map_err(io)?),
@@ -55,7 +56,8 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // Not mounted at all if making it failed half-way.
         let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
-        let removed = if self.is_dir { std::fs::remove_dir(&self.path) } else { std::fs::remove_file(&self.path) };
+        let removed =
+            if self.is_dir { std::fs::remove_dir(&self.path) } else { std::fs::remove_file(&self.path) };
         if let Err(e) = removed {
             tracing::warn!("removing {}: {e}", self.path.display());
         }

@@ -27,7 +27,8 @@ pub struct SourceOp {
 
 impl SourceOp {
     async fn source(&self) -> Result<&Arc<dyn Source>, OpError> {
-        let look_up = || async { self.parts.sources.resolve(&self.op, Some(&self.platform)).map_err(source_error) };
+        let look_up =
+            || async { self.parts.sources.resolve(&self.op, Some(&self.platform)).map_err(source_error) };
         self.source.get_or_try_init(look_up).await
     }
 
