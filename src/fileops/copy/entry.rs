@@ -10,6 +10,13 @@ use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Up to this many bytes, reading and writing costs less than asking the kernel to do it.
+const SMALL: u64 = 64 << 10;
+
+/// Sharing blocks failed once: this machine's filesystem does not do it.
+static CANNOT_CLONE: AtomicBool = AtomicBool::new(false);
 
 /// Files that were met under one name may be met under another.
 #[derive(Default)]
@@ -147,7 +154,10 @@ pub(crate) fn set_attributes(
     stat: &Stat,
     rules: &Rules,
 ) -> rustix::io::Result<()> {
-    set_owner(to, owner(rules, stat))?;
+    let (wanted, own) = (owner(rules, stat), rustix::fs::fstat(to)?);
+    if (wanted.uid, wanted.gid) != (own.st_uid, own.st_gid) {
+        set_owner(to, wanted)?;
+    }
     let is_folder = FileType::from_raw_mode(stat.st_mode).is_dir();
     rustix::fs::fchmod(to, Mode::from_raw_mode(rules.mode.apply(stat.st_mode, is_folder)))?;
     copy_xattrs(
@@ -165,6 +175,10 @@ fn copy_xattrs(
     get: impl Fn(&[u8], &mut [u8]) -> rustix::io::Result<usize>,
     set: impl Fn(&[u8], &[u8]) -> rustix::io::Result<()>,
 ) {
+    // Most files have none.
+    if list(&mut []) == Ok(0) {
+        return;
+    }
     let mut names = vec![0; 1024];
     let mut found = list(&mut names);
     if found == Err(Errno::RANGE) {
@@ -190,8 +204,14 @@ fn copy_bytes(from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> rustix::io::Result<(
     if size == 0 {
         return Ok(());
     }
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
+    if size <= SMALL {
+        return copy_by_hand(from, to, 0, size);
+    }
+    if !CANNOT_CLONE.load(Ordering::Relaxed) {
+        match rustix::fs::ioctl_ficlone(to, from) {
+            Ok(()) => return Ok(()),
+            Err(_) => CANNOT_CLONE.store(true, Ordering::Relaxed),
+        }
     }
     // Fewer blocks than bytes: there are holes.
     if (stat.st_blocks as u64) * 512 >= size {
@@ -231,7 +251,7 @@ fn copy_range(from: &OwnedFd, to: &OwnedFd, mut at: u64, end: u64) -> rustix::io
 }
 
 fn copy_by_hand(from: &OwnedFd, to: &OwnedFd, mut at: u64, end: u64) -> rustix::io::Result<()> {
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; (end - at).min(256 << 10) as usize];
     while at < end {
         let wanted = buffer.len().min((end - at) as usize);
         let got = rustix::io::pread(from, &mut buffer[..wanted], at)?;

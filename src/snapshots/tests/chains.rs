@@ -1,4 +1,5 @@
 //! Layers from elsewhere and for elsewhere; merges and differences.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Snapshots from their making to their end, on real mounts.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
@@ -220,17 +221,36 @@ async fn a_cycle_takes_microseconds() {
     let root = Root::new(DriverChoice::Overlay);
     let snapshots = root.open();
     let mut top = step(&snapshots, None, |at| write(at, "f", "0")).await;
-    let rounds = 90;
-    let started = std::time::Instant::now();
-    for n in 0..rounds {
+    let mut times = Vec::new();
+    for n in 0..90 {
+        let started = std::time::Instant::now();
         let mutable = snapshots.new_mutable(Some(&top), About::new("step")).unwrap();
         let mounted = mutable.mount().await.unwrap();
         std::fs::write(mounted.path().join(format!("f{n}")), "x").unwrap();
         drop(mounted);
         top = mutable.commit().await.unwrap();
+        times.push(started.elapsed());
     }
-    let each = started.elapsed() / rounds;
-    println!("a snapshot made, mounted, written to, unmounted, committed: {each:?}");
+    times.sort();
+    let each = times[45];
+    println!("a snapshot made, mounted, written to, unmounted, committed: {each:?}, at best {:?}", times[0]);
     // Far above what a busy machine needs; far below anything that syncs or walks.
     assert!(each < std::time::Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn a_start_does_not_wait_for_thousands_of_records() {
+    let root = Root::new(DriverChoice::Overlay);
+    let snapshots = root.open();
+    let base = step(&snapshots, None, |at| write(at, "f", "0")).await;
+    for _ in 0..5_000 {
+        let made = snapshots.merge(&[base.clone(), base.clone()], About::new("step")).unwrap();
+        drop(made);
+    }
+    drop((base, snapshots));
+    let started = std::time::Instant::now();
+    let _snapshots = root.open();
+    println!("a start with 5 000 records: {:?}", started.elapsed());
+    // Ten times what a quiet machine needs, unoptimized.
+    assert!(started.elapsed() < std::time::Duration::from_millis(500));
 }

@@ -1,4 +1,5 @@
 //! What takes room, and giving it back.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 
