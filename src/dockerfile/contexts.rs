@@ -8,15 +8,14 @@ use crosskit_llb::{
 };
 use crosskit_platforms::Platform;
 
-use crate::bridge::{Bridge, ImageQuery, LayoutStore, ResolvedImage};
+use crate::bridge::{Bridge, ImageQuery, LayoutStore};
 use crate::error::{DockerfileError, Result};
 use crate::frontend::Frontend;
 use crate::git_url::{self, Parsed};
 use crate::image::Image;
 use crate::options::Options;
 use crate::plan::names::{internal, to_pb};
-use crate::plan::supply::parse_config;
-use crate::plan::{ContextSource, Loaded, SCRATCH};
+use crate::plan::{ContextSource, Loaded, Resolved, SCRATCH};
 use crate::reference::Reference;
 use crate::text::quote::go_quote;
 use crate::text::units;
@@ -309,19 +308,19 @@ impl<B: Bridge> Frontend<B> {
             log_name: format!("[context {key}] load metadata for {reference}"),
             layout: None,
         };
-        match self.resolve(query).await? {
-            ResolvedImage::Other(source) => {
+        match &*self.resolve(query).await? {
+            Resolved::Other(source) => {
                 let (kind, rest) = source
                     .split_once("://")
                     .ok_or_else(|| DockerfileError::user(format!("could not parse ref: {source}")))?;
                 Ok(Step::Redirect(format!("{kind}:{rest}")))
             }
-            ResolvedImage::Image { reference: found, config, .. } => {
-                let image = Image { created: String::new(), ..parse_config(&config)? };
+            Resolved::Image { reference: found, timeless, .. } => {
+                let image = Image::clone(timeless);
                 let platform = platform.unwrap_or(&self.options.environment.build_platform);
                 let constraints =
                     Constraints::on(to_pb(platform)).named(format!("[context {key}] {reference}"));
-                let reference = Reference::parse(&found)?.or_latest().to_string();
+                let reference = Reference::parse(found)?.or_latest().to_string();
                 let source = ImageSource { reference, ..ImageSource::default() };
                 let source = ContextSource::Image(source, constraints);
                 Ok(Step::done(source, Some(image)))
@@ -357,11 +356,11 @@ impl<B: Bridge> Frontend<B> {
             log_name: format!("[context {key}] load metadata for {shown}"),
             layout: Some(LayoutStore { session: session.clone(), store: layout.name.clone() }),
         };
-        let ResolvedImage::Image { config, .. } = self.resolve(query).await? else {
+        let resolved = self.resolve(query).await?;
+        let Resolved::Image { image, .. } = &*resolved else {
             return Err(DockerfileError::user(format!("oci-layout reference {quoted} is no image")));
         };
-        let image: Image = parse_config(&config)
-            .map_err(|error| error.while_doing("could not parse oci-layout image config"))?;
+        let image = Image::clone(image);
         let platform = platform.unwrap_or(&self.options.environment.build_platform);
         let constraints =
             Constraints::on(to_pb(platform)).named(format!("[context {key}] OCI load from client"));

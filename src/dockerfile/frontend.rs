@@ -9,7 +9,7 @@ use crosskit_platforms::Platform;
 use futures::future::try_join_all;
 use tokio::sync::OnceCell;
 
-use crate::bridge::{Bridge, ImageQuery, ResolvedImage, SourceWarning};
+use crate::bridge::{Bridge, ImageQuery, SourceWarning};
 use crate::contexts::{IGNORE_FILE, MainContext, lower_case_name};
 use crate::error::{DockerfileError, ErrorKind, Lines, Result};
 use crate::instruction::Dockerfile;
@@ -17,11 +17,11 @@ use crate::lint::{LintConfig, Linter, rules};
 use crate::options::Options;
 use crate::plan::convert::Converted;
 use crate::plan::names::internal;
-use crate::plan::{Globals, LoadKind, Loaded, Plan, Request};
+use crate::plan::{Globals, LoadKind, Loaded, Plan, Request, Resolved};
 use crate::text::directives::{Syntax, detect_syntax, directive};
 use crate::text::lines;
 
-type Resolutions = Mutex<HashMap<ImageQuery, Arc<OnceCell<ResolvedImage>>>>;
+type Resolutions = Mutex<HashMap<ImageQuery, Arc<OnceCell<Arc<Resolved>>>>>;
 
 /// A build whose Dockerfile has been read.
 pub struct Frontend<B: Bridge> {
@@ -234,13 +234,17 @@ impl<B: Bridge + 'static> Frontend<B> {
         linter: Linter,
     ) -> Result<PlatformResult> {
         let request = self.request(file, target.clone(), linter, false);
-        let (_, converted) = self.convert(request).await?;
+        let ((), converted) = self.convert(request, |_| ()).await?;
         let platform = target.unwrap_or_else(crosskit_platforms::native).normalize();
         Ok(result(platform, converted))
     }
 
-    /// Plans, fetches what the plan needs, and converts.
-    pub(crate) async fn convert(&self, request: Request) -> Result<(Plan, Converted)> {
+    /// Plans, fetches what the plan needs, and converts. `look` sees the plan in the end.
+    pub(crate) async fn convert<T: Send + 'static>(
+        &self,
+        request: Request,
+        look: impl FnOnce(&Plan) -> T + Send + 'static,
+    ) -> Result<(T, Converted)> {
         let mut globals = Globals::new(&request)?;
         if let Some(value) = globals.epoch_value().map(str::to_owned) {
             let epoch = self.resolve_epoch(&value, &request, &globals).await?;
@@ -277,7 +281,7 @@ impl<B: Bridge + 'static> Frontend<B> {
         let context = self.context.source(&self.options, ignored);
         blocking(move || {
             let converted = plan.convert(context)?;
-            Ok((plan, converted))
+            Ok((look(&plan), converted))
         })
         .await
     }
@@ -310,14 +314,15 @@ impl<B: Bridge + 'static> Frontend<B> {
 }
 
 impl<B: Bridge> Frontend<B> {
-    /// What an image's name stands for; asked once however many platforms want to know.
-    pub(crate) async fn resolve(&self, query: ImageQuery) -> Result<ResolvedImage> {
+    /// What an image's name stands for; asked once however many stages and platforms want to know.
+    pub(crate) async fn resolve(&self, query: ImageQuery) -> Result<Arc<Resolved>> {
         let cell = {
             let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
             images.entry(query.clone()).or_default().clone()
         };
         let ask = || async {
-            self.bridge.resolve_image(query).await.map_err(|cause| DockerfileError::outside("", cause))
+            let answer = self.bridge.resolve_image(query).await;
+            Resolved::read(answer.map_err(|cause| DockerfileError::outside("", cause))?).map(Arc::new)
         };
         cell.get_or_try_init(ask).await.cloned()
     }

@@ -53,15 +53,15 @@ impl<B: Bridge + 'static> Frontend<B> {
         answer.map(Some).map_err(|error| error.in_file(&self.source))
     }
 
-    async fn plan_once(&self, linter: Linter, all: bool) -> Result<crate::plan::Plan> {
+    async fn asks(&self, linter: Linter, all: bool) -> Result<Asks> {
         let file = Arc::new(self.parse(&linter)?);
         let request = self.request(file, None, linter, all);
-        Ok(self.convert(request).await?.0)
+        Ok(self.convert(request, crate::plan::Plan::asks).await?.0)
     }
 
     async fn outline(&self) -> Result<Subrequest> {
-        let plan = self.plan_once(Linter::silent(), false).await?;
-        let outline = Outline { asks: plan.asks(), source: self.source.data.clone() };
+        let asks = self.asks(Linter::silent(), false).await?;
+        let outline = Outline { asks, source: self.source.data.clone() };
         Ok(answer(to_string_indented(&outline), outline.text()))
     }
 
@@ -93,7 +93,7 @@ impl<B: Bridge + 'static> Frontend<B> {
     async fn lint(&self) -> Result<Subrequest> {
         let linter = self.linter()?;
         let all = self.options.target.is_empty();
-        let failed = self.plan_once(linter.clone(), all).await.err();
+        let failed = self.asks(linter.clone(), all).await.err();
         let info = pb::SourceInfo {
             filename: self.source.filename.clone(),
             data: self.source.data.clone(),

@@ -30,7 +30,7 @@ pub(crate) use copy::http_filename;
 pub(crate) use env::Env;
 pub(crate) use globals::Globals;
 pub(crate) use outline::Outlined;
-pub(crate) use supply::{ContextSource, LoadKind, Loaded};
+pub(crate) use supply::{ContextSource, LoadKind, Loaded, Resolved};
 
 use crate::contexts::NamedContext;
 use crate::error::Lines;

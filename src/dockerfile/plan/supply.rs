@@ -41,8 +41,36 @@ pub(crate) enum LoadKind {
 /// What came.
 #[derive(Debug, Clone)]
 pub(crate) enum Loaded {
-    Image(ResolvedImage),
+    Image(Arc<Resolved>),
     Context { source: Box<ContextSource>, image: Option<Box<Image>> },
+}
+
+/// What a name stands for, read once for all that want to know.
+#[derive(Debug, Clone)]
+pub(crate) enum Resolved {
+    Image {
+        reference: String,
+        digest: String,
+        /// As it is.
+        image: Arc<Image>,
+        /// Without the time it was made, which says nothing about what is made from it.
+        timeless: Arc<Image>,
+    },
+    /// No image: a source.
+    Other(String),
+}
+
+impl Resolved {
+    pub(crate) fn read(answer: ResolvedImage) -> Result<Resolved> {
+        Ok(match answer {
+            ResolvedImage::Other(source) => Resolved::Other(source),
+            ResolvedImage::Image { reference, digest, config } => {
+                let image = parse_config(&config)?;
+                let timeless = Arc::new(Image { created: String::new(), ..image.clone() });
+                Resolved::Image { reference, digest, image: Arc::new(image), timeless }
+            }
+        })
+    }
 }
 
 /// A context, not yet part of a graph.
@@ -154,7 +182,7 @@ impl Plan {
     pub(crate) fn supply(&mut self, load: &Load, loaded: Loaded) -> Result<()> {
         let lines = self.stages[load.stage].lines;
         let done = match (&load.kind, loaded) {
-            (LoadKind::Image(query), Loaded::Image(image)) => self.supply_image(load.stage, query, image),
+            (LoadKind::Image(query), Loaded::Image(image)) => self.supply_image(load.stage, query, &image),
             (LoadKind::Context { platform, whole_stage, .. }, Loaded::Context { source, image }) => {
                 let image = image.map(|image| *image);
                 self.supply_context(load.stage, platform.clone(), *whole_stage, *source, image);
@@ -168,21 +196,20 @@ impl Plan {
         done.map_err(|error| error.at(lines))
     }
 
-    fn supply_image(&mut self, position: usize, query: &ImageQuery, resolved: ResolvedImage) -> Result<()> {
-        let ResolvedImage::Image { reference, digest, config } = resolved else {
+    fn supply_image(&mut self, position: usize, query: &ImageQuery, resolved: &Resolved) -> Result<()> {
+        let Resolved::Image { reference, digest, image, timeless } = resolved else {
             let message = format!("{} does not stand for an image", query.reference);
             return Err(DockerfileError::user(message));
         };
         let written = self.stages[position].base_name.clone();
-        let image = parse_config(&config)?;
         let mut platform = query.platform.clone().unwrap_or_else(|| self.target_platform.clone());
         if self.stages[position].platform.is_none() && self.implicit_target {
             platform = self.detect_platform(&image.platform, platform);
         }
-        let mut name = Reference::parse(&reference)
+        let mut name = Reference::parse(reference)
             .map_err(|error| error.while_doing(format!("failed to parse ref {reference:?}")))?;
         if !digest.is_empty() {
-            name = name.with_digest(&digest);
+            name = name.with_digest(digest);
         }
         let name = name.to_string();
         let no_layers = image.rootfs.diff_ids.as_ref().is_none_or(Vec::is_empty)
@@ -208,8 +235,8 @@ impl Plan {
         }
         let stage = &mut self.stages[position];
         stage.base_name = name;
-        stage.base_image = Some(Arc::new(image.clone()));
-        stage.image = Arc::new(Image { created: String::new(), ..image });
+        stage.base_image = Some(image.clone());
+        stage.image = timeless.clone();
         stage.fs.platform = output.map(|_| platform.normalize());
         stage.fs.output = output;
         stage.platform = Some(platform);
@@ -284,7 +311,7 @@ impl Plan {
 }
 
 /// Reads an image's configuration.
-pub(crate) fn parse_config(config: &[u8]) -> Result<Image> {
+fn parse_config(config: &[u8]) -> Result<Image> {
     serde_json::from_slice(config)
         .map_err(|error| DockerfileError::user(format!("failed to parse image config: {error}")))
 }
