@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// Tries mirrors, then the registry itself. What the registry says counts; a mirror may know less.
-    async fn at_any<T, F: Future<Output = Result<T>>>(
+    pub(super) async fn at_any<T, F: Future<Output = Result<T>>>(
         &self,
         name: &Reference,
         ask: impl Fn(Arc<Endpoint>) -> F,

@@ -1,14 +1,19 @@
 //! `oci-layout+blob://NAME@DIGEST` and `docker-image+blob://NAME@DIGEST`: one blob, as a file.
 
+use crate::manifests::Provider;
 use crate::oci_layout::{InLayout, pinned};
 use crate::single_file::{Form, safe_name, write};
 use crate::{Attrs, Material, Shared, Source, SourceContext, SourceError, SourceKey};
 use bytes::Bytes;
+use crosskit_images::registry::Reference;
 use crosskit_images::{Digest, gojson};
 use crosskit_snapshots::{About, Ref};
 use futures::future::BoxFuture;
 use serde::Serialize;
 use std::sync::Arc;
+
+/// The scheme of blobs in a client's layout; the other one is that of registries.
+const LAYOUT: &str = "oci-layout+blob";
 
 /// Bytes read at once from the content store.
 const PIECE: usize = 256 << 10;
@@ -16,6 +21,7 @@ const PIECE: usize = 256 << 10;
 /// One blob as an input.
 pub(crate) struct BlobSource {
     shared: Arc<Shared>,
+    scheme: String,
     name: String,
     digest: Digest,
     session: String,
@@ -44,18 +50,13 @@ impl BlobSource {
         name: &str,
         attrs: &Attrs,
     ) -> Result<Self, SourceError> {
-        if scheme == "docker-image+blob" {
-            return Err(SourceError::Unsupported {
-                what: format!("{scheme}://{name}: a single blob of a registry"),
-                hint: "use the image itself, or an OCI layout (oci-layout+blob)".into(),
-            });
-        }
         let store = attrs.get("oci.store").cloned().unwrap_or_default();
-        if store.is_empty() {
+        if scheme == LAYOUT && store.is_empty() {
             return Err(SourceError::Invalid("oci-layout blob source requires store id".into()));
         }
         Ok(Self {
             shared,
+            scheme: scheme.to_string(),
             name: name.to_string(),
             digest: pinned(name)?,
             session: attrs.get("oci.session").cloned().unwrap_or_default(),
@@ -64,6 +65,29 @@ impl BlobSource {
             form: Form::new(attrs)?,
         })
     }
+}
+
+/// Brings a blob into the content store, from a client's layout or from a registry.
+pub(crate) async fn fetch_blob(
+    shared: &Arc<Shared>,
+    cx: &Arc<dyn SourceContext>,
+    scheme: &str,
+    name: &str,
+    digest: Digest,
+    session: &str,
+    store: &str,
+) -> Result<(), SourceError> {
+    let content = shared.parts.snapshots.content();
+    if scheme == LAYOUT {
+        let sessions = if session.is_empty() { cx.sessions() } else { vec![session.to_string()] };
+        let (shared, store, name) = (shared.clone(), store.to_string(), name.to_string());
+        return InLayout { shared, sessions, store, digest, name }.fetch(digest, None, content, None).await;
+    }
+    let failed = || SourceError::image(format!("pull {name}"));
+    let reference = Reference::parse(name).map_err(|err| failed()(err.into()))?;
+    let client = shared.clients.for_sessions(cx.sessions());
+    let desc = client.describe_blob(&reference, &digest).await.map_err(failed())?;
+    client.fetch_blob(&reference, &desc, content, Provider::new(cx)).await.map_err(failed())
 }
 
 impl Source for BlobSource {
@@ -93,16 +117,9 @@ impl Source for BlobSource {
         cx: &'a Arc<dyn SourceContext>,
     ) -> BoxFuture<'a, Result<Option<Ref>, SourceError>> {
         Box::pin(async move {
-            let sessions = if self.session.is_empty() { cx.sessions() } else { vec![self.session.clone()] };
+            let (scheme, session, store) = (&self.scheme, &self.session, &self.store);
+            fetch_blob(&self.shared, cx, scheme, &self.name, self.digest, session, store).await?;
             let content = self.shared.parts.snapshots.content();
-            let place = InLayout {
-                shared: self.shared.clone(),
-                sessions,
-                store: self.store.clone(),
-                digest: self.digest,
-                name: self.name.clone(),
-            };
-            place.fetch(self.digest, None, content, None).await?;
             let name = match self.filename.is_empty() {
                 true => self.digest.hex(),
                 false => self.filename.clone(),
@@ -125,6 +142,10 @@ impl Source for BlobSource {
     }
 
     fn material(&self, pin: &str) -> Material {
-        Material::ImageBlob { reference: self.name.clone(), digest: pin.to_string(), local: true }
+        Material::ImageBlob {
+            reference: self.name.clone(),
+            digest: pin.to_string(),
+            local: self.scheme == LAYOUT,
+        }
     }
 }

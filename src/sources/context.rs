@@ -1,5 +1,6 @@
 //! What a source is told about the builds that want it, and what it tells them.
 
+use crate::BuildMemory;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,11 @@ pub trait SourceContext: Send + Sync {
 
     /// Shows what a program says: on its output (1) or its error output (2).
     fn log(&self, stream: i32, text: &[u8]);
+
+    /// What was found out for these builds before.
+    fn memory(&self) -> Option<Arc<BuildMemory>> {
+        None
+    }
 
     /// Which daemon's older habits the builds want kept (BuildKit's numbers: 10, 20, 30); 0 for the
     /// current one.

@@ -1,6 +1,7 @@
 //! `git://REPOSITORY#REF:SUBDIR`: a checkout of a repository.
 
 mod auth;
+mod bundle;
 mod checkout;
 mod command;
 mod fetch;
@@ -10,7 +11,8 @@ mod url;
 pub(crate) use fetch::Repositories;
 
 use crate::{Attrs, Material, Shared, Source, SourceContext, SourceError, SourceKey};
-use command::Git;
+use bundle::{Bundle, Temporary};
+use command::{Access, Git};
 use crosskit_metadata::Change;
 use crosskit_snapshots::Ref;
 use futures::future::BoxFuture;
@@ -42,6 +44,10 @@ pub(crate) struct Wanted {
     pub(crate) header_secret: String,
     pub(crate) ssh: String,
     pub(crate) known_hosts: String,
+    /// Where to take it from instead of the remote.
+    pub(crate) bundle: Option<Bundle>,
+    /// The checkout is a bundle instead of files.
+    pub(crate) as_bundle: bool,
 }
 
 /// A checkout as an input.
@@ -49,13 +55,15 @@ pub(crate) struct GitSource {
     pub(crate) shared: Arc<Shared>,
     pub(crate) wanted: Wanted,
     found: Mutex<Option<Found>>,
+    /// What the bundle was unpacked to.
+    staged: Mutex<Option<Arc<Temporary>>>,
 }
 
 impl GitSource {
     pub(crate) fn new(shared: Arc<Shared>, name: &str, attrs: &Attrs) -> Result<Self, SourceError> {
         for (key, value) in attrs {
             let set = !matches!(value.as_str(), "" | "false");
-            if set && (key.starts_with("git.sig.") || key == "git.bundle" || key == "git.checkoutbundle") {
+            if set && key.starts_with("git.sig.") {
                 return Err(SourceError::Unsupported {
                     what: format!("{key} of git source {name}"),
                     hint: "pin the commit (git.checksum) and fetch it from its repository instead".into(),
@@ -86,7 +94,10 @@ impl GitSource {
             header_secret: text("git.authheadersecret"),
             ssh: text("git.mountsshsock"),
             known_hosts: text("git.knownsshhosts"),
+            bundle: Bundle::new(attrs)?,
+            as_bundle: flag("git.checkoutbundle"),
         };
+        bundle::check(&wanted)?;
         // Git would take it for an option.
         for (what, text) in [("ref", &wanted.reference), ("remote", &wanted.remote)] {
             if text.starts_with('-') {
@@ -99,7 +110,7 @@ impl GitSource {
                 wanted.checksum
             )));
         }
-        Ok(Self { shared, wanted, found: Mutex::default() })
+        Ok(Self { shared, wanted, found: Mutex::default(), staged: Mutex::default() })
     }
 
     /// The commit that is meant now.
@@ -108,16 +119,36 @@ impl GitSource {
         if let Some(found) = &*found {
             return Ok(found.clone());
         }
-        let _lock = self.shared.git.lock(&self.wanted.remote).await;
         let now = match refs::known(&self.wanted)? {
             Some(known) => known,
-            None => {
-                let git = self.git(cx).await?;
-                refs::ask(&git, &self.wanted).await?
-            }
+            None => self.find_once(cx).await?,
         };
         *found = Some(now.clone());
         Ok(now)
+    }
+
+    /// Asks, unless the build has asked before.
+    async fn find_once(&self, cx: &Arc<dyn SourceContext>) -> Result<Found, SourceError> {
+        let wanted = &self.wanted;
+        if let Some(bundle) = &wanted.bundle {
+            let staged = self.staged(cx, bundle).await?;
+            return refs::ask(&Git::new(cx.clone(), Access::default()), wanted, &staged.url()).await;
+        }
+        let memory = cx.memory();
+        let mut known = match &memory {
+            Some(memory) => Some(memory.lock(&format!("git {}#{}", wanted.remote, wanted.reference)).await),
+            None => None,
+        };
+        let fits = |found: &Arc<Found>| found.checksum.starts_with(&wanted.checksum);
+        if let Some(found) = known.as_ref().and_then(|known| known.values::<Found>().find(fits)) {
+            return Ok(found.kept(wanted.keep_git_dir));
+        }
+        let _lock = self.shared.git.lock(&wanted.remote).await;
+        let found = refs::ask(&self.git(cx).await?, wanted, &wanted.remote).await?;
+        if let Some(known) = &mut known {
+            known.add(found.clone());
+        }
+        Ok(found.kept(wanted.keep_git_dir))
     }
 
     /// Git with this build's credentials.
@@ -151,6 +182,9 @@ impl GitSource {
         if wanted.commit_time {
             key.push_str("(mtime=commit)");
         }
+        if wanted.as_bundle {
+            key.push_str("(bundle)");
+        }
         key
     }
 
@@ -165,7 +199,10 @@ impl GitSource {
             return Ok(reference);
         }
         let repository = fetch::fetch(self, cx, &found).await?;
-        let reference = checkout::check_out(self, cx, &repository, &found).await?;
+        let reference = match self.wanted.as_bundle {
+            true => bundle::check_out(self, &repository, &found).await?,
+            false => checkout::check_out(self, cx, &repository, &found).await?,
+        };
         database.write(vec![Change::put(TABLE, key.as_bytes(), reference.id().as_bytes())])?;
         Ok(reference)
     }
@@ -230,6 +267,7 @@ impl Source for GitSource {
         Material::Git {
             url,
             commit: pin.to_string(),
+            bundle: wanted.bundle.as_ref().map(|bundle| bundle.locator.clone()),
             secrets: secrets.cloned().collect(),
             ssh: (!wanted.ssh.is_empty()).then(|| wanted.ssh.clone()),
         }

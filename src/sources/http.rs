@@ -116,7 +116,7 @@ impl HttpSource {
                 let filename = file_name(&self.url, &self.filename, None);
                 Resolved { digest, filename, modified: None, file: None }
             }
-            None => self.ask(cx).await?,
+            None => self.ask_once(cx).await?,
         };
         *resolved = Some(found.clone());
         Ok(found)
@@ -128,7 +128,7 @@ impl HttpSource {
         if let Some(file) = &known.file {
             return Ok((known.clone(), file.clone()));
         }
-        let found = self.ask(cx).await?;
+        let found = self.ask_once(cx).await?;
         if found.digest != known.digest {
             return Err(SourceError::Mismatch(format!(
                 "digest mismatch for {}: {} (expected: {})",
@@ -139,6 +139,19 @@ impl HttpSource {
             found.file.clone().ok_or_else(|| SourceError::Mismatch(format!("{}: no file", self.url)))?;
         *self.resolved.lock().await = Some(found.clone());
         Ok((found, file))
+    }
+
+    /// Asks, unless the build has asked before.
+    async fn ask_once(&self, cx: &Arc<dyn SourceContext>) -> Result<Resolved, SourceError> {
+        let Some(memory) = cx.memory() else { return self.ask(cx).await };
+        let mut known = memory.lock(&format!("http {}", self.request_hash())).await;
+        let fits = |found: &Arc<Resolved>| self.checksum.is_none_or(|digest| digest == found.digest);
+        if let Some(found) = known.values::<Resolved>().find(fits) {
+            return Ok((*found).clone());
+        }
+        let found = self.ask(cx).await?;
+        known.add(found.clone());
+        Ok(found)
     }
 
     /// Asks the server, which may say that what is here is still right.

@@ -15,6 +15,7 @@ mod image;
 mod local;
 mod manifests;
 mod material;
+mod memory;
 mod meta;
 mod oci_layout;
 mod registry;
@@ -24,6 +25,7 @@ pub use context::{SourceContext, Status};
 pub use error::{ErrorKind, SourceError};
 pub use image::ImageMeta;
 pub use material::Material;
+pub use memory::BuildMemory;
 
 use crosskit_api::pb;
 use crosskit_images::registry::RegistryHosts;

@@ -31,6 +31,8 @@ pub enum Material {
         url: String,
         /// The commit.
         commit: String,
+        /// The bundle that it was taken from instead of the remote.
+        bundle: Option<String>,
         /// Secrets that may have been used.
         secrets: Vec<String>,
         /// The ssh agent that may have been used.

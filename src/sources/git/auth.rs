@@ -17,6 +17,9 @@ pub(super) async fn access(
     wanted: &Wanted,
     cx: &Arc<dyn SourceContext>,
 ) -> Result<Access, SourceError> {
+    if wanted.bundle.is_some() {
+        return Ok(Access::default());
+    }
     let mut access = Access { arguments: header(shared, wanted, cx).await, ..Access::default() };
     if !wanted.ssh.is_empty() {
         let sessions = cx.sessions();

@@ -2,7 +2,7 @@
 
 use super::GitSource;
 use super::command::Git;
-use super::fetch::{Repository, name_of, wanted_object};
+use super::fetch::{Repository, init, name_of, wanted_object};
 use super::refs::{Found, within};
 use super::url::{is_commit, redacted};
 use crate::{SourceContext, SourceError};
@@ -68,11 +68,7 @@ async fn clone(
     let wanted = &source.wanted;
     let dir = root.join(".git");
     let git = repository.git.in_dir(&dir).with_work_tree(root);
-    let mut init = vec!["-c", "init.defaultBranch=master", "init"];
-    if found.checksum.len() == 64 {
-        init.push("--object-format=sha256");
-    }
-    git.run(&init).await?;
+    init(&git, false, found.checksum.len() == 64).await?;
     // Through the protocol, because git's short cut for repositories on the same disk could be
     // made to copy other files.
     let origin = format!("file://{}", repository.dir.display());

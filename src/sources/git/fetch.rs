@@ -45,6 +45,9 @@ pub(super) fn name_of(wanted: &Wanted, found: &Found) -> String {
     if wanted.fetch_by_commit {
         return super::refs::by_commit(wanted);
     }
+    if wanted.bundle.is_some() && (wanted.reference.is_empty() || is_commit(&wanted.reference)) {
+        return wanted.checksum.clone();
+    }
     match wanted.reference.is_empty() {
         true => found.reference.strip_prefix("refs/heads/").unwrap_or(&found.reference).to_string(),
         false => wanted.reference.clone(),
@@ -76,7 +79,14 @@ pub(super) async fn fetch(
     let git = source.git(cx).await?.in_dir(&dir);
     let sha256 = found.checksum.len() == 64;
     prepare(&git, &dir, wanted, sha256, false).await?;
-    if let Err(err) = update(&git, &dir, wanted, found).await {
+    let staged = match &wanted.bundle {
+        Some(bundle) if !has_commit(&git, &wanted.checksum).await => {
+            Some(source.staged(cx, bundle).await?.url())
+        }
+        _ => None,
+    };
+    let origin = staged.as_deref().unwrap_or("origin");
+    if let Err(err) = update(&git, &dir, wanted, found, origin).await {
         // A tag that was moved, or a branch whose name is now a folder of branches, does not fit
         // into the old repository.
         let SourceError::Git { stderr, .. } = &err else { return Err(err) };
@@ -87,7 +97,7 @@ pub(super) async fn fetch(
             return Err(err);
         }
         prepare(&git, &dir, wanted, sha256, true).await?;
-        update(&git, &dir, wanted, found).await?;
+        update(&git, &dir, wanted, found, origin).await?;
     }
     if !wanted.checksum.is_empty() {
         verify(&git, wanted, &wanted_object(wanted, found)).await?;
@@ -119,31 +129,52 @@ async fn prepare(
         Ok::<_, std::io::Error>(())
     });
     empty.await.map_err(SourceError::thread)?.map_err(SourceError::io(doing))?;
-    let mut init = vec!["-c", "init.defaultBranch=master", "init", "--bare"];
-    if sha256 {
-        init.push("--object-format=sha256");
-    }
-    git.run(&init).await?;
+    init(git, true, sha256).await?;
     git.run(&["remote", "add", "--", "origin", &wanted.remote]).await?;
     Ok(())
 }
 
+/// Makes an empty repository.
+pub(super) async fn init(git: &Git, bare: bool, sha256: bool) -> Result<(), SourceError> {
+    let mut arguments = vec!["-c", "init.defaultBranch=master", "init"];
+    if bare {
+        arguments.push("--bare");
+    }
+    if sha256 {
+        arguments.push("--object-format=sha256");
+    }
+    git.run(&arguments).await.map(drop)
+}
+
+/// Whether a commit is in the repository.
+async fn has_commit(git: &Git, commit: &str) -> bool {
+    git.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await.is_ok()
+}
+
 /// Fetches, unless the commit is there.
-async fn update(git: &Git, dir: &Path, wanted: &Wanted, found: &Found) -> Result<(), SourceError> {
+async fn update(
+    git: &Git,
+    dir: &Path,
+    wanted: &Wanted,
+    found: &Found,
+    origin: &str,
+) -> Result<(), SourceError> {
     let failed = |err| within(format!("failed to fetch remote {}", redacted(&wanted.remote)), err);
     let name = name_of(wanted, found);
     let object = wanted_object(wanted, found);
-    if is_commit(&object) && git.run(&["cat-file", "-e", &format!("{object}^{{commit}}")]).await.is_ok() {
+    let is_shallow = dir.join("shallow").exists();
+    // A bundle holds the history.
+    let deep = wanted.as_bundle;
+    if is_commit(&object) && !(deep && is_shallow) && has_commit(git, &object).await {
         return Ok(());
     }
     // Left behind by a fetch that was killed.
     let _ = std::fs::remove_file(dir.join("shallow.lock"));
-    let is_shallow = dir.join("shallow").exists();
     // Kept as a tag, so that the next fetch can say what is here.
     let target = if name.starts_with("refs/tags/") { name.clone() } else { format!("tags/{name}") };
     let refspec = format!("{object}:{target}");
     let mut arguments = vec!["fetch"];
-    if wanted.fetch_by_commit || !is_commit(&object) {
+    if !deep && (wanted.fetch_by_commit || !is_commit(&object)) {
         arguments.extend(["--depth=1", "--no-tags"]);
     } else {
         arguments.push("--tags");
@@ -151,7 +182,7 @@ async fn update(git: &Git, dir: &Path, wanted: &Wanted, found: &Found) -> Result
             arguments.push("--unshallow");
         }
     }
-    arguments.push("origin");
+    arguments.push(origin);
     match is_commit(&name) {
         true => arguments.push(&name),
         false => arguments.extend(["--force", "--", &refspec]),
@@ -169,7 +200,7 @@ async fn update(git: &Git, dir: &Path, wanted: &Wanted, found: &Found) -> Result
         if dir.join("shallow").exists() {
             arguments.push("--unshallow");
         }
-        arguments.extend(["origin", &found.checksum]);
+        arguments.extend([origin, &found.checksum]);
         git.run(&arguments).await.map_err(failed)?;
         git.run(&["reflog", "expire", "--all", "--expire=now"]).await?;
         if git.run(&exists).await.is_err() {

@@ -16,9 +16,20 @@ pub(crate) struct Found {
     pub(crate) commit: Option<String>,
 }
 
+impl Found {
+    /// As it counts for a checkout: with its history, a tag is more than its commit.
+    pub(super) fn kept(&self, with_history: bool) -> Found {
+        let commit = self.commit.clone().filter(|_| !with_history);
+        Found { commit, ..self.clone() }
+    }
+}
+
 /// What can be said without asking anybody.
 pub(super) fn known(wanted: &Wanted) -> Result<Option<Found>, SourceError> {
     let (reference, checksum) = (&wanted.reference, &wanted.checksum);
+    if wanted.bundle.is_some() && reference.is_empty() {
+        return Ok(Some(Found { reference: checksum.clone(), checksum: checksum.clone(), commit: None }));
+    }
     if is_commit(reference) {
         if !reference.starts_with(checksum.as_str()) {
             return Err(SourceError::Mismatch(format!(
@@ -51,16 +62,16 @@ pub(super) fn by_commit(wanted: &Wanted) -> String {
 }
 
 /// Asks the repository.
-pub(super) async fn ask(git: &Git, wanted: &Wanted) -> Result<Found, SourceError> {
+pub(super) async fn ask(git: &Git, wanted: &Wanted, remote: &str) -> Result<Found, SourceError> {
     let name = match wanted.reference.is_empty() {
-        true => default_branch(git, &wanted.remote).await?,
+        true => default_branch(git, remote).await?,
         false => wanted.reference.clone(),
     };
     let peeled = format!("{name}^{{}}");
     let listing = git
-        .text(&["ls-remote", "--", &wanted.remote, &name, &peeled])
+        .text(&["ls-remote", "--", remote, &name, &peeled])
         .await
-        .map_err(|err| within(format!("failed to fetch remote {}", redacted(&wanted.remote)), err))?;
+        .map_err(|err| within(format!("failed to fetch remote {}", redacted(remote)), err))?;
     let found = pick(&name, &listing).ok_or_else(|| {
         SourceError::Invalid(format!("repository does not contain ref {name}, output: {listing:?}"))
     })?;
@@ -74,8 +85,7 @@ pub(super) async fn ask(git: &Git, wanted: &Wanted) -> Result<Found, SourceError
         let got = &found.checksum;
         return Err(SourceError::Mismatch(format!("expected checksum to match {expected}, got {got}{or}")));
     }
-    // With its history, a tag is more than its commit.
-    Ok(if wanted.keep_git_dir { Found { commit: None, ..found } } else { found })
+    Ok(found)
 }
 
 /// The line of a listing that a name means: exactly that, else a branch, else a tag.

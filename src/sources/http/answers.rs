@@ -21,7 +21,7 @@ pub(super) struct Answer {
 
 impl HttpSource {
     /// Stands for everything that makes the snapshot what it is, but not for what the server says.
-    fn request_hash(&self) -> Digest {
+    pub(super) fn request_hash(&self) -> Digest {
         let headers: Vec<_> = self.headers.iter().map(|h| (&h.name, &h.value)).collect();
         Digest::of(format!("{:?}", (&self.url, &self.filename, &self.form, &self.auth_secret, headers)))
     }

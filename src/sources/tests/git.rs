@@ -103,6 +103,9 @@ async fn branches_tags_and_commits_are_checked_out() {
         &server.dir.join("repo"),
         &format!("{GIT}; echo three >file; git commit -qam three; git tag -fa v1 -m again"),
     );
+    let same = daemon.bring(&build, server.op("#v1", &[])).await.unwrap();
+    assert_eq!(same.pin, tag, "one build sees one commit");
+    let build = Build::alone();
     let brought = daemon.bring(&build, server.op("", &[])).await.unwrap();
     assert_eq!(brought.keys, [rev(&server, "main")]);
     assert!(brought.files().await.contains(&"file f 644 0:0  three".to_string()));
@@ -188,4 +191,53 @@ async fn what_is_wrong_is_refused() {
     }
     let short = &head[..8];
     assert!(daemon.bring(&build, server.op("", &[("git.checksum", short)])).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkout_travels_as_a_bundle() {
+    let (daemon, server) = (Daemon::new(), serve());
+    let head = rev(&server, "main");
+    let build = Build::alone();
+    for (fragment, pinned) in [(String::new(), true), (format!("#{head}"), true), ("#main".into(), false)] {
+        let made =
+            daemon.bring(&build, server.op(&fragment, &[("git.checkoutbundle", "true")])).await.unwrap();
+        assert_eq!(made.keys, [format!("{head}(bundle)")]);
+        let mounted = made.reference.unwrap().mount_readonly().await.unwrap();
+        let bytes = std::fs::read(mounted.path().join("bundle")).unwrap();
+        let digest: String = sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(&bytes))
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+
+        // Another daemon, which cannot reach the repository.
+        let (_dir, dir) = folder();
+        std::fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
+        std::fs::write(dir.join("blobs/sha256").join(&digest), &bytes).unwrap();
+        let mut stores = crosskit_session::ContentStores::default();
+        stores.add("oci:example.com/bundles", &dir, false);
+        let other = Daemon::new();
+        let session = other.connect(crosskit_session::SessionServer::new("").with_content(stores)).await;
+        let locator = format!("oci-layout+blob://example.com/bundles@sha256:{digest}");
+        let attrs = [
+            ("git.bundle", locator.as_str()),
+            ("git.checksum", &head),
+            ("git.fullurl", "https://127.0.0.1:1/repo"),
+        ];
+        let reference = if pinned { "" } else { "#main" };
+        let brought = other.bring(&Build::of(&session), server.op(reference, &attrs)).await.unwrap();
+        assert_eq!((brought.keys.as_slice(), &brought.pin), (&[head.clone()][..], &head));
+        assert!(brought.files().await.contains(&"file f 644 0:0  two".to_string()));
+        let wrong =
+            [("git.bundle", locator.as_str()), ("git.checksum", "0123456789012345678901234567890123456789")];
+        let err = other.bring(&Build::of(&session), server.op("", &wrong)).await.err().unwrap_or_default();
+        assert!(!err.is_empty() && (err.contains("not found in bundle") || !pinned), "{err}");
+    }
+    for (attrs, text) in [
+        (&[("git.bundle", "https://x")][..], "is not supported; expected"),
+        (&[("git.bundle", "oci-layout+blob://x")], "must have digest"),
+        (&[("git.checkoutbundle", "true"), ("git.keepgitdir", "true")], "incompatible with git.keepgitdir"),
+    ] {
+        let err = daemon.bring(&build, server.op("", attrs)).await.err().unwrap();
+        assert!(err.contains(text), "{err}");
+    }
 }

@@ -69,13 +69,18 @@ async fn an_unchanged_file_is_not_sent_again() {
         sha("hello")
     );
     assert_eq!(first.keys, [sha(&text)]);
-    let second = daemon.bring(&build, op(&server.url, &[])).await.unwrap();
+    // One build sees one file, whatever happens meanwhile.
+    let same = daemon.bring(&build, op(&server.url, &[])).await.unwrap();
+    assert_eq!(same.pin, first.pin);
+    assert_eq!(server.asked.lock().unwrap().len(), 1);
+    let second = daemon.bring(&Build::alone(), op(&server.url, &[])).await.unwrap();
     assert_eq!((&second.keys, second.reference.unwrap().id()), (&first.keys, first.reference.unwrap().id()));
     let methods: Vec<String> = server.asked.lock().unwrap().iter().map(|r| r[..4].to_string()).collect();
     assert_eq!(methods, ["GET ", "HEAD"]);
 
     *server.file.lock().unwrap() = ("changed".into(), "\"two\"".into());
-    let third = daemon.bring(&build, op(&server.url, &[])).await.unwrap();
+    assert_eq!(daemon.bring(&build, op(&server.url, &[])).await.unwrap().pin, first.pin);
+    let third = daemon.bring(&Build::alone(), op(&server.url, &[])).await.unwrap();
     assert_eq!(third.pin, sha("changed"));
     let mounted = third.reference.unwrap().mount_readonly().await.unwrap();
     let time =

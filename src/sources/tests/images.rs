@@ -127,7 +127,7 @@ async fn a_layout_of_the_client_is_an_image() {
 }
 
 /// The registry program.
-struct Registry(Child, String, tempfile::TempDir);
+struct Registry(Child, String, #[allow(dead_code, reason = "removes the folder")] tempfile::TempDir);
 
 impl Drop for Registry {
     fn drop(&mut self) {
@@ -228,6 +228,11 @@ async fn an_image_of_a_registry_is_fetched_when_needed() {
         daemon.sources.resolve(&op(&format!("docker-image://{name}"), &[]), Some(&elsewhere)).unwrap();
     let err = source.key(&cx, 0).await.unwrap_err().to_string();
     assert!(err.contains("no match for platform in manifest"), "{err}");
+
+    let blob = format!("docker-image+blob://{}/lib/app@{}", registry.1, image.config);
+    let brought = daemon.bring(&build, op(&blob, &[])).await.unwrap();
+    let config = std::fs::read_to_string(dir.join("blobs/sha256").join(&image.config[7..])).unwrap();
+    assert_eq!(brought.files().await, [format!("{} f 600 0:0  {config}", &image.config[7..])]);
 
     // A pinned image that is here needs no registry.
     drop(registry);

@@ -7,7 +7,7 @@ use crosskit_images::registry::RegistryHosts;
 use crosskit_metadata::Database;
 use crosskit_session::{SessionManager, SessionServer};
 use crosskit_snapshots::{Ref, Snapshots};
-use crosskit_sources::{Parts, SourceContext, Sources, Status};
+use crosskit_sources::{BuildMemory, Parts, SourceContext, Sources, Status};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -107,6 +107,7 @@ pub struct Build {
     pub told: Mutex<Vec<(String, String, u64, bool)>>,
     pub logged: Mutex<String>,
     pub compatibility: u32,
+    pub memory: Arc<BuildMemory>,
 }
 
 impl Build {
@@ -137,6 +138,10 @@ impl SourceContext for Build {
 
     fn log(&self, _: i32, text: &[u8]) {
         self.logged.lock().unwrap().push_str(&String::from_utf8_lossy(text));
+    }
+
+    fn memory(&self) -> Option<Arc<BuildMemory>> {
+        Some(self.memory.clone())
     }
 
     fn compatibility_version(&self) -> u32 {
