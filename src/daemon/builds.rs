@@ -20,10 +20,14 @@ use crosskit_workers::ResultRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+
+/// How long documents of images that no build keeps stay, so that the next build need not ask a
+/// registry for them again.
+const DOCUMENTS_STAY: Duration = Duration::from_secs(48 * 3600);
 
 /// Removed records that may wait to be taken.
 const PRUNED_AT_ONCE: usize = 64;
@@ -52,6 +56,8 @@ pub struct Builder {
     pub ended: Arc<Notify>,
     /// Cancelled when the daemon stops.
     pub stop: CancellationToken,
+    /// Held by every build: blobs are collected only while none runs.
+    pub running: Arc<RwLock<()>>,
 }
 
 impl Builder {
@@ -87,6 +93,7 @@ impl Builder {
     /// # Errors
     /// An unwritable database.
     pub async fn prune(&self, requests: Vec<PruneOptions>) -> Result<Vec<Usage>, Status> {
+        let all = requests.iter().any(|r| r.all);
         let mut removed = Vec::new();
         for request in requests {
             let (pruned, mut told) = tokio::sync::mpsc::channel(PRUNED_AT_ONCE);
@@ -102,6 +109,12 @@ impl Builder {
         for record in &removed {
             self.cache.release(&record.id);
         }
+        // A build that runs may be about to name a blob; the next collection takes what is left.
+        if let Ok(_quiet) = self.running.try_write() {
+            let kept = self.history.blobs().map_err(|e| Status::unknown(e.to_string()))?;
+            let before = if all { None } else { SystemTime::now().checked_sub(DOCUMENTS_STAY) };
+            self.snapshots.collect_blobs(kept, before).await.map_err(|e| Status::unknown(e.to_string()))?;
+        }
         Ok(removed)
     }
 
@@ -111,6 +124,7 @@ impl Builder {
     /// Whatever went wrong, with typed details.
     pub async fn solve(&self, mut request: SolveRequest) -> Result<api::SolveResponse, Status> {
         translate_old_forms(&mut request);
+        let _running = self.running.read().await;
         let exporters = self.exporters(&mut request)?;
         refuse(&request)?;
         let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
@@ -136,7 +150,7 @@ impl Builder {
         }
         drop(job);
         self.ended.notify_one();
-        outcome.map(|exporter_response| api::SolveResponse { exporter_response })
+        outcome.map(|exported| api::SolveResponse { exporter_response: exported.response })
     }
 
     async fn run(
@@ -145,7 +159,7 @@ impl Builder {
         job: &Arc<Job<ResultRef>>,
         exporters: Vec<Box<dyn Exporter>>,
         entitlements: Entitlements,
-    ) -> Result<BTreeMap<String, String>, GatewayError> {
+    ) -> Result<Exported, GatewayError> {
         let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), request.session.clone(), entitlements);
         let result = if request.definition.is_none() && request.frontend.is_empty() {
             let forwarder = Forwarder::new(bridge, request.frontend_inputs.clone());
@@ -163,17 +177,22 @@ impl Builder {
         };
         let export = self.computed(result).await?;
         let mut response = BTreeMap::new();
+        let mut results = BTreeMap::new();
         for (at, exporter) in exporters.iter().enumerate() {
             let step = job.context().step(exporter.name(), Some(&step_id(&request.session, at)));
             let running = step.begin(false);
             let report = Arc::new(Reports(step.clone()));
             let done = exporter.export(&export, report, &request.session).await;
             running.end(done.as_ref().err().map(ToString::to_string).as_deref());
-            response.extend(done.map_err(export_error)?);
+            let told = done.map_err(export_error)?;
+            if let Some(desc) = told.get(DESCRIPTOR).and_then(|text| descriptor(text)) {
+                results.insert(i64::try_from(at).unwrap_or(i64::MAX), desc);
+            }
+            response.extend(told);
         }
         let of_frontend = export.metadata.iter().filter(|(key, _)| key.starts_with("frontend."));
         response.extend(of_frontend.map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned())));
-        Ok(response)
+        Ok(Exported { response, results })
     }
 
     /// Computes everything that the result needs.
@@ -214,6 +233,29 @@ impl Builder {
             })
             .collect()
     }
+}
+
+/// What the exporters of a build said and made.
+struct Exported {
+    response: BTreeMap<String, String>,
+    /// Images, by the exporter's place.
+    results: BTreeMap<i64, api::Descriptor>,
+}
+
+/// The key under which an exporter tells what it made.
+const DESCRIPTOR: &str = "containerimage.descriptor";
+
+/// A descriptor from its JSON in base64.
+fn descriptor(text: &str) -> Option<api::Descriptor> {
+    use base64::Engine as _;
+    let json = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+    let desc: crosskit_images::Descriptor = serde_json::from_slice(&json).ok()?;
+    Some(api::Descriptor {
+        media_type: desc.media_type,
+        digest: desc.digest.to_string(),
+        size: i64::try_from(desc.size).unwrap_or(i64::MAX),
+        annotations: desc.annotations,
+    })
 }
 
 /// Passes what an exporter reports on to its step's progress.
@@ -310,12 +352,19 @@ fn started(request: &SolveRequest) -> api::BuildHistoryRecord {
 
 fn finished(
     record: &mut api::BuildHistoryRecord,
-    outcome: &Result<BTreeMap<String, String>, Status>,
+    outcome: &Result<Exported, Status>,
     progress: &[api::StatusResponse],
 ) {
     record.completed_at = Some(SystemTime::now().into());
     match outcome {
-        Ok(response) => record.exporter_response.clone_from(response),
+        Ok(exported) => {
+            record.exporter_response.clone_from(&exported.response);
+            record.result = Some(api::BuildResultInfo {
+                result_deprecated: exported.results.values().next().cloned(),
+                attestations: Vec::new(),
+                results: exported.results.clone(),
+            });
+        }
         Err(status) => {
             record.error = Some(crosskit_api::rpc::Status {
                 code: status.code().into(),

@@ -4,9 +4,10 @@ use crate::config;
 use crosskit_api::control::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, StatusResponse,
 };
+use crosskit_images::Digest;
 use crosskit_metadata::{Change, Database};
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -152,6 +153,15 @@ impl History {
             .collect();
         records.sort_by_key(|r| r.created_at.map(|t| (t.seconds, t.nanos)));
         Ok(records)
+    }
+
+    /// The blobs that records name: manifests of results.
+    ///
+    /// # Errors
+    /// An unreadable database.
+    pub fn blobs(&self) -> Result<HashSet<Digest>, HistoryError> {
+        let results = self.ended()?.into_iter().filter_map(|r| r.result);
+        Ok(results.flat_map(|r| r.results.into_values()).filter_map(|d| d.digest.parse().ok()).collect())
     }
 
     /// Forgets an ended build.

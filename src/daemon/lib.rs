@@ -6,6 +6,7 @@
 pub mod builds;
 pub mod collection;
 pub mod config;
+mod content;
 pub mod control;
 pub mod history;
 pub mod listeners;

@@ -5,8 +5,9 @@ use crate::config::Config;
 use crate::history::{History, HistoryError};
 use crate::listeners::{Connection, ListenError, Listeners};
 use crate::root::{Root, RootError};
-use crate::{collection, control};
+use crate::{collection, content, control};
 use crosskit_api::MAX_MESSAGE;
+use crosskit_api::content::content_server::ContentServer;
 use crosskit_api::control::control_server::ControlServer;
 use crosskit_api::frontend::llb_bridge_server::LlbBridgeServer;
 use crosskit_api::health::health_server::HealthServer;
@@ -153,11 +154,13 @@ impl Daemon {
             gc: gc_policies(&config, disk_size(root.path())),
             ended: Arc::clone(&ended),
             stop: stop.clone(),
+            running: Arc::default(),
         });
         let serving = TaskTracker::new();
+        let blobs = content::Service(builder.snapshots.content().clone());
         let service = control::Service { builder: Arc::clone(&builder), sessions, history };
         let (connections, accepted) = listeners.accept();
-        serving.spawn(serve(accepted, service, Calls::ByBuild(forwarded), stop.clone()));
+        serving.spawn(serve(accepted, service, Calls::ByBuild(forwarded), blobs, stop.clone()));
         serving.spawn(collection::run(Arc::clone(&builder), ended, stop.clone()));
         serving.close();
         let addresses = listeners.addresses().to_vec();
@@ -205,6 +208,7 @@ async fn serve(
     connections: mpsc::Receiver<std::io::Result<Connection>>,
     control: control::Service,
     calls: Calls,
+    blobs: content::Service,
     stop: CancellationToken,
 ) {
     let served = tonic::transport::Server::builder()
@@ -221,6 +225,7 @@ async fn serve(
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )
+        .add_service(ContentServer::new(blobs).max_encoding_message_size(MAX_MESSAGE))
         .add_service(HealthServer::new(health::Service))
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled())
         .await;

@@ -13,6 +13,7 @@ mod cache_mounts;
 pub mod checksum;
 mod clean;
 mod clone;
+mod collect;
 mod drivers;
 mod error;
 pub mod filters;

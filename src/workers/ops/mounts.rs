@@ -82,7 +82,8 @@ pub async fn prepare(
     cwd: &str,
     step: &str,
 ) -> Result<Prepared, OpError> {
-    let mut building = Building { parts, cx, inputs, step, held: Held::default(), outputs: Vec::new() };
+    let mut building =
+        Building { parts, cx, inputs, step, held: Held::default(), outputs: Vec::new(), caches: Vec::new() };
     let mut root = None;
     let mut ready = Vec::new();
     for mount in mounts {
@@ -154,6 +155,8 @@ struct Building<'a> {
     step: &'a str,
     held: Held,
     outputs: Vec<Output>,
+    /// Caches that earlier mounts of the step show: id and base, and where they are.
+    caches: Vec<((String, Option<String>), PathBuf)>,
 }
 
 impl Building<'_> {
@@ -219,6 +222,11 @@ impl Building<'_> {
             }
         };
         let input = self.input(mount)?.cloned();
+        // Several mounts of one step may show the same cache: waiting for oneself would never end.
+        let key = (options.id.clone(), input.as_ref().map(|i| i.id().to_string()));
+        if let Some((_, path)) = self.caches.iter().find(|(known, _)| *known == key) {
+            return Ok(Behind { path: path.clone(), readonly: mount.readonly });
+        }
         let description = format!("cached mount {} from exec {}", mount.dest, self.step);
         let cache = self
             .parts
@@ -230,6 +238,7 @@ impl Building<'_> {
             self.outputs.push(Output::Unchanged(input));
         }
         let path = cache.mounted().path().to_path_buf();
+        self.caches.push((key, path.clone()));
         self.held.caches.push(cache);
         Ok(Behind { path, readonly: mount.readonly })
     }
