@@ -17,7 +17,11 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
 struct GoEscapes;
 
 impl serde_json::ser::Formatter for GoEscapes {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         let mut from = 0;
         for (at, found) in fragment.char_indices() {
             let escape = match found {

@@ -125,9 +125,7 @@ impl Builder {
     pub async fn solve(&self, mut request: SolveRequest) -> Result<api::SolveResponse, Status> {
         translate_old_forms(&mut request);
         let _running = self.running.read().await;
-        let exporters = self.exporters(&mut request)?;
-        refuse(&request)?;
-        let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
+        // First of all, as the client follows the build already: what is refused is told at once.
         let job =
             Arc::new(self.solver.new_job(&request.r#ref, sessions(&request)).map_err(|e| job_status(&e))?);
         let mut record = started(&request);
@@ -136,7 +134,7 @@ impl Builder {
         }
         let progress = job.status();
         let outcome = tokio::select! {
-            outcome = Box::pin(self.run(&request, &job, exporters, entitlements)) => outcome,
+            outcome = Box::pin(self.run(&mut request, &job)) => outcome,
             () = self.stop.cancelled() => Err(GatewayError::canceled()),
         };
         let outcome = outcome.map_err(|e| e.to_status());
@@ -155,11 +153,12 @@ impl Builder {
 
     async fn run(
         &self,
-        request: &SolveRequest,
+        request: &mut SolveRequest,
         job: &Arc<Job<ResultRef>>,
-        exporters: Vec<Box<dyn Exporter>>,
-        entitlements: Entitlements,
     ) -> Result<Exported, GatewayError> {
+        let exporters = self.exporters(request)?;
+        refuse(request)?;
+        let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
         let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), request.session.clone(), entitlements);
         let result = if request.definition.is_none() && request.frontend.is_empty() {
             let forwarder = Forwarder::new(bridge, request.frontend_inputs.clone());
@@ -217,7 +216,7 @@ impl Builder {
         Ok(export)
     }
 
-    fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, Status> {
+    fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, GatewayError> {
         let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").cloned();
         request
             .exporters
@@ -227,9 +226,7 @@ impl Builder {
                 if let Some(epoch) = &epoch {
                     asked.attrs.entry("source-date-epoch".to_string()).or_insert_with(|| epoch.clone());
                 }
-                self.exporters
-                    .resolve(&asked.r#type, at, &asked.attrs)
-                    .map_err(|e| export_error(e).to_status())
+                self.exporters.resolve(&asked.r#type, at, &asked.attrs).map_err(export_error)
             })
             .collect()
     }
@@ -284,8 +281,8 @@ fn sessions(request: &SolveRequest) -> Vec<String> {
 }
 
 /// What isn't there yet and would change the result.
-fn refuse(request: &SolveRequest) -> Result<(), Status> {
-    let later = |what: &str| Err(Status::unimplemented(format!("{what} is not available yet")));
+fn refuse(request: &SolveRequest) -> Result<(), GatewayError> {
+    let later = |what: &str| Err(GatewayError::unimplemented(format!("{what} is not available yet")));
     if request.source_policy.is_some() || !request.source_policy_session.is_empty() {
         return later("a source policy");
     }

@@ -2,8 +2,9 @@
 
 use crate::kept::Found;
 use crate::mounts::Mounted;
-use crate::record::RecordType;
+use crate::record::{KEYS, RecordType};
 use crate::{About, MutableRef, Ref, Result, Snapshots};
+use crosskit_metadata::Change;
 use std::sync::{Arc, PoisonError, Weak};
 
 /// What happens when several steps use one cache at the same time (BuildKit's CacheSharingOpt).
@@ -53,6 +54,27 @@ impl Snapshots {
             Sharing::Locked => Arc::new(self.wait_for_cache(&key, base, about).await?),
         };
         Ok(CacheMount { mounted: mutable.mount().await?, _mutable: mutable })
+    }
+
+    /// Forgets what the cache named `name` holds, whatever it started from: the next step that
+    /// wants it begins anew. Steps that use it now go on.
+    pub fn forget_cache_mount(&self, name: &str) -> Result<()> {
+        let own = format!("cache:{name}\0");
+        let with_base = format!("cache:{name}:");
+        let mut gone = Vec::new();
+        for prefix in [own, with_base] {
+            gone.extend(
+                self.0
+                    .db
+                    .scan(KEYS, prefix.as_bytes())?
+                    .into_iter()
+                    .map(|(entry, _)| Change::delete(KEYS, entry)),
+            );
+        }
+        let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared
+            .retain(|key, _| key != &format!("cache:{name}") && !key.starts_with(&format!("cache:{name}:")));
+        Ok(self.0.db.write(gone)?)
     }
 
     fn free_or_new(&self, key: &str, base: Option<&Ref>, about: About) -> Result<MutableRef> {

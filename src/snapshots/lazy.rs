@@ -59,6 +59,20 @@ impl Lazy {
     }
 }
 
+impl Ref {
+    /// Whether all its layers are here or somebody is known who can get them. After a restart
+    /// nobody is, until [`Snapshots::from_layers`] names somebody again.
+    pub fn is_within_reach(&self) -> bool {
+        self.node().layers().iter().all(|layer| {
+            let here = || layer.blob(|blob| layer.store.content.holds(&blob.desc)).is_some();
+            layer.record().files
+                || !matches!(layer.parents, Parents::Layer(_))
+                || layer.lazy.provider().is_some()
+                || here()
+        })
+    }
+}
+
 impl Snapshots {
     /// The snapshot that a chain of layers is, bottom first. Nothing is fetched now. The same
     /// chain gives the same snapshot; each call brings the newest way to get the blobs.

@@ -26,7 +26,11 @@ impl Results<ResultRef> for SnapshotResults {
         let found = match id {
             EMPTY => Ok(None),
             id => match self.0.get(id) {
-                Ok(Some(found)) => Ok(Some(found)),
+                Ok(Some(found)) if found.is_within_reach() => Ok(Some(found)),
+                // The source that it comes from names somebody who can get it.
+                Ok(Some(_)) => {
+                    Err(load("nobody is known who has its layers".to_string(), ErrorKind::Unavailable))
+                }
                 Ok(None) => Err(load("it has been collected".to_string(), ErrorKind::Environment)),
                 Err(e) => Err(load(e.to_string(), ErrorKind::Environment)),
             },

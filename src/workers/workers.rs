@@ -1,7 +1,7 @@
 //! All workers of a daemon, and which vertex goes to which.
 
 use crate::local::LocalParts;
-use crate::ops::{build, exec, file, join, source};
+use crate::ops::{build, exec, file, join, snapshot_error, source};
 use crate::{ResultRef, SnapshotResults, records};
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_api::types;
@@ -197,6 +197,28 @@ impl Workers {
             platforms,
             ..types::WorkerRecord::default()
         }]
+    }
+
+    /// Forgets what cache mounts hold that steps of a graph want anew: those of steps that must
+    /// not use what is known.
+    ///
+    /// # Errors
+    /// An unwritable database.
+    pub fn forget_cache_mounts(&self, graph: &Graph) -> Result<(), OpError> {
+        let fresh = graph.vertices().iter().filter(|v| v.metadata.ignore_cache);
+        let steps = fresh.filter_map(|v| match &v.op.op {
+            Some(Kind::Exec(exec)) => Some(exec),
+            _ => None,
+        });
+        for mount in steps.flat_map(|exec| &exec.mounts) {
+            let Some(cache) = mount.cache_opt.as_ref().filter(|_| mount.mount_type() == pb::MountType::Cache)
+            else {
+                continue;
+            };
+            let name = if cache.id.is_empty() { &mount.dest } else { &cache.id };
+            self.0.local.snapshots.forget_cache_mount(name).map_err(snapshot_error)?;
+        }
+        Ok(())
     }
 
     /// Checks, before anything runs, that every platform whose programs a graph runs has somebody
