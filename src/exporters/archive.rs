@@ -134,10 +134,14 @@ impl Archive {
         let file = session.send_file(self.at, response).await.map_err(session_error)?;
         let (content, root, form) =
             (self.exporters.images.content.clone(), committed.root.clone(), self.form);
-        stream::send(file, move |out| {
+        let sent = stream::send(file, move |out| {
             write_archive(&content, &root, &names, form, out).map(drop).map_err(image_error)
-        })
-        .await?;
+        });
+        match sent.await {
+            // A client that has the image already says so, and needs no more of it.
+            Err(e) if e.is_already_there() => {}
+            sent => sent?,
+        }
         part.end();
         Ok(())
     }

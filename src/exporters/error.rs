@@ -21,12 +21,13 @@ pub enum ErrorKind {
 pub struct ExportError {
     kind: ErrorKind,
     message: String,
+    already_there: bool,
 }
 
 impl ExportError {
     /// An error of a kind.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        ExportError { kind, message: message.into() }
+        ExportError { kind, message: message.into(), already_there: false }
     }
 
     /// The build asked for what can't be.
@@ -39,6 +40,17 @@ impl ExportError {
         ExportError::new(ErrorKind::Internal, message)
     }
 
+    /// The same error, which says that the other side has it already.
+    #[must_use]
+    pub fn already_there(self) -> Self {
+        ExportError { already_there: true, ..self }
+    }
+
+    /// Whether the other side has it already.
+    pub fn is_already_there(&self) -> bool {
+        self.already_there
+    }
+
     /// What kind of error it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -47,6 +59,6 @@ impl ExportError {
     /// The same error, with what was being done before it.
     #[must_use]
     pub fn while_doing(self, doing: &str) -> Self {
-        ExportError { kind: self.kind, message: format!("{doing}: {}", self.message) }
+        ExportError { message: format!("{doing}: {}", self.message), ..self }
     }
 }

@@ -104,7 +104,8 @@ fn session_error(error: crosskit_session::SessionError) -> ExportError {
         Kind::Canceled => ErrorKind::Canceled,
         Kind::Internal => ErrorKind::Internal,
     };
-    ExportError::new(kind, error.to_string())
+    let found = ExportError::new(kind, error.to_string());
+    if error.code() == Some(tonic::Code::AlreadyExists) { found.already_there() } else { found }
 }
 
 fn snapshot_error(error: crosskit_snapshots::Error) -> ExportError {

@@ -106,7 +106,7 @@ impl Epoch {
 const WITHOUT_EFFECT: &[&str] = &["store", "unpack", "attestation-inline", "oci-artifact"];
 
 /// Prefixes of keys that are metadata of the result.
-const METADATA: &[&str] = &["containerimage.", "refs.", "image.", "frontend."];
+const METADATA: &[&str] = &["containerimage.", "refs.", "image.", "frontend.", "attest:"];
 
 /// Keys of the image-like exporters, for "did you mean".
 const IMAGE_KEYS: &[&str] = &[
@@ -173,22 +173,12 @@ impl ImageOptions {
             }
         }
         options.check_level()?;
-        options.check_types()?;
         Ok(options)
     }
 
     /// Whether OCI media types are written. Since version 0.31 that is the default everywhere.
     pub fn oci(&self) -> bool {
         self.oci_types.unwrap_or(true)
-    }
-
-    fn check_types(&self) -> Result<(), ExportError> {
-        if self.compression == Compression::Zstd && self.oci_types == Some(false) {
-            return Err(ExportError::user(
-                "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\"".to_string(),
-            ));
-        }
-        Ok(())
     }
 
     fn check_level(&self) -> Result<(), ExportError> {
@@ -334,10 +324,6 @@ mod tests {
         ] {
             assert_eq!(image(&[given]).unwrap_err(), expected);
         }
-        assert_eq!(
-            image(&[("compression", "zstd"), ("oci-mediatypes", "false")]).unwrap_err(),
-            "exporter option \"compression=zstd\" conflicts with \"oci-mediatypes=false\""
-        );
         let tree = TreeOptions::parse("local", &attrs(&[("mode", "move")])).unwrap_err().to_string();
         assert_eq!(tree, "invalid local exporter mode \"move\": use copy or delete");
     }

@@ -30,7 +30,7 @@ pub struct NamedPlatform {
 }
 
 /// `refs.platforms` as it is written.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct Listed {
     #[serde(rename = "Platforms", default)]
     platforms: Vec<ListedPlatform>,
@@ -63,8 +63,9 @@ impl Export {
             }
             return Ok(vec![self.own_platform()?]);
         };
-        let listed: Listed = serde_json::from_slice(listed)
+        let listed: Option<Listed> = serde_json::from_slice(listed)
             .map_err(|e| ExportError::user(format!("failed to parse platforms passed to exporter: {e}")))?;
+        let listed = listed.unwrap_or_default();
         if listed.platforms.is_empty() {
             return Err(ExportError::user("invalid empty platforms index for exporter"));
         }
@@ -91,8 +92,9 @@ impl Export {
         let platform = match self.metadata.get("containerimage.config") {
             None => crosskit_platforms::native(),
             Some(config) => {
-                let read: ConfigPlatform = serde_json::from_slice(config)
+                let read: Option<ConfigPlatform> = serde_json::from_slice(config)
                     .map_err(|e| ExportError::user(format!("invalid image config for export: {e}")))?;
+                let read = read.ok_or_else(|| ExportError::user("invalid null image config for export"))?;
                 if read.platform.os.is_empty() != read.platform.architecture.is_empty() {
                     return Err(ExportError::user(
                         "invalid image config: os and architecture must be specified together",

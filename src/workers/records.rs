@@ -35,8 +35,28 @@ pub fn volatile_folder(base: &str, root: &Path) -> Result<PathBuf, WorkerError> 
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)
     };
-    make().map_err(|source| WorkerError::Folder { path: path.clone(), source })?;
+    let failed = |source| WorkerError::Folder { path: path.clone(), source };
+    make().map_err(failed)?;
+    in_memory(&path).map_err(|e| failed(e.into()))?;
     Ok(path)
+}
+
+/// The type of tmpfs in statfs(2).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
+/// Makes sure that what is written to a folder never reaches a disk: secrets go there.
+fn in_memory(path: &Path) -> rustix::io::Result<()> {
+    use rustix::mount::MountFlags;
+    if i64::from(rustix::fs::statfs(path)?.f_type) == TMPFS_MAGIC {
+        return Ok(());
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("tmpfs", path, "tmpfs", flags, Some(c"mode=0700"))
+}
+
+/// Takes the memory behind a folder down again, if it is a mount of its own.
+pub fn leave_memory(path: &Path) {
+    let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
 }
 
 /// Labels by which clients and filters know a worker.

@@ -84,6 +84,7 @@ struct Inner {
     id: String,
     labels: BTreeMap<String, String>,
     announced: Vec<Platform>,
+    volatile: PathBuf,
     local: Arc<LocalParts>,
 }
 
@@ -136,7 +137,7 @@ impl Workers {
             volatile: steps,
             places,
         });
-        Ok(Workers(Arc::new(Inner { id, labels, announced, local })))
+        Ok(Workers(Arc::new(Inner { id, labels, announced, volatile, local })))
     }
 
     /// The worker on this machine.
@@ -162,6 +163,7 @@ impl Workers {
     /// Ends all that runs and waits until it is gone.
     pub async fn shutdown(&self) {
         self.0.local.executor.shutdown().await;
+        records::leave_memory(&self.0.volatile);
     }
 
     /// The platforms that run here, this machine's own first.

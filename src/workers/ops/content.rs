@@ -5,7 +5,7 @@ use crate::ResultRef;
 use crate::keys::Selector;
 use crosskit_cache::KeyDigest;
 use crosskit_snapshots::checksum::{ContentQuery, content_digest};
-use crosskit_solver::{ContentKey, ErrorKind, OpContext, OpError};
+use crosskit_solver::{ContentKey, OpContext, OpError};
 use futures::future::BoxFuture;
 
 /// The digest of the files that some selectors choose.
@@ -21,9 +21,6 @@ impl ContentKey<ResultRef> for FilesOf {
         input: &'a ResultRef,
     ) -> BoxFuture<'a, Result<Option<KeyDigest>, OpError>> {
         Box::pin(async move {
-            let Some(input) = input else {
-                return Err(OpError::new(ErrorKind::User, "cannot compute the content of an empty input"));
-            };
             let all = [Selector::default()];
             let selectors = if self.selectors.is_empty() { &all[..] } else { &self.selectors[..] };
             let digests = selectors.iter().map(|selector| async move {
@@ -35,8 +32,9 @@ impl ContentKey<ResultRef> for FilesOf {
                     required_paths: selector.required.clone(),
                 };
                 let path = crosskit_llb::paths::clean(&format!("/{}", selector.path));
-                content_digest(Some(input), &path, &options).await.map_err(|e| {
-                    snapshot_error(e).context(format!("failed to calculate checksum of ref {}", input.id()))
+                content_digest(input.as_ref(), &path, &options).await.map_err(|e| {
+                    let id = input.as_ref().map_or("", |i| i.id());
+                    snapshot_error(e).context(format!("failed to calculate checksum of ref {id}"))
                 })
             });
             let digests = futures::future::try_join_all(digests).await?;
