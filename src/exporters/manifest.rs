@@ -117,9 +117,9 @@ struct WithHistory {
 }
 
 fn history_of(config: &[u8]) -> Result<Vec<History>, ExportError> {
-    let read: WithHistory = serde_json::from_slice(config)
+    let read: Option<WithHistory> = serde_json::from_slice(config)
         .map_err(|e| ExportError::user(format!("failed to unmarshal history from config: {e}")))?;
-    Ok(read.history.unwrap_or_default())
+    Ok(read.and_then(|r| r.history).unwrap_or_default())
 }
 
 /// Makes history and layers fit: a line for each layer, a time for each line.
