@@ -217,7 +217,9 @@ impl Builder {
     }
 
     fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, GatewayError> {
-        let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").cloned();
+        // Other values, such as `context`, are for the frontend to resolve: its result tells the time.
+        let seconds = |value: &&String| value.is_empty() || value.parse::<i64>().is_ok();
+        let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(seconds).cloned();
         request
             .exporters
             .iter_mut()

@@ -32,6 +32,10 @@ pub struct Committed {
     pub layers: Vec<crosskit_snapshots::Layer>,
 }
 
+/// Tells in a layer's descriptor which epoch its files' times were clamped to (BuildKit
+/// `util/converter`).
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
+
 fn form(options: &ImageOptions, epoch: Option<i64>) -> LayerForm {
     LayerForm {
         packing: match options.compression {
@@ -178,7 +182,11 @@ async fn layers_of(
         return Ok(layers);
     }
     // The base image's layers keep their times: they are somebody else's.
-    let rewritten = found.layers(form(options, epoch)).await.map_err(snapshot_error)?;
+    let mut rewritten = found.layers(form(options, epoch)).await.map_err(snapshot_error)?;
+    for layer in &mut rewritten {
+        let told = epoch.map(|seconds| (REWRITTEN.to_string(), seconds.to_string()));
+        layer.blob.desc.annotations.extend(told);
+    }
     Ok(layers.into_iter().take(of_base).chain(rewritten.into_iter().skip(of_base)).collect())
 }
 

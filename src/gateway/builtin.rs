@@ -204,6 +204,10 @@ impl dockerfile::Bridge for Asked {
         self.inputs
             .iter()
             .map(|(name, definition)| {
+                if definition.def.is_empty() {
+                    let refused = GatewayError::plain("invalid nil input definition to definition op");
+                    return Err(outside(refused));
+                }
                 Graph::decode(definition.clone(), &Limits::default())
                     .map(|graph| (name.clone(), graph))
                     .map_err(|e| outside(GatewayError::plain(e.to_string())))

@@ -15,8 +15,8 @@ use std::sync::Arc;
 /// The host that stands for the client itself.
 const UPLOADS: &str = "buildkit-session";
 
-/// How we introduce ourselves.
-const AGENT: &str = concat!("crosskit/", env!("CARGO_PKG_VERSION"));
+/// How we introduce ourselves: servers that make room for builders look for BuildKit's name.
+const AGENT: &str = concat!("buildkit/v0.31 crosskit/", env!("CARGO_PKG_VERSION"));
 
 /// In front of a host's name: the secret that is the header `Authorization` for it.
 const HEADER_SECRET: &str = "HTTP_AUTH_HEADER_";
@@ -208,6 +208,11 @@ fn decode(text: &str) -> String {
 /// Seconds since 1970 of a time in one of HTTP's three forms, and the time in the usual one.
 pub(super) fn http_time(text: &str) -> Option<(i64, String)> {
     let forms = ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+    // Some servers call the zone by its newer name.
+    let text = &match text.strip_suffix(" UTC") {
+        Some(rest) => format!("{rest} GMT"),
+        None => text.to_string(),
+    };
     let time = forms.iter().find_map(|form| jiff::civil::DateTime::strptime(form, text).ok())?;
     let zoned = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
     Some((zoned.timestamp().as_second(), zoned.strftime(forms[0]).to_string()))
@@ -238,7 +243,8 @@ mod tests {
     #[test]
     fn times_are_read_in_all_forms() {
         let usual = "Sun, 06 Nov 1994 08:49:37 GMT";
-        for text in [usual, "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+        let named_utc = "Sunday, 06-Nov-94 08:49:37 UTC";
+        for text in [usual, "Sunday, 06-Nov-94 08:49:37 GMT", named_utc, "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(http_time(text), Some((784_111_777, usual.to_string())), "{text}");
         }
         assert_eq!(http_time("yesterday"), None);
