@@ -58,12 +58,21 @@ pub(super) fn cause(error: &reqwest::Error) -> io::Error {
     io::Error::new(kind, reason(error))
 }
 
+/// An error of the system as clients look for it, the way C's library and stock BuildKit put it: `connection refused`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error().and_then(|number| text.strip_suffix(&format!(" (os error {number})"))) {
+        Some(words) => words.to_lowercase(),
+        None => text,
+    }
+}
+
 /// What lies behind an error of the HTTP client, whose own words say only that something failed.
 pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut deepest: Option<&dyn std::error::Error> = error.source();
     let mut words = Vec::new();
     while let Some(cause) = deepest {
-        words.push(cause.to_string());
+        words.push(cause.downcast_ref::<io::Error>().map_or_else(|| cause.to_string(), plain));
         deepest = cause.source();
     }
     // Each level repeats what is below it or adds a word of its own; the last one names the cause.

@@ -49,12 +49,14 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             Err(e) => return failed(&format!("starting threads: {e}")),
         };
     let outcome = runtime.block_on(async {
+        // Before the first client can see us: whoever has seen us may tell us to stop.
+        let stop = serve::StopSignals::listen();
         let daemon = Daemon::start(config).await?;
         daemon.warm();
         for address in daemon.addresses() {
             tracing::info!("running server on {address}");
         }
-        serve::told_to_stop().await;
+        stop.told().await;
         tracing::info!("stopping server");
         daemon.stop().await;
         Ok::<(), StartError>(())

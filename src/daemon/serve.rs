@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -234,19 +234,29 @@ async fn serve(
     }
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn told_to_stop() {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    match signals {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT, which tell a daemon to stop.
+pub struct StopSignals(std::io::Result<(Signal, Signal)>);
+
+impl StopSignals {
+    /// From now on the signals do not end the process, but wait until somebody asks for them.
+    pub fn listen() -> StopSignals {
+        let terminate = signal(SignalKind::terminate());
+        StopSignals(terminate.and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?))))
+    }
+
+    /// Waits for one of them.
+    pub async fn told(self) {
+        match self.0 {
+            Ok((mut terminate, mut interrupt)) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
             }
-        }
-        (Err(e), _) | (_, Err(e)) => {
-            tracing::error!("cannot listen for signals: {e}");
-            std::future::pending::<()>().await;
+            Err(e) => {
+                tracing::error!("cannot listen for signals: {e}");
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

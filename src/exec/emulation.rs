@@ -11,6 +11,7 @@ use crosskit_qemu::{
     Detection, Emulators, PrivateBinfmt, Support,
     detect::{Ways, detect},
 };
+use tokio_util::task::TaskTracker;
 
 use crate::{Error, Result};
 
@@ -62,13 +63,16 @@ pub(crate) struct Platforms {
 struct Shared {
     folders: Vec<PathBuf>,
     ways: Ways,
+    /// Those that are waited for when the executor shuts down: finding out runs programs.
+    tasks: TaskTracker,
     /// The lock is held while finding out, so that many that ask at once wait for one answer.
     found: tokio::sync::Mutex<Option<(Instant, Arc<Detection>)>>,
 }
 
 impl Platforms {
-    pub(crate) fn new(folders: Vec<PathBuf>, ways: Ways) -> Self {
-        Self { shared: Arc::new(Shared { folders, ways, found: tokio::sync::Mutex::new(None) }) }
+    pub(crate) fn new(folders: Vec<PathBuf>, ways: Ways, tasks: TaskTracker) -> Self {
+        let found = tokio::sync::Mutex::new(None);
+        Self { shared: Arc::new(Shared { folders, ways, tasks, found }) }
     }
 
     /// What runs here, found out at most this long ago.
@@ -80,7 +84,7 @@ impl Platforms {
             return detection.clone();
         }
         let (folders, ways) = (self.shared.folders.clone(), self.shared.ways);
-        let fresh = tokio::task::spawn_blocking(move || detect(&Emulators::find(&folders), ways)).await;
+        let fresh = self.shared.tasks.spawn_blocking(move || detect(&Emulators::find(&folders), ways)).await;
         let fresh = Arc::new(fresh.unwrap_or_else(|_| Detection {
             platforms:
                 crosskit_platforms::host().into_iter().map(|platform| (platform, Support::Native)).collect(),

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use crosskit_platforms::Platform;
 use crosskit_qemu::detect::Ways;
 use tokio::sync::{OnceCell, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use crate::{
     Access, Chosen, Container, DnsConfig, Error, Exit, How, Process, Result, Security, Stdio,
@@ -85,14 +88,15 @@ impl Executor {
                 "this daemon lacks capabilities that steps usually have: they go without"
             );
         }
+        let tasks = TaskTracker::new();
         let shared = Shared {
             containers,
             resolv: ResolvFiles::new(root, config.dns.clone()),
             hosts,
-            platforms: Platforms::new(config.emulator_folders.clone(), config.ways),
+            platforms: Platforms::new(config.emulator_folders.clone(), config.ways, tasks.clone()),
             runtime: OnceCell::new(),
             filter: OnceCell::new(),
-            tasks: TaskTracker::new(),
+            tasks,
             closing: CancellationToken::new(),
             config,
         };
@@ -176,7 +180,11 @@ impl Shared {
     pub(crate) async fn runtime(self: &Arc<Self>) -> Result<Arc<Runtime>> {
         let choose = || async {
             let config = self.config.clone();
-            let select = move || Runtime::select(config.runtime.as_deref(), &config.root);
+            let trial = self.trial()?;
+            let select = move || {
+                let _trial = trial;
+                Runtime::select(config.runtime.as_deref(), &config.root)
+            };
             let chosen = tokio::task::spawn_blocking(select)
                 .await
                 .map_err(|error| Error::Broken { id: "probe".to_owned(), reason: error.to_string() })??;
@@ -187,11 +195,22 @@ impl Shared {
         self.runtime.get_or_try_init(choose).await.cloned()
     }
 
+    /// What a trial container holds as long as it is there: shutting down waits for it, and allows no new one.
+    fn trial(&self) -> Result<TaskTrackerToken> {
+        // In this order, so that one that shutting down does not see has seen it.
+        let token = self.tasks.token();
+        if self.closing.is_cancelled() { Err(Error::Canceled) } else { Ok(token) }
+    }
+
     async fn filter(self: &Arc<Self>, runtime: &Arc<Runtime>) -> Option<Arc<str>> {
         let make = || async {
             let (runtime, root) = (runtime.clone(), self.config.root.clone());
-            let made = tokio::task::spawn_blocking(move || filter::make(&runtime, &root)).await;
-            made.ok().flatten().map(Arc::from)
+            let trial = self.trial().ok()?;
+            let make = move || {
+                let _trial = trial;
+                filter::make(&runtime, &root)
+            };
+            tokio::task::spawn_blocking(make).await.ok().flatten().map(Arc::from)
         };
         self.filter.get_or_init(make).await.clone()
     }

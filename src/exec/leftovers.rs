@@ -22,29 +22,35 @@ pub(crate) fn sweep(run_root: &Path, containers: &Path, cgroup_parent: &str) {
         let id = entry.file_name().to_string_lossy().into_owned();
         tracing::info!(id, "removing a container that an earlier daemon has left");
         let cgroup = configured_cgroup(&entry.path()).unwrap_or_else(|| cgroups::path(cgroup_parent, &id));
-        let first = read_pid(&entry.path().join("pid"));
-        if let Some(pid) = first {
-            kill_contained(pid);
-        }
-        let deadline = Instant::now() + UNTIL_GONE;
-        loop {
-            let left = cgroups::processes(&cgroup);
-            left.iter().for_each(|pid| _ = kill_contained(*pid));
-            if left.is_empty() || Instant::now() > deadline {
-                break;
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        cgroups::remove(cgroup.strip_suffix("/step").unwrap_or(&cgroup));
-        let _ = fs::remove_dir_all(entry.path());
+        end(&entry.path(), &cgroup);
     }
-    // What the runtimes know of their containers, and trial containers.
+    // Trial containers, and what the runtimes know of their containers.
     for entry in fs::read_dir(run_root).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("state-") || name.starts_with("probe-") {
+        if let Some(id) = name.strip_prefix("probe-") {
+            end(&entry.path(), &cgroups::path("", id));
+        } else if name.starts_with("state-") {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Kills what runs in a container, and removes its cgroup and its bundle.
+fn end(bundle: &Path, cgroup: &str) {
+    if let Some(pid) = read_pid(&bundle.join("pid")) {
+        kill_contained(pid);
+    }
+    let deadline = Instant::now() + UNTIL_GONE;
+    loop {
+        let left = cgroups::processes(cgroup);
+        left.iter().for_each(|pid| _ = kill_contained(*pid));
+        if left.is_empty() || Instant::now() > deadline {
+            break;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    cgroups::remove(cgroup.strip_suffix("/step").unwrap_or(cgroup));
+    let _ = fs::remove_dir_all(bundle);
 }
 
 fn configured_cgroup(bundle: &Path) -> Option<String> {

@@ -95,7 +95,7 @@ fn configured(process: Process) -> Value {
     let executor =
         Executor::new(ExecConfig { root: root.path().into(), ..ExecConfig::default() }).expect("set up");
     let way: Way = runtime.block_on(async {
-        let platforms = Platforms::new(Vec::new(), crate::Ways::KernelOnly);
+        let platforms = Platforms::new(Vec::new(), crate::Ways::KernelOnly, Default::default());
         platforms.way(&crosskit_platforms::native()).await.expect("native")
     });
     let shared: &Shared = executor.shared();
@@ -270,7 +270,7 @@ fn failures_read_as_clients_expect() {
 
 #[tokio::test]
 async fn a_platform_that_nothing_runs_is_named_with_what_to_do() {
-    let platforms = Platforms::new(Vec::new(), crate::Ways::KernelOnly);
+    let platforms = Platforms::new(Vec::new(), crate::Ways::KernelOnly, Default::default());
     let error = platforms.way(&Platform::linux("mips64")).await.expect_err("nobody runs it");
     assert_eq!(
         error.to_string(),

@@ -6,9 +6,13 @@ use redb::{ReadableDatabase, TableDefinition, TableError};
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 /// Memory for pages of the file. Lookups are rare and records small; the kernel caches the rest.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// How long those who read may take to the end, when the file has to be opened anew.
+const READERS_TAKE: Duration = Duration::from_secs(2);
 
 type Table = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
 type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -80,10 +84,21 @@ impl File {
     }
 
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
-        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let database = open.as_ref().ok_or_else(|| self.failed("reading", redb::Error::PreviousIo))?;
-        let reading = database.begin_read().map_err(|e| self.failed("reading", e))?;
+        let reading = match self.begin_read() {
+            // A write failed, mostly for want of space: what is in the file can be read all the same.
+            Err(redb::Error::PreviousIo) => {
+                self.reopen_if_needed()?;
+                self.begin_read()
+            }
+            other => other,
+        };
+        let reading = reading.map_err(|e| self.failed("reading", e))?;
         Ok(Snapshot { path: self.path.clone(), reading })
+    }
+
+    fn begin_read(&self) -> Result<redb::ReadTransaction, redb::Error> {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(open.as_ref().ok_or(redb::Error::PreviousIo)?.begin_read()?)
     }
 
     /// Writes changes as one durable transaction.
@@ -118,11 +133,25 @@ impl File {
         Ok(())
     }
 
+    /// Opens the file anew if its last use has failed.
     fn reopen_if_needed(&self) -> Result<(), Error> {
         let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if open.is_none() {
-            *open = Some(self.open_checked().map_err(|e| e.into_error(&self.path))?);
+        let spoilt = |e: redb::TransactionError| matches!(redb::Error::from(e), redb::Error::PreviousIo);
+        if open.as_ref().is_some_and(|database| !database.begin_read().is_err_and(spoilt)) {
+            return Ok(());
         }
+        *open = None;
+        let since = Instant::now();
+        let opened = loop {
+            match self.open_checked() {
+                // Readers of the old state hold the file until they are done.
+                Err(Opening::InUse) if since.elapsed() < READERS_TAKE => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => break other,
+            }
+        };
+        *open = Some(opened.map_err(|e| e.into_error(&self.path))?);
         Ok(())
     }
 }

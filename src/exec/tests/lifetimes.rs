@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Longer than any test: whoever waits for it to end has failed.
-const LONG: &str = "sleep 1000 & sleep 1000 & echo up; wait";
+const LONG: &str = "sleep 300 & sleep 300 & echo up; wait";
 
 /// Whether a process of this machine has the text in its command line.
 fn runs(text: &str) -> bool {
@@ -129,7 +129,7 @@ async fn signals_reach_the_process() {
         let (lab, rootfs, out) = (Lab::new(runtime), native_rootfs(), Collected::default());
         let (send, signals) = mpsc::channel(1);
         let io = Stdio { stdout: out.output(), signals: Some(signals), ..Stdio::default() };
-        let script = "trap 'echo got; exit 5' TERM; echo up; while :; do sleep 0.01; done";
+        let script = "trap 'echo got; exit 5' TERM; echo up; for i in $(seq 3000); do sleep 0.01; done";
         let container =
             lab.executor.start(sh(&rootfs, script), io, CancellationToken::new()).await.expect("started");
         out.wait_for("up").await;
@@ -162,7 +162,10 @@ async fn a_terminal_has_a_size_and_takes_input() {
             terminal: Some(terminal),
             ..Stdio::default()
         };
-        let script = "tty; stty size; echo ready; read line; echo \"line=$line\"; until [ \"$(stty size)\" = '44 88' ]; do :; done; echo resized";
+        // Whatever becomes of the test, this ends within a minute and leaves the processor to others.
+        let script = "tty; stty size; echo ready; read line; echo \"line=$line\"; \
+                      for i in $(seq 3000); do [ \"$(stty size)\" != '44 88' ] || break; sleep 0.01; done; \
+                      [ \"$(stty size)\" = '44 88' ] && echo resized";
         let container =
             lab.executor.start(sh(&rootfs, script), io, CancellationToken::new()).await.expect("started");
         out.wait_for("ready").await;
@@ -213,7 +216,7 @@ async fn second_processes_run_in_the_same_container() {
         let (said, only) = (Collected::default(), CancellationToken::new());
         let io = Stdio { stdout: said.output(), ..Stdio::default() };
         let (outcome, ()) =
-            tokio::join!(access.exec(second("echo on; sleep 1000"), io, only.clone()), async {
+            tokio::join!(access.exec(second("echo on; sleep 300"), io, only.clone()), async {
                 said.wait_for("on").await;
                 only.cancel();
             });

@@ -35,7 +35,8 @@ fn it_lists_what_the_kernel_can_run() {
     let ran = apart(&scene, "binfmt").ok();
     let listing = listing(&ran);
     assert!(names(&listing["supported"]).contains(&"linux/amd64"), "{listing}");
-    assert_eq!(names(&listing["emulators"]), [] as [&str; 0], "{listing}");
+    // As the original prints a list of nothing.
+    assert_eq!(listing["emulators"], Value::Null, "{listing}");
 }
 
 #[test]
