@@ -8,7 +8,9 @@ use crosskit_api::{control, frontend, pb, types};
 use crosskit_llb::{Graph, Limits};
 use crosskit_session::SessionManager;
 use crosskit_solver::{Job, JobContext, LoadOptions, OpError};
+use crosskit_sources::BuildMemory;
 use crosskit_workers::ops::build::{NESTED, Nested, SolvesNested};
+use crosskit_workers::ops::source::MEMORY;
 use crosskit_workers::{ResultRef, Workers};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -101,7 +103,9 @@ impl Bridge {
         let bridge = Arc::new(Bridge { shared, job, session, entitlements });
         // Weak, as the build keeps the value and the bridge keeps the build.
         let nested = Nested(Arc::new(ByBridge(Arc::downgrade(&bridge))));
-        bridge.job.context().set_value(NESTED, Arc::new(nested));
+        let build = bridge.job.context();
+        build.set_value(NESTED, Arc::new(nested));
+        build.set_value(MEMORY, Arc::new(BuildMemory::default()));
         bridge
     }
 

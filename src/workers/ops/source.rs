@@ -6,12 +6,15 @@ use crosskit_api::pb;
 use crosskit_cache::KeyDigest;
 use crosskit_solver::progress::Stream;
 use crosskit_solver::{CacheMap, ErrorKind, JobGroup, Op, OpContext, OpError, StatusUpdate, VertexProgress};
-use crosskit_sources::{Source, SourceContext, SourceError, Status};
+use crosskit_sources::{BuildMemory, Source, SourceContext, SourceError, Status};
 use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::OnceCell;
+
+/// The name under which a build keeps what its sources stood for when it first looked.
+pub const MEMORY: &str = "source-memory";
 
 /// Brings something from outside.
 pub struct SourceOp {
@@ -106,6 +109,10 @@ impl SourceContext for Reporting {
             started: Some(started),
             completed: status.done.then(SystemTime::now),
         });
+    }
+
+    fn memory(&self) -> Option<Arc<BuildMemory>> {
+        self.jobs.value(MEMORY)
     }
 
     fn log(&self, stream: i32, text: &[u8]) {
