@@ -172,7 +172,7 @@ impl Builder {
                 inputs: request.frontend_inputs.clone(),
                 evaluate: false,
             };
-            Box::pin(bridge.solve(asked)).await?
+            Box::pin(bridge.solve(asked.preferring_builtin())).await?
         };
         let export = self.computed(result).await?;
         let mut response = BTreeMap::new();

@@ -38,8 +38,8 @@ pub trait Bridge: Send + Sync {
         query: ImageQuery,
     ) -> impl Future<Output = Result<ResolvedImage, BridgeError>> + Send;
 
-    /// When what a source stands for was last changed, in seconds since 1970: the committer's time of a git commit, or
-    /// what an HTTP server says of its answer. None when nothing says.
+    /// When what a source stands for was last changed, in seconds since 1970: the committer's time of a git commit,
+    /// what an HTTP server says of its answer, or the newest file of an archive from there. None when nothing says.
     fn source_time(
         &self,
         source: crosskit_api::pb::SourceOp,

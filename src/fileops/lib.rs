@@ -5,6 +5,7 @@
 //! dots are in them.
 
 mod actions;
+mod archive;
 mod copy;
 mod error;
 mod modes;
@@ -14,6 +15,7 @@ mod run;
 mod unpack;
 mod wildcards;
 
+pub use archive::newest_time;
 pub use error::{Error, Kind, Result};
 pub use root::Owner;
 pub use run::{Failure, run};

@@ -1,21 +1,16 @@
 //! Archives that are unpacked instead of copied, as ADD does.
 
+use crate::archive::{self, Opened};
 use crate::copy::Target;
 use crate::root::{Owner, Root, join, set_owner, split, timestamps};
 use crate::{Error, Result};
-use crosskit_images::compression::LayerReader;
-use crosskit_images::tar::{Header, Kind, Reader, ReaderLimits};
+use crosskit_images::tar::{Header, Kind, Reader};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Seek};
+use std::io::{BufRead, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::{Child, Command, Stdio};
 use tokio_util::sync::CancellationToken;
-
-/// Formats that other programs unpack: the first bytes, the program, its package in Debian.
-const PROGRAMS: [(&[u8], &str, &str); 2] =
-    [(b"BZh", "bzip2", "bzip2"), (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz", "xz-utils")];
 
 /// Unpacks the archive at a path into a folder of the target. False if it is no archive.
 pub(crate) fn unpack(
@@ -27,40 +22,10 @@ pub(crate) fn unpack(
     time: Option<i64>,
     cancel: &CancellationToken,
 ) -> Result<bool> {
-    let real = source.resolve(path, true)?;
-    let shown = crate::error::shown(&real);
+    let Some(Opened { first, mut reader, shown, helper }) = archive::open(source, path)? else {
+        return Ok(false);
+    };
     let wrong = |reason: String| Error::Archive { path: shown.clone(), reason };
-    match source.stat(&real)? {
-        Some(stat) if FileType::from_raw_mode(stat.st_mode).is_file() => {}
-        // The copy says what is wrong with it.
-        _ => return Ok(false),
-    }
-    let file = source
-        .open_raw(&real, OFlags::RDONLY | OFlags::NONBLOCK)
-        .map_err(|e| Error::path("open", &real, e))?;
-    let mut file = File::from(file);
-    let mut first = [0; 6];
-    let have = read_some(&mut file, &mut first).map_err(|e| wrong(e.to_string()))?;
-    file.rewind().map_err(|e| wrong(e.to_string()))?;
-    let program = PROGRAMS.iter().find(|(magic, ..)| first[..have].starts_with(magic));
-    let (input, child): (Box<dyn BufRead>, Option<Helper>) = match program {
-        Some((_, program, package)) => {
-            let missing = || {
-                wrong(format!(
-                    "{program} is not installed here; install the package {package}, or pack with gzip or zstd"
-                ))
-            };
-            let mut child = Helper::start(program, file).map_err(|_| missing())?;
-            let output = child.0.stdout.take().ok_or_else(missing)?;
-            (Box::new(BufReader::with_capacity(256 << 10, output)), Some(child))
-        }
-        None => (Box::new(LayerReader::new(file).map_err(|e| wrong(e.to_string()))?), None),
-    };
-    let mut reader = Reader::new(input, ReaderLimits::default());
-    let first = match reader.next_entry() {
-        Ok(Some(header)) => header,
-        Ok(None) | Err(_) => return Ok(false),
-    };
     let real_dest = target.root.resolve(dest.as_bytes(), true)?;
     target.root.make_folders(&real_dest, 0o755, owner, time)?;
     let root = target.root.below(&real_dest)?;
@@ -75,38 +40,8 @@ pub(crate) fn unpack(
     }
     unpacking.finish()?;
     drop(reader);
-    drop(child);
+    drop(helper);
     Ok(true)
-}
-
-fn read_some(file: &mut File, out: &mut [u8]) -> std::io::Result<usize> {
-    let mut have = 0;
-    while have < out.len() {
-        match file.read(&mut out[have..])? {
-            0 => break,
-            got => have += got,
-        }
-    }
-    Ok(have)
-}
-
-/// A program that unpacks; it goes when this does.
-struct Helper(Child);
-
-impl Helper {
-    fn start(program: &str, input: File) -> std::io::Result<Helper> {
-        let mut command = Command::new(program);
-        command.args(["-d", "-c", "-q"]).stdin(input).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().map(Helper)
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        // It has mostly ended by itself.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
 }
 
 struct Unpacking {

@@ -49,6 +49,22 @@ impl SolveRequest {
             evaluate: request.evaluate,
         })
     }
+
+    /// A client that asks for the image `dockerfile.v0` as its frontend gets the builtin one,
+    /// unless a named context says what that image is.
+    #[must_use]
+    pub fn preferring_builtin(mut self) -> Self {
+        let is_context = |key: &String| {
+            key.strip_prefix("context:dockerfile.v0")
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        let asked = self.options.get("source").is_some_and(|source| source == "dockerfile.v0");
+        if self.frontend == "gateway.v0" && asked && !self.options.keys().any(is_context) {
+            self.frontend = "dockerfile.v0".to_string();
+            self.options.remove("source");
+        }
+        self
+    }
 }
 
 /// Remote caches are not there yet; going on without one would only be slower, so a missing
@@ -252,5 +268,31 @@ impl SolvesNested for ByBridge {
                 Some(handle) => handle.result().await.map_err(|e| e.error),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_builtin_frontend_answers_to_its_name() {
+        let asked = |options: &[&str]| {
+            let options = options.iter().filter_map(|o| o.split_once('='));
+            let options = options.map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            let request =
+                SolveRequest { frontend: "gateway.v0".to_string(), options, ..SolveRequest::default() };
+            let request = request.preferring_builtin();
+            (request.frontend, request.options.into_keys().collect::<Vec<_>>().join(" "))
+        };
+        let builtin = |options: &str| ("dockerfile.v0".to_string(), options.to_string());
+        let image = |options: &str| ("gateway.v0".to_string(), options.to_string());
+        assert_eq!(asked(&["source=dockerfile.v0", "cmdline=x"]), builtin("cmdline"));
+        assert_eq!(asked(&["source=dockerfile.v0", "context:dockerfile.v01=x"]).0, "dockerfile.v0");
+        assert_eq!(asked(&["source=docker/dockerfile"]), image("source"));
+        let named = ["context:dockerfile.v0=x", "context:dockerfile.v0::linux/arm64=x"];
+        for context in named {
+            assert_eq!(asked(&["source=dockerfile.v0", context]).0, "gateway.v0", "{context}");
+        }
     }
 }

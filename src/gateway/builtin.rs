@@ -10,7 +10,7 @@ use crosskit_dockerfile::{
     self as dockerfile, BridgeError, DockerfileError, Environment, Frontend, ImageQuery, Options,
     ResolvedImage, SourceWarning,
 };
-use crosskit_llb::{Graph, Limits};
+use crosskit_llb::{Builder, Constraints, Graph, HttpSource, Limits};
 use crosskit_workers::{files, ops};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub async fn dockerfile(
             .map_err(|e| e.with_details(located(&file, &[syntax.lines])));
     }
     if raw.contains_key("requestid")
-        && let Some(answer) = read.subrequest().await.map_err(error)?
+        && let Some(answer) = read.subrequest().await.map_err(|e| unanswered(e, &raw))?
     {
         return Ok(FrontendResult { refs: Refs::One(None), metadata: answer.metadata });
     }
@@ -116,13 +116,17 @@ fn error(error: DockerfileError) -> GatewayError {
     if let Some(cause) = cause {
         found = found.with_details(cause.details().clone());
     }
-    if error.to_string().ends_with(dockerfile::UNSUPPORTED) {
-        found = GatewayError::unimplemented(error.to_string());
-    }
     match &error.file {
         Some(file) => found.with_details(located(file, &error.locations)),
         None => found,
     }
+}
+
+/// What is wrong with a question to the frontend; clients tell those it doesn't know by a detail.
+fn unanswered(error: DockerfileError, raw: &BTreeMap<String, String>) -> GatewayError {
+    let unknown = error.to_string().starts_with(dockerfile::UNSUPPORTED);
+    let subrequest = raw.get("requestid").filter(|_| unknown).cloned();
+    self::error(error).with_details(ErrorDetails { subrequest, ..ErrorDetails::default() })
 }
 
 /// The outside, as the frontend sees it.
@@ -187,6 +191,7 @@ impl dockerfile::Bridge for Asked {
     }
 
     async fn source_time(&self, source: pb::SourceOp, log_name: &str) -> Result<Option<i64>, BridgeError> {
+        let named_file = named_file(&source).map_err(outside)?;
         let request = frontend::ResolveSourceMetaRequest {
             source: Some(source),
             log_name: log_name.to_string(),
@@ -197,7 +202,13 @@ impl dockerfile::Bridge for Asked {
         if let Some(modified) = found.http.and_then(|h| h.last_modified) {
             return Ok(Some(modified.seconds));
         }
-        Ok(found.git.and_then(|g| committer_time(&g.commit_object)))
+        if let Some(git) = found.git {
+            return Ok(committer_time(&git.commit_object));
+        }
+        match named_file {
+            Some((graph, filename)) => self.archive_time(graph, filename).await,
+            None => Ok(None),
+        }
     }
 
     async fn inputs(&self) -> Result<BTreeMap<String, Graph>, BridgeError> {
@@ -228,6 +239,38 @@ impl dockerfile::Bridge for Asked {
             ranges: warning.lines.to_ranges(),
         });
     }
+}
+
+impl Asked {
+    /// What the files of an archive from the web say, where its server says nothing.
+    async fn archive_time(&self, graph: Graph, filename: String) -> Result<Option<i64>, BridgeError> {
+        let Some(handle) = self.bridge.load_graph(graph).await.map_err(outside)? else { return Ok(None) };
+        let found = handle.result().await.map_err(|e| outside(e.into()))?;
+        let snapshots = &self.bridge.shared().workers.local().snapshots;
+        let tree = ops::mount_input(snapshots, found.as_ref()).await.map_err(|e| outside(e.into()))?;
+        let read =
+            tokio::task::spawn_blocking(move || files::archive_time(tree.mounted.path(), &filename)).await;
+        read.map_err(|_| outside(GatewayError::canceled()))?
+            .map_err(|e| outside(GatewayError::plain(e.to_string())))
+    }
+}
+
+/// The graph of a file from the web, and the file's name there if the build gives it one.
+fn named_file(source: &pb::SourceOp) -> Result<Option<(Graph, String)>, GatewayError> {
+    let from_web = ["http://", "https://"].iter().any(|scheme| source.identifier.starts_with(scheme));
+    let Some(filename) = source.attrs.get("http.filename").filter(|name| from_web && !name.is_empty()) else {
+        return Ok(None);
+    };
+    let http = HttpSource {
+        url: source.identifier.clone(),
+        checksum: source.attrs.get("http.checksum").cloned().unwrap_or_default(),
+        filename: filename.clone(),
+        ..HttpSource::default()
+    };
+    let mut builder = Builder::new();
+    let output = builder.http(&http, Constraints::default());
+    let graph = builder.graph(Some(output)).map_err(|e| GatewayError::plain(e.to_string()))?;
+    Ok(Some((graph, filename.clone())))
 }
 
 /// The committer's time of a raw git commit: the second to last word of its line.

@@ -15,6 +15,9 @@ use std::path::Path;
 /// How much of a file one call returns, in bytes: what fits into a message.
 const MAX_READ: u64 = (crosskit_api::MAX_MESSAGE - (64 << 10)) as u64;
 
+/// When the newest file of an archive was changed, which is no more than its files say.
+pub use crosskit_fileops::newest_time as archive_time;
+
 /// Why a file can't be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
