@@ -7,14 +7,15 @@ use futures::future::BoxFuture;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+type Program = fn(Vec<OsString>) -> ExitCode;
+
 /// The programs, by the name they are called with, or by the first argument. Each gets its
 /// arguments without its own name.
-const PROGRAMS: [(&str, fn(Vec<OsString>) -> ExitCode); 3] =
-    [("buildkitd", buildkitd), ("buildctl", buildctl), ("binfmt", binfmt)];
+const PROGRAMS: [(&str, Program); 3] = [("buildkitd", buildkitd), ("buildctl", buildctl), ("binfmt", binfmt)];
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    let called = arguments.first().map(|a| base_name(a)).unwrap_or_default();
+    let called = arguments.first().map(base_name).unwrap_or_default();
     if !arguments.is_empty() {
         arguments.remove(0);
     }
@@ -29,8 +30,11 @@ fn main() -> ExitCode {
     crosskit_client::crosskit(arguments, embedded)
 }
 
-fn base_name(program: &OsString) -> String {
-    std::path::Path::new(program).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+fn base_name(program: impl AsRef<std::ffi::OsStr>) -> String {
+    std::path::Path::new(program.as_ref())
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 fn buildkitd(arguments: Vec<OsString>) -> ExitCode {

@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn open(dir: &tempfile::TempDir, max_entries: usize) -> History {
-        let db = Database::open(&dir.path().join("db")).unwrap();
+        let db = Database::open(dir.path().join("db")).unwrap();
         let limits = config::History { max_age: Duration::from_secs(3600), max_entries };
         History::open(db, dir.path().join("logs"), limits).unwrap()
     }

@@ -137,7 +137,8 @@ fn annotations(
         return Err(ExportError::user("cannot export annotations with \"oci-mediatypes=false\""));
     }
     let of_all = set.for_platform(None);
-    if !export.is_map && !(of_all.index.is_empty() && of_all.index_descriptor.is_empty()) {
+    let wants_index = !of_all.index.is_empty() || !of_all.index_descriptor.is_empty();
+    if wants_index && !export.is_map {
         return Err(ExportError::user("index annotations not supported for single platform export"));
     }
     Ok(set)

@@ -67,15 +67,14 @@ impl SolveRequest {
     }
 }
 
-/// Remote caches are not there yet; going on without one would only be slower, so a missing
-/// import is no error, but nobody should wonder why nothing is cached.
-fn refuse_caches<'a>(kinds: impl Iterator<Item = &'a str>) -> Result<(), GatewayError> {
-    for kind in kinds {
-        return Err(GatewayError::unimplemented(format!(
-            "importing a cache of type {kind} is not available yet"
-        )));
+/// Remote caches are not there yet, and nobody should wonder why nothing is cached.
+fn refuse_caches<'a>(mut kinds: impl Iterator<Item = &'a str>) -> Result<(), GatewayError> {
+    match kinds.next() {
+        Some(kind) => {
+            Err(GatewayError::unimplemented(format!("importing a cache of type {kind} is not available yet")))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Which frontends a daemon has.

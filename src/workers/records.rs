@@ -47,7 +47,9 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// Makes sure that what is written to a folder never reaches a disk: secrets go there.
 fn in_memory(path: &Path) -> rustix::io::Result<()> {
     use rustix::mount::MountFlags;
-    if i64::from(rustix::fs::statfs(path)?.f_type) == TMPFS_MAGIC {
+    #[allow(clippy::useless_conversion, reason = "other architectures have it as 32 bits")]
+    let kind = i64::from(rustix::fs::statfs(path)?.f_type);
+    if kind == TMPFS_MAGIC {
         return Ok(());
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV;

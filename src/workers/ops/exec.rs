@@ -89,8 +89,10 @@ impl ExecOp {
         if valid {
             return Ok(results);
         }
-        let mut details = crosskit_api::errors::ErrorDetails::default();
-        details.exit_code = u32::try_from(exit.code).ok();
+        let details = crosskit_api::errors::ErrorDetails {
+            exit_code: u32::try_from(exit.code).ok(),
+            ..Default::default()
+        };
         Err(OpError::new(ErrorKind::User, exit.failure(&meta.args))
             .with_details(details)
             .attach(Arc::new(FailedStep { results, inputs })))
