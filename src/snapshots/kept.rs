@@ -47,10 +47,13 @@ impl Snapshots {
         Ok(found)
     }
 
-    /// Opens a snapshot that was claimed; none if there is nothing of it.
+    /// Opens a snapshot that was claimed; none if there is nothing of it that may be written to.
     fn claimed(&self, id: &str) -> Result<Option<MutableRef>> {
         let Some(bytes) = self.0.db.get(RECORDS, id.as_bytes())? else { return Ok(None) };
         let record = Record::decode(id, &bytes)?;
+        if record.built_upon {
+            return Ok(None);
+        }
         if !self.0.is_whole(id, &record) {
             self.0.forget(id, &record)?;
             return Ok(None);

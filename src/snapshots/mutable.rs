@@ -154,6 +154,9 @@ impl MutableRef {
         let origin = Origin::Layer { parent: self.parent.as_ref().map(|p| p.id().to_string()) };
         let record = Record { files: true, ..Record::new(origin, self.about.clone()) };
         let parents = Parents::Layer(self.parent.as_ref().map(|p| p.node().clone()));
+        if let Some(Parents::View(of)) = self.parent.as_ref().map(|p| &p.node().parents) {
+            of.update(|record| record.built_upon = true)?;
+        }
         let node = self.snapshots.0.enter(self.id.clone(), parents, record)?;
         self.committed = true;
         Ok(Ref::new(node))

@@ -134,6 +134,9 @@ pub(crate) struct Record {
     /// The key under which it is kept and can be written to again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
+    /// For one that is kept: layers lie on it, so that it must stay as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) built_upon: bool,
 }
 
 impl Record {
@@ -150,6 +153,7 @@ impl Record {
             blobs: Vec::new(),
             variants: Vec::new(),
             key: None,
+            built_upon: false,
         }
     }
 

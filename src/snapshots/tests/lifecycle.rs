@@ -112,6 +112,23 @@ async fn kept_snapshots_are_found_by_their_key() {
 }
 
 #[tokio::test]
+async fn kept_snapshots_stay_as_they_are_once_something_is_built_on_them() {
+    let root = Root::new(DriverChoice::Overlay);
+    let snapshots = root.open();
+    let mutable = snapshots.mutable_by_key("k", About::new("local")).unwrap();
+    write(mutable.mount().await.unwrap().path(), "a", "1");
+    let kept = mutable.id().to_string();
+    let view = mutable.commit().await.unwrap();
+    let above = step(&snapshots, Some(&view), |at| write(at, "b", "2")).await;
+    let id = above.id().to_string();
+    drop((view, above));
+    let next = snapshots.mutable_by_key("k", About::new("local")).unwrap();
+    assert_ne!(next.id(), kept);
+    let above = snapshots.get(&id).unwrap().expect("nobody took away what it lies on");
+    assert_eq!(tree(&above).await, ["a=1", "b=2"]);
+}
+
+#[tokio::test]
 async fn cache_mounts_are_shared_private_or_locked() {
     let root = Root::new(DriverChoice::Overlay);
     let snapshots = root.open();
