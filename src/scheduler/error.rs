@@ -19,14 +19,16 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchedulerError {
     /// No worker runs programs of a platform.
-    #[error("{}", cannot_run(platform, *steps, example))]
+    #[error("{}", cannot_run(platform, *steps, example, tried))]
     NothingRuns {
         /// The platform.
         platform: Box<Platform>,
         /// How many steps need it.
         steps: usize,
-        /// What one of them is called.
+        /// What one of them is called; empty where nobody knows.
         example: String,
+        /// Why the workers do not run it, those that say so.
+        tried: Vec<String>,
     },
     /// The workers that run programs of a platform do not answer.
     #[error("no worker that runs {} can be reached: {}", .platform.format(), .workers.join(", "))]
@@ -44,22 +46,28 @@ pub enum SchedulerError {
     Twice(Box<Platform>),
 }
 
-fn cannot_run(platform: &Platform, steps: usize, example: &str) -> String {
+fn cannot_run(platform: &Platform, steps: usize, example: &str, tried: &[String]) -> String {
     let name = platform.format();
-    let what = match steps {
-        1 => format!("the step {example:?} needs it"),
+    let what = match (steps, example) {
+        (1, "") => "a step needs it".to_owned(),
+        (1, _) => format!("the step {example:?} needs it"),
+        (_, "") => format!("{steps} steps need it"),
         _ => format!("{steps} steps need it, such as {example:?}"),
+    };
+    let tried = match tried {
+        [] => String::new(),
+        reasons => format!("{}; ", reasons.join("; ")),
     };
     // Only Linux programs can be emulated.
     match platform.facts().filter(|_| platform.normalize().os == "linux") {
         Some(known) => format!(
-            "cannot run programs for {name} on this machine, and {what}: install an emulator \
-             with `binfmt --install {}`, or add a worker of that platform",
+            "nothing on this machine can run {name}, and {what}: {tried}get an emulator with \
+             `binfmt --install {}`, or add a worker of that platform",
             known.name
         ),
         None => format!(
-            "cannot run programs for {name}, and {what}: there is no emulator for it; add a \
-             worker of that platform"
+            "nothing can run {name}, and {what}: {tried}there is no emulator for it; add a worker \
+             of that platform"
         ),
     }
 }

@@ -1,6 +1,7 @@
 use std::cmp::Reverse;
 use std::fmt;
 
+use crosskit_llb::{Graph, names};
 use serde::{Deserialize, Serialize};
 
 use crate::{Group, Health, Kind, SchedulerError, Split, WorkerState};
@@ -176,8 +177,15 @@ fn nobody(group: &Group, workers: &[WorkerState], obstacles: &[Option<Reason>]) 
         .collect();
     let platform = Box::new(group.platform.clone());
     if silent.is_empty() {
-        let (steps, example) = (group.steps.len(), group.example.clone());
-        SchedulerError::NothingRuns { platform, steps, example }
+        let lacks = workers.iter().flat_map(|worker| &worker.lacks);
+        let mut tried: Vec<String> = Vec::new();
+        for (_, why) in lacks.filter(|(lacked, _)| *lacked == group.platform) {
+            if !tried.contains(why) {
+                tried.push(why.clone());
+            }
+        }
+        let (steps, example) = (group.steps.len(), String::new());
+        SchedulerError::NothingRuns { platform, steps, example, tried }
     } else {
         SchedulerError::NothingAnswers { platform, workers: silent }
     }
@@ -196,6 +204,7 @@ pub struct Route {
 /// nothing can run is told of at once. Each group is counted as work of its worker for those
 /// after it.
 pub fn preflight(
+    graph: &Graph,
     split: &Split,
     workers: &[WorkerState],
     policy: &Policy,
@@ -205,10 +214,12 @@ pub fn preflight(
     for (number, group) in split.groups.iter().enumerate() {
         let decision = route(group, &workers, policy).map_err(|error| match error {
             // All its steps, not only those of this group.
-            SchedulerError::NothingRuns { platform, example, .. } => {
+            SchedulerError::NothingRuns { platform, tried, .. } => {
                 let same = split.groups.iter().filter(|group| group.platform == *platform);
                 let steps = same.map(|group| group.steps.len()).sum();
-                SchedulerError::NothingRuns { platform, steps, example }
+                let example = group.steps.first().and_then(|step| names::vertex_names(graph).remove(step));
+                let example = example.unwrap_or_default();
+                SchedulerError::NothingRuns { platform, steps, example, tried }
             }
             other => other,
         })?;

@@ -1,5 +1,7 @@
-use crosskit_llb::Digest;
+use crosskit_api::pb;
+use crosskit_llb::{Digest, Graph, Limits};
 use crosskit_platforms::Platform;
+use prost::Message;
 
 use crate::{
     Group, Health, Kind, Policy, Reason, SchedulerError, Split, WhenFull, WorkerState, default_slots,
@@ -15,7 +17,6 @@ fn group(specifier: &str, steps: usize) -> Group {
         platform: platform(specifier),
         stage: 0,
         steps: (0..steps).map(|step| Digest::of(&[step as u8])).collect(),
-        example: "[build 2/3] RUN make".to_owned(),
     }
 }
 
@@ -102,30 +103,52 @@ fn a_policy_may_forbid_emulation() {
     assert!(matches!(error, SchedulerError::NothingRuns { .. }));
 }
 
+/// A graph of one step, and the group that it is.
+fn lone(name: &str, specifier: &str) -> (Graph, Group) {
+    let exec = pb::ExecOp {
+        meta: Some(pb::Meta { args: vec!["make".to_owned()], ..Default::default() }),
+        mounts: vec![pb::Mount { dest: "/".to_owned(), input: -1, ..Default::default() }],
+        ..Default::default()
+    };
+    let step = pb::Op { op: Some(pb::op::Op::Exec(exec)), ..Default::default() }.encode_to_vec();
+    let digest = Digest::of(&step);
+    let last = pb::Input { digest: digest.to_string(), index: 0 };
+    let last = pb::Op { inputs: vec![last], ..Default::default() }.encode_to_vec();
+    let description = [("llb.customname".to_owned(), name.to_owned())].into();
+    let metadata = [(digest.to_string(), pb::OpMetadata { description, ..Default::default() })].into();
+    let definition = pb::Definition { def: vec![step, last], metadata, source: None };
+    let graph = Graph::decode(definition, &Limits::default()).unwrap();
+    (graph, Group { platform: platform(specifier), stage: 0, steps: vec![digest] })
+}
+
 #[test]
 fn what_nothing_can_run_says_how_to_get_it() {
+    let emulators = [("linux/arm64", "there is no qemu-aarch64"), ("linux/riscv64", "of no interest")];
+    let mut workers = local()[..1].to_vec();
+    workers[0].lacks = emulators.map(|(name, why)| (platform(name), why.to_owned())).to_vec();
     for (specifier, text) in [
         (
             "linux/arm64",
-            "cannot run programs for linux/arm64 on this machine, and 3 steps need it, such as \
-             \"[build 2/3] RUN make\": install an emulator with `binfmt --install arm64`, or add a \
-             worker of that platform",
+            "nothing on this machine can run linux/arm64, and 3 steps need it, such as \
+             \"[build 2/3] RUN make\": there is no qemu-aarch64; get an emulator with \
+             `binfmt --install arm64`, or add a worker of that platform",
         ),
         (
             "linux/arm/v7",
-            "cannot run programs for linux/arm/v7 on this machine, and 3 steps need it, such as \
-             \"[build 2/3] RUN make\": install an emulator with `binfmt --install arm`, or add a \
-             worker of that platform",
+            "nothing on this machine can run linux/arm/v7, and 3 steps need it, such as \
+             \"[build 2/3] RUN make\": get an emulator with `binfmt --install arm`, or add a worker of \
+             that platform",
         ),
         (
             "windows/amd64",
-            "cannot run programs for windows/amd64, and 3 steps need it, such as \
-             \"[build 2/3] RUN make\": there is no emulator for it; add a worker of that platform",
+            "nothing can run windows/amd64, and 3 steps need it, such as \"[build 2/3] RUN make\": \
+             there is no emulator for it; add a worker of that platform",
         ),
     ] {
-        let groups = vec![group("linux/amd64", 1), group(specifier, 1), group(specifier, 2)];
+        let (graph, first) = lone("[build 2/3] RUN make", specifier);
+        let groups = vec![group("linux/amd64", 1), first, group(specifier, 2)];
         let split = Split { groups, anywhere: 0 };
-        let error = preflight(&split, &local()[..1], &Policy::default()).unwrap_err();
+        let error = preflight(&graph, &split, &workers, &Policy::default()).unwrap_err();
         assert_eq!(error.to_string(), text);
     }
 }
@@ -136,7 +159,8 @@ fn a_plan_fills_workers_evenly() {
     let farm =
         |name: &str| WorkerState { slots: Some(4), ..WorkerState::idle(name, Kind::Remote, amd64.clone()) };
     let split = Split { groups: vec![group("linux/amd64", 1); 4], anywhere: 0 };
-    let routes = preflight(&split, &[farm("a"), farm("b")], &Policy::default()).unwrap();
+    let (graph, _) = lone("", "linux/amd64");
+    let routes = preflight(&graph, &split, &[farm("a"), farm("b")], &Policy::default()).unwrap();
     let workers: Vec<_> = routes.iter().map(|route| route.decision.worker.as_str()).collect();
     assert_eq!(workers, ["a", "b", "a", "b"]);
 }

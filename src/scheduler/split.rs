@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use crosskit_api::pb::op;
-use crosskit_llb::{Digest, DigestMap, Graph, Vertex, names};
+use crosskit_llb::{Digest, DigestMap, Graph, Vertex};
 use crosskit_platforms::Platform;
 
 /// A graph, divided by where its steps have to run.
@@ -26,8 +26,6 @@ pub struct Group {
     pub stage: usize,
     /// The steps, inputs first.
     pub steps: Vec<Digest>,
-    /// What the first of them is called.
-    pub example: String,
 }
 
 /// The platform whose programs a vertex runs; none if it runs none and can be done anywhere.
@@ -160,26 +158,15 @@ pub fn split(graph: &Graph, default: &Platform) -> Split {
         upstream.insert(vertex.digest, here);
     }
     let anywhere = vertices.len() - steps.len();
-    Split { groups: groups(graph, &platforms, &steps, &mut sets), anywhere }
+    Split { groups: groups(&platforms, &steps, &mut sets), anywhere }
 }
 
-fn groups(
-    graph: &Graph,
-    platforms: &[Platform],
-    steps: &[(Digest, usize, usize)],
-    sets: &mut Sets,
-) -> Vec<Group> {
-    let names = if steps.is_empty() { DigestMap::default() } else { names::vertex_names(graph) };
+fn groups(platforms: &[Platform], steps: &[(Digest, usize, usize)], sets: &mut Sets) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut by_set: HashMap<usize, usize> = HashMap::new();
     for (step, (digest, stage, platform)) in steps.iter().enumerate() {
         let group = *by_set.entry(sets.find(step)).or_insert_with(|| {
-            groups.push(Group {
-                platform: platforms[*platform].clone(),
-                stage: *stage,
-                steps: Vec::new(),
-                example: names.get(digest).cloned().unwrap_or_default(),
-            });
+            groups.push(Group { platform: platforms[*platform].clone(), stage: *stage, steps: Vec::new() });
             groups.len() - 1
         });
         groups[group].steps.push(*digest);

@@ -53,6 +53,8 @@ pub struct WorkerState {
     pub health: Health,
     /// Steps a minute that it was seen to do, where that was measured.
     pub speed: Option<f64>,
+    /// Why it does not run some platforms, as far as somebody asked.
+    pub lacks: Vec<(Platform, String)>,
 }
 
 impl WorkerState {
@@ -66,6 +68,7 @@ impl WorkerState {
             busy: 0,
             health: Health::Up,
             speed: None,
+            lacks: Vec::new(),
         }
     }
 

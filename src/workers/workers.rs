@@ -10,6 +10,7 @@ use crosskit_images::registry::RegistryHosts;
 use crosskit_llb::{Graph, Vertex};
 use crosskit_metadata::Database;
 use crosskit_platforms::Platform;
+use crosskit_scheduler::{Kind as WorkerKind, Policy, WorkerState};
 use crosskit_session::SessionManager;
 use crosskit_snapshots::Snapshots;
 use crosskit_solver::{ErrorKind, JobContext, Op, OpError, OpResolver};
@@ -229,26 +230,41 @@ impl Workers {
     /// # Errors
     /// The first platform that nobody can run, what was tried, and what to do.
     pub async fn preflight(&self, graph: &Graph) -> Result<(), OpError> {
-        let mut wanted = BTreeSet::new();
-        for vertex in graph.vertices() {
-            if matches!(vertex.op.op, Some(Kind::Exec(_))) {
-                wanted.insert(platform_of(vertex));
-            }
+        let split = crosskit_scheduler::split(graph, &crosskit_platforms::native());
+        if split.groups.is_empty() {
+            return Ok(());
         }
+        let wanted: BTreeSet<Platform> = split.groups.iter().map(|group| group.platform.clone()).collect();
+        let workers = self.states(&wanted).await;
+        crosskit_scheduler::preflight(graph, &split, &workers, &Policy::default())
+            .map(|_| ())
+            .map_err(|e| OpError::new(ErrorKind::Environment, e.to_string()))
+    }
+
+    /// The workers as the scheduler sees them, as far as some platforms are concerned: the
+    /// processor of this machine, and its emulators.
+    async fn states(&self, wanted: &BTreeSet<Platform>) -> [WorkerState; 2] {
+        let mut native = WorkerState::idle("native", WorkerKind::Native, Vec::new());
+        let mut emulated = WorkerState::idle("emulated", WorkerKind::Emulated, Vec::new());
+        let announced = &self.0.announced;
         for platform in wanted {
-            if !self.0.announced.is_empty() {
-                let runs =
-                    self.0.announced.iter().any(|a| crosskit_platforms::Matcher::only(a).matches(&platform));
-                if runs {
-                    continue;
-                }
-                let message =
-                    format!("no worker runs {}: this one is told to run others only", platform.format());
-                return Err(OpError::new(ErrorKind::Environment, message));
+            let told = announced.is_empty()
+                || announced.iter().any(|a| crosskit_platforms::Matcher::only(a).matches(platform));
+            if !told {
+                let why = "the worker on this machine is told to run others only".to_string();
+                native.lacks.push((platform.clone(), why));
+                continue;
             }
-            self.0.local.executor.can_run(&platform).await.map_err(exec::exec_error)?;
+            match self.0.local.executor.can_run(platform).await {
+                Ok(How::Native) => native.platforms.push(platform.clone()),
+                Ok(How::Emulated(_)) => emulated.platforms.push(platform.clone()),
+                Err(crosskit_exec::Error::CannotRun { reason, .. }) => {
+                    emulated.lacks.push((platform.clone(), reason));
+                }
+                Err(other) => emulated.lacks.push((platform.clone(), other.to_string())),
+            }
         }
-        Ok(())
+        [native, emulated]
     }
 }
 
