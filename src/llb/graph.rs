@@ -180,6 +180,11 @@ impl Graph {
         self.index.get(digest).map(|position| &self.vertices[*position])
     }
 
+    /// Where a vertex stands among [`Graph::vertices`].
+    pub fn position(&self, digest: &Digest) -> Option<usize> {
+        self.index.get(digest).copied()
+    }
+
     /// How many vertices there are.
     pub fn len(&self) -> usize {
         self.vertices.len()

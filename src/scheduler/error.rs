@@ -38,6 +38,25 @@ pub enum SchedulerError {
         /// Who does not answer.
         workers: Vec<String>,
     },
+    /// The workers that run programs of a platform do not let steps do what these ask for.
+    #[error(
+        "no worker that runs {} allows what its steps ask for: not {}; allow it on one of them, or add a \
+         worker that does", .platform.format(), .workers.join(", ")
+    )]
+    NothingMay {
+        /// The platform.
+        platform: Box<Platform>,
+        /// Who does not, and what.
+        workers: Vec<String>,
+    },
+    /// All workers that run programs of a platform have failed at a step.
+    #[error("every worker that runs {} has failed at this step: {}", .platform.format(), .workers.join(", "))]
+    AllFailed {
+        /// The platform.
+        platform: Box<Platform>,
+        /// Who has.
+        workers: Vec<String>,
+    },
     /// A platform was asked for and not built.
     #[error("there is no result for {}, which was asked for", .0.format())]
     Missing(Box<Platform>),
@@ -76,8 +95,10 @@ impl SchedulerError {
     /// Who has to act.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            SchedulerError::NothingRuns { .. } => ErrorKind::Environment,
-            SchedulerError::NothingAnswers { .. } => ErrorKind::Unavailable,
+            SchedulerError::NothingRuns { .. } | SchedulerError::NothingMay { .. } => ErrorKind::Environment,
+            SchedulerError::NothingAnswers { .. } | SchedulerError::AllFailed { .. } => {
+                ErrorKind::Unavailable
+            }
             SchedulerError::Missing(_) | SchedulerError::Twice(_) => ErrorKind::Internal,
         }
     }

@@ -1,25 +1,41 @@
 //! Where: split, route, merge as pure decisions.
 //!
 //! A graph for many platforms is [`split`] into groups of steps that need a machine of one
-//! platform, each group is [`route`]d to a worker, and the results are [`merge`]d in the order
-//! that was asked for. Nothing here does anything: graphs and the state of workers go in,
-//! decisions with their reasons come out, so that thousands of workers can be simulated.
+//! platform, a [`Farm`] routes the steps of each group to a worker, and the results are
+//! [`merge`]d in the order that was asked for. Nothing here does anything: graphs and the state
+//! of workers go in, decisions with their reasons come out, so that thousands of workers can be
+//! simulated.
 
+mod convex;
+mod entitlements;
 mod error;
+mod farm;
 mod merge;
-mod route;
+mod placement;
+mod policy;
+mod preflight;
+mod shape;
 mod split;
 mod workers;
 
+pub use entitlements::Entitlements;
 pub use error::{ErrorKind, SchedulerError};
+pub use farm::{
+    Ask, Assignment, BuildId, Decision, Farm, Outcome, Record, Refusal, TicketId, Turn, Verdict, WorkerView,
+};
 pub use merge::{MergePlan, merge};
-pub use route::{Decision, Policy, Reason, Route, Verdict, WhenFull, preflight, route};
-pub use split::{Group, Split, executing_platform, split};
+pub use placement::PlacementKey;
+pub use policy::{Choice, Policy, Reason, WhenFull};
+pub use preflight::{Runners, preflight};
+pub use shape::executing_platform;
+pub use split::{Group, Split, split};
 pub use workers::{Health, Kind, WorkerState, default_slots};
 
 #[cfg(test)]
+mod farm_tests;
+#[cfg(test)]
 mod merge_tests;
 #[cfg(test)]
-mod route_tests;
+mod preflight_tests;
 #[cfg(test)]
 mod split_tests;

@@ -1,6 +1,8 @@
 use crosskit_platforms::{Matcher, Platform};
 use serde::{Deserialize, Serialize};
 
+use crate::Entitlements;
+
 /// How a worker runs programs of a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -47,18 +49,20 @@ pub struct WorkerState {
     pub platforms: Vec<Platform>,
     /// How many steps it runs at once; none for no limit.
     pub slots: Option<usize>,
-    /// How many steps it has, running or waiting.
+    /// How many of its slots are taken by somebody else.
     pub busy: usize,
     /// Whether it can be given work.
     pub health: Health,
     /// Steps a minute that it was seen to do, where that was measured.
     pub speed: Option<f64>,
+    /// What it lets steps do.
+    pub entitlements: Entitlements,
     /// Why it does not run some platforms, as far as somebody asked.
     pub lacks: Vec<(Platform, String)>,
 }
 
 impl WorkerState {
-    /// A worker that answers and has nothing to do.
+    /// A worker that answers, has nothing to do, and lets steps do everything.
     pub fn idle(name: impl Into<String>, kind: Kind, platforms: Vec<Platform>) -> Self {
         WorkerState {
             name: name.into(),
@@ -68,6 +72,7 @@ impl WorkerState {
             busy: 0,
             health: Health::Up,
             speed: None,
+            entitlements: Entitlements::ALL,
             lacks: Vec::new(),
         }
     }
@@ -80,11 +85,6 @@ impl WorkerState {
             let own = own.normalize();
             own.architecture == wanted.architecture && Matcher::only(&own).matches(&wanted)
         })
-    }
-
-    /// How many more steps would run at once.
-    pub fn free(&self) -> usize {
-        self.slots.map_or(usize::MAX, |slots| slots.saturating_sub(self.busy))
     }
 }
 
