@@ -33,9 +33,22 @@ impl Root {
 }
 
 pub fn open_at(root: &Path, choice: DriverChoice) -> Snapshots {
-    let db = Database::open(root.join("metadata.db")).unwrap();
+    let db = database(root);
     let content = ContentStore::open(root.join("content")).unwrap();
     Snapshots::open_with(root, db, content, choice).unwrap()
+}
+
+/// The database, once those who had it before have finished what they do in the background.
+fn database(root: &Path) -> Database {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match Database::open(root.join("metadata.db")) {
+            Err(crosskit_metadata::Error::InUse { .. }) if std::time::Instant::now() < patience => {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 pub fn mounts_below(root: &Path) -> Vec<String> {
