@@ -211,8 +211,8 @@ impl Bridge {
         admit(&graph, &self.entitlements).map_err(|e| e.while_doing("failed to load LLB"))?;
         self.shared.workers.preflight(&graph).await.map_err(GatewayError::from)?;
         self.shared.workers.forget_cache_mounts(&graph).map_err(GatewayError::from)?;
-        let kept = Arc::new(graph.to_definition());
-        Ok(self.job.load(&graph, LoadOptions::default()).map(|result| Handle::new(result, kept)))
+        let graph = Arc::new(graph);
+        Ok(self.job.load(&graph, LoadOptions::default()).map(|result| Handle::new(result, graph)))
     }
 
     /// Asks for an image's config.

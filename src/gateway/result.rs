@@ -1,23 +1,31 @@
 //! What a frontend yields: one result, or one for each platform, and what it says of them.
 
 use crosskit_api::pb;
+use crosskit_llb::Graph;
 use crosskit_snapshots::Ref;
 use crosskit_solver::{ResultHandle, SolveError};
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A result that may not have been computed yet, and the graph that it comes from.
 #[derive(Clone)]
 pub struct Handle {
     result: ResultHandle<Option<Ref>>,
-    definition: Arc<pb::Definition>,
+    origin: Arc<Origin>,
+}
+
+/// The graph of a result. It is written down as a definition when somebody asks: few do, and of a
+/// large graph that is a large part of the work.
+struct Origin {
+    graph: Arc<Graph>,
+    definition: OnceLock<Arc<pb::Definition>>,
 }
 
 impl Handle {
     /// A result of a graph.
-    pub fn new(result: ResultHandle<Option<Ref>>, definition: Arc<pb::Definition>) -> Self {
-        Handle { result, definition }
+    pub fn new(result: ResultHandle<Option<Ref>>, graph: Arc<Graph>) -> Self {
+        Handle { result, origin: Arc::new(Origin { graph, definition: OnceLock::new() }) }
     }
 
     /// The result; the first call starts the work. None is an empty filesystem.
@@ -28,9 +36,10 @@ impl Handle {
         self.result.result().await
     }
 
-    /// The graph.
+    /// The graph as it goes over the wire.
     pub fn definition(&self) -> &Arc<pb::Definition> {
-        &self.definition
+        let Origin { graph, definition } = self.origin.as_ref();
+        definition.get_or_init(|| Arc::new(graph.to_definition()))
     }
 }
 
