@@ -38,10 +38,10 @@ use tokio_util::task::TaskTracker;
 const STOP_WITHIN: Duration = Duration::from_secs(4);
 
 /// Flow-control windows of HTTP/2, in bytes: a client's files come through one stream.
-const STREAM_WINDOW: u32 = 8 << 20;
+const STREAM_WINDOW: u32 = 4 << 20;
 
 /// The same for a whole connection.
-const CONNECTION_WINDOW: u32 = 32 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// Bytes that may be on their way within this process.
 const PIPE: usize = 1 << 20;

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 /// Told how many bytes have come so far, and whether that is all.
@@ -26,6 +26,9 @@ const AT_ONCE: usize = 256;
 
 /// Batches that may wait for a thread. Full means that the disk is slower than the line.
 const WAITING: usize = 16;
+
+/// Bytes of files that may wait for the threads that write them, all together.
+const UNWRITTEN: usize = 2 << 20;
 
 /// How a tree is received.
 #[derive(Clone, Default)]
@@ -69,11 +72,17 @@ impl Done {
     }
 }
 
+/// Pieces of files for a writer, and the room that they take up until they are written.
+struct Pieces {
+    pieces: Vec<(u32, Bytes)>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 /// Where batches of work go: planning, or one of the writers.
-#[derive(Default)]
 struct Threads {
     planner: Option<mpsc::Sender<Vec<Stat>>>,
-    writers: Vec<mpsc::Sender<Vec<(u32, Bytes)>>>,
+    writers: Vec<mpsc::Sender<Pieces>>,
+    room: Arc<Semaphore>,
 }
 
 /// Receives a tree into the folder `destination`, which becomes equal to it. `packets` come from
@@ -149,7 +158,7 @@ where
     let finish = tokio::task::spawn_blocking(move || last.apply(root.as_fd(), changes.as_deref()));
     finish.await.map_err(|err| SessionError::Internal(err.to_string()))??;
     received.files = done.files.load(Ordering::Acquire);
-    drop(std::mem::take(&mut threads));
+    drop(threads);
 
     let _ = answers.send(Packet { r#type: PacketType::PacketFin as i32, ..Packet::default() });
     drop(answers);
@@ -209,9 +218,13 @@ async fn sort(
     if walked {
         threads.planner = None;
     }
-    for (writer, data) in threads.writers.iter().zip(data) {
-        if !data.is_empty() {
-            let _ = writer.send(data).await;
+    for (writer, pieces) in threads.writers.iter().zip(data) {
+        if !pieces.is_empty() {
+            let bytes: usize = pieces.iter().map(|(_, data)| data.len()).sum();
+            // Never more than there is; and the semaphore is never closed.
+            let wanted = u32::try_from(bytes.min(UNWRITTEN)).unwrap_or(u32::MAX);
+            let room = Arc::clone(&threads.room).acquire_many_owned(wanted).await.ok();
+            let _ = writer.send(Pieces { pieces, _room: room }).await;
         }
     }
     if let Some(progress) = progress {
@@ -269,13 +282,13 @@ fn start(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut writers = Vec::new();
     for _ in 0..cores.clamp(1, 4) {
-        let (sender, mut batches) = mpsc::channel::<Vec<(u32, Bytes)>>(WAITING);
+        let (sender, mut batches) = mpsc::channel::<Pieces>(WAITING);
         let mut writer = Writer::new(root.clone(), wanted.clone(), options.changes.clone());
         let (done, failures) = (done.clone(), failures.clone());
         running.push(tokio::task::spawn_blocking(move || {
             while let Some(batch) = batches.blocking_recv() {
                 let mut complete = 0;
-                for (id, data) in batch {
+                for (id, data) in batch.pieces {
                     match writer.data(id, data) {
                         Ok(Some(())) => complete += 1,
                         Ok(None) => {}
@@ -290,5 +303,6 @@ fn start(
         }));
         writers.push(sender);
     }
-    Ok(Threads { planner: Some(stats_sender), writers })
+    let room = Arc::new(Semaphore::new(UNWRITTEN));
+    Ok(Threads { planner: Some(stats_sender), writers, room })
 }

@@ -229,14 +229,22 @@ pub(crate) fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
 
 /// Gives an open file its owner, attributes, mode and times. In this order: a change of owner
 /// takes the special bits and capabilities away, and the times come last because the rest is a
-/// sign of an incomplete file.
+/// sign of an incomplete file. What a new file has already is not set again: looking is far
+/// cheaper than a change of an inode.
 pub(crate) fn set_attributes(file: BorrowedFd<'_>, stat: &Stat) -> rustix::io::Result<()> {
-    let (uid, gid) = owner(stat);
-    rustix::fs::fchown(file, uid, gid)?;
+    let now = rustix::fs::fstat(file)?;
+    let owned = (now.st_uid, now.st_gid) == (stat.uid, stat.gid);
+    if !owned {
+        let (uid, gid) = owner(stat);
+        rustix::fs::fchown(file, uid, gid)?;
+    }
     for (key, value) in &stat.xattrs {
         // Many are only for some file systems or for the privileged.
         let _ = rustix::fs::fsetxattr(file, key.as_str(), value, XattrFlags::empty());
     }
-    rustix::fs::fchmod(file, Mode::from_raw_mode(mode_to_unix(stat.mode)))?;
+    let mode = Mode::from_raw_mode(mode_to_unix(stat.mode));
+    if !owned || Mode::from_raw_mode(now.st_mode) != mode {
+        rustix::fs::fchmod(file, mode)?;
+    }
     rustix::fs::futimens(file, &times(stat))
 }
