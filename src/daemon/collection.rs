@@ -1,4 +1,4 @@
-//! Collecting what nobody has used for long, and what is too much, as the policies say.
+//! Collecting what nobody has used for long, and what is too much, as the policies say; and memory.
 
 use crate::builds::Builder;
 use crosskit_api::types::GcPolicy;
@@ -37,10 +37,21 @@ pub async fn run(builder: Arc<Builder>, ended: Arc<Notify>, stop: CancellationTo
             },
             Err(e) => tracing::error!("collecting old records: {e}"),
         }
+        let _ = tokio::task::spawn_blocking(give_memory_back).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PACE) => {}
         }
+    }
+}
+
+/// Gives the memory that large graphs have taken back to the system: the allocator keeps it for
+/// the next build, which may not come.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only returns pages that the allocator has free, and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
