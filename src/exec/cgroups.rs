@@ -35,6 +35,11 @@ fn folders(path: &str) -> Vec<PathBuf> {
     hierarchies.map(|hierarchy| hierarchy.path().join(relative)).filter(|folder| folder.exists()).collect()
 }
 
+/// Whether a cgroup is there, in any hierarchy.
+pub(crate) fn exists(path: &str) -> bool {
+    folders(path).iter().any(|folder| folder.exists())
+}
+
 /// Removes an empty cgroup and those in it; what is in use stays.
 pub(crate) fn remove(path: &str) {
     for folder in folders(path) {

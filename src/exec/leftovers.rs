@@ -83,16 +83,17 @@ fn end(bundle: &Path, cgroup: &str) {
     if let Some(pid) = read_pid(&bundle.join("pid")) {
         kill_contained(pid);
     }
+    let whole = cgroup.strip_suffix("/step").unwrap_or(cgroup);
     let deadline = Instant::now() + UNTIL_GONE;
     loop {
-        let left = cgroups::processes(cgroup);
-        left.iter().for_each(|pid| _ = kill_contained(*pid));
-        if left.is_empty() || Instant::now() > deadline {
+        cgroups::processes(cgroup).iter().for_each(|pid| _ = kill_contained(*pid));
+        // A process that is ending is not listed any more and keeps its cgroup for a moment.
+        cgroups::remove(whole);
+        if !cgroups::exists(whole) || Instant::now() > deadline {
             break;
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    cgroups::remove(cgroup.strip_suffix("/step").unwrap_or(cgroup));
     let _ = fs::remove_dir_all(bundle);
 }
 
