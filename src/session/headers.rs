@@ -31,9 +31,9 @@ pub(crate) const EXPORTER_ID: &str = "buildkit-attachable-exporter-id";
 /// Says that all platforms come in one transfer.
 pub(crate) const EXPORTER_MULTI_PLATFORM: &str = "buildkit-exporter-multi-platform";
 /// Which of the client's content stores a call is about.
-pub(crate) const STORE_ID: &str = "buildkit-attachable-store-id";
+pub const STORE_ID: &str = "buildkit-attachable-store-id";
 /// Which of the client's agents a connection goes to.
-pub(crate) const SSH_ID: &str = "buildkit.ssh.id";
+pub const SSH_ID: &str = "buildkit.ssh.id";
 /// Which upload is pulled.
 pub(crate) const UPLOAD_PATH: &str = "urlpath";
 /// The host that an upload's URL names.

@@ -20,7 +20,9 @@ mod tunnel;
 pub use calls::*;
 pub use connection::Channel;
 pub use error::{ErrorKind, SessionError};
-pub use headers::{Introduction, SESSION_ID, SESSION_METHOD, SESSION_NAME, SESSION_SHARED_KEY};
+pub use headers::{
+    Introduction, SESSION_ID, SESSION_METHOD, SESSION_NAME, SESSION_SHARED_KEY, SSH_ID, STORE_ID,
+};
 pub use registry_credentials::SessionCredentials;
 pub use serve::*;
 pub use session::Session;

@@ -24,15 +24,15 @@ use crate::connection;
 use crate::headers::{SESSION_ID, SESSION_METHOD, SESSION_NAME, SESSION_SHARED_KEY};
 use crate::{SessionError, tunnel};
 use crosskit_api::MAX_MESSAGE;
-use crosskit_api::content::content_server::ContentServer;
+use crosskit_api::content::content_server::{self, ContentServer};
 use crosskit_api::control::BytesMessage;
 use crosskit_api::exporter::exporter_server::ExporterServer;
-use crosskit_api::filesync::auth_server::AuthServer;
+use crosskit_api::filesync::auth_server::{self, AuthServer};
 use crosskit_api::filesync::file_sync_server::FileSyncServer;
 use crosskit_api::health::health_server::HealthServer;
-use crosskit_api::secrets::secrets_server::SecretsServer;
+use crosskit_api::secrets::secrets_server::{self, SecretsServer};
 use crosskit_api::sourcepolicy::policysession::policy_verifier_server::PolicyVerifierServer;
-use crosskit_api::sshforward::ssh_server::SshServer;
+use crosskit_api::sshforward::ssh_server::{self, SshServer};
 use crosskit_api::upload::upload_server::UploadServer;
 use futures::Stream;
 use std::future::Future;
@@ -91,15 +91,15 @@ impl SessionServer {
         })
     }
 
-    /// Offers secrets.
-    pub fn with_secrets(self, secrets: Secrets) -> Self {
+    /// Offers secrets: [`Secrets`], or whatever finds them.
+    pub fn with_secrets(self, secrets: impl secrets_server::Secrets) -> Self {
         self.offer("moby.buildkit.secrets.v1.Secrets", &["GetSecret"], |routes| {
             routes.add_service(SecretsServer::new(secrets));
         })
     }
 
-    /// Offers ssh agents.
-    pub fn with_ssh(self, agents: SshAgents) -> Self {
+    /// Offers ssh agents: [`SshAgents`], or whatever leads to some.
+    pub fn with_ssh(self, agents: impl ssh_server::Ssh) -> Self {
         let service = SshServer::new(agents).max_decoding_message_size(MAX_MESSAGE);
         self.offer("moby.sshforward.v1.SSH", &["CheckAgent", "ForwardAgent"], |routes| {
             routes.add_service(service);
@@ -107,15 +107,15 @@ impl SessionServer {
     }
 
     /// Offers registry credentials, and tokens fetched with them.
-    pub fn with_auth(self, auth: DockerAuth) -> Self {
+    pub fn with_auth(self, auth: impl auth_server::Auth) -> Self {
         let methods = ["Credentials", "FetchToken", "GetTokenAuthority", "VerifyTokenAuthority"];
         self.offer("moby.filesync.v1.Auth", &methods, |routes| {
             routes.add_service(AuthServer::new(auth));
         })
     }
 
-    /// Offers content stores.
-    pub fn with_content(self, stores: ContentStores) -> Self {
+    /// Offers content stores: [`ContentStores`], or whatever has blobs.
+    pub fn with_content(self, stores: impl content_server::Content) -> Self {
         let service = ContentServer::new(stores).max_decoding_message_size(MAX_MESSAGE);
         let methods =
             ["Info", "Update", "List", "Delete", "Read", "Status", "ListStatuses", "Write", "Abort"];
