@@ -77,8 +77,23 @@ impl Snapshots {
     /// The snapshot that a chain of layers is, bottom first. Nothing is fetched now. The same
     /// chain gives the same snapshot; each call brings the newest way to get the blobs.
     pub fn from_layers(&self, layers: Vec<RemoteLayer>, about: About) -> Result<Option<Ref>> {
-        let mut below: Option<Arc<Node>> = None;
-        let mut chain: Option<Digest> = None;
+        self.from_layers_over(None, layers, about)
+    }
+
+    /// The same with a snapshot below the chain, which stays as it is.
+    pub fn from_layers_over(
+        &self,
+        base: Option<&Ref>,
+        layers: Vec<RemoteLayer>,
+        about: About,
+    ) -> Result<Option<Ref>> {
+        let mut below: Option<Arc<Node>> = base.map(|base| base.node().clone());
+        // A snapshot that is no chain of layers stands for itself.
+        let named = |node: &Arc<Node>| node.record().chain.unwrap_or_else(|| Digest::of(&node.id));
+        let mut chain: Option<Digest> = below.as_ref().map(named);
+        if let Some(Parents::View(of)) = below.as_ref().filter(|_| !layers.is_empty()).map(|n| &n.parents) {
+            of.update(|record| record.built_upon = true)?;
+        }
         for RemoteLayer { desc, diff_id, provider } in layers {
             let blob = LayerBlob { desc, diff_id };
             let id = chain_id(chain.as_ref(), &blob);

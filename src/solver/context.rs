@@ -161,6 +161,15 @@ impl JobContext {
         &self.0.log
     }
 
+    /// Lets go of what was kept for the operations of the build, such as connections. The rest is
+    /// known for a while after the end.
+    pub(crate) fn let_go(&self) {
+        let values = std::mem::take(&mut *self.0.values.lock().unwrap_or_else(PoisonError::into_inner));
+        let memos = std::mem::take(&mut *self.0.memos.lock().unwrap_or_else(PoisonError::into_inner));
+        // Outside of the locks: what ends here may look for others.
+        drop((values, memos));
+    }
+
     pub(crate) fn same(&self, other: &JobContext) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

@@ -173,6 +173,7 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
         }
         self.solver.send(Message::Close { job: self.job, done });
         self.context.log().close();
+        self.context.let_go();
         let (context, solver) = (self.context.clone(), Arc::downgrade(&self.solver));
         self.solver.runtime.spawn(async move {
             tokio::time::sleep(STATUS_KEPT).await;
