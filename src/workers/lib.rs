@@ -1,6 +1,7 @@
 //! Who runs it: the kinds of worker.
 //!
-//! Today there is this machine, for its own platforms and, through an emulator, for others.
+//! There is this machine, for its own platforms and, through an emulator, for others, and there
+//! are machines elsewhere ([`remote`]).
 //! [`Workers`] knows them all, decides before anything runs whether every platform of a graph
 //! has one ([`Workers::preflight`]), and gives the solver what runs each vertex.
 
@@ -9,6 +10,7 @@ pub mod keys;
 mod local;
 pub mod ops;
 mod records;
+pub mod remote;
 mod resolve;
 mod results;
 mod workers;

@@ -1,0 +1,89 @@
+//! What a worker says of itself.
+
+use super::connection::control;
+use super::error::broken_connection;
+use super::{RemoteError, RemoteWorker};
+use crate::workers::from_message;
+use crosskit_api::control::{InfoRequest, ListWorkersRequest};
+use crosskit_api::types::BuildkitVersion;
+use crosskit_platforms::Platform;
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use tonic::Status;
+
+/// How our own daemon names its package.
+const OUR_PACKAGE: &str = "crosskit";
+
+/// The label by which our own daemon says how many steps it runs at once.
+const PARALLELISM: &str = "dev.crosskit.worker.parallelism";
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Its id, which stays the same over restarts.
+    pub id: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What it runs, the first natively; in normal form.
+    pub platforms: Vec<Platform>,
+    /// Its version, `package version`.
+    pub version: String,
+    /// Whether it is a daemon of ours.
+    pub is_crosskit: bool,
+    /// How many steps it runs at once, if it says so.
+    pub slots: Option<usize>,
+}
+
+impl RemoteWorker {
+    /// Asks the worker what it is. A passed probe is remembered for later steps.
+    ///
+    /// # Errors
+    /// [`RemoteError::Worker`] that says plainly why it can't be used: nobody answers, a
+    /// certificate is refused, it has no worker.
+    pub async fn probe(&self) -> Result<Facts, RemoteError> {
+        let limit = self.options().dead_after;
+        let asked = tokio::time::timeout(limit, self.ask()).await;
+        let facts = asked.map_err(|_| self.fault(format!("no answer within {limit:?}")))??;
+        *self.0.facts.lock().unwrap_or_else(PoisonError::into_inner) = Some(facts.clone());
+        Ok(facts)
+    }
+
+    /// What the worker said when it was last asked.
+    pub(super) async fn facts(&self) -> Result<Facts, RemoteError> {
+        let known = self.0.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match known {
+            Some(facts) => Ok(facts),
+            None => self.probe().await,
+        }
+    }
+
+    async fn ask(&self) -> Result<Facts, RemoteError> {
+        let channel = self.0.target.connect().await.map_err(|why| self.fault(why))?;
+        let mut control = control(&channel);
+        let listed = control.list_workers(ListWorkersRequest::default()).await;
+        let records = listed.map_err(|status| self.refused(&status))?.into_inner().record;
+        let record =
+            records.into_iter().next().ok_or_else(|| self.fault("the daemon there has no worker"))?;
+        let version = match record.buildkit_version {
+            Some(version) => version,
+            // Old daemons say it only when asked; very old ones do not say it at all.
+            None => match control.info(InfoRequest {}).await {
+                Ok(info) => info.into_inner().buildkit_version.unwrap_or_default(),
+                Err(_) => BuildkitVersion::default(),
+            },
+        };
+        Ok(Facts {
+            id: record.id,
+            slots: record.labels.get(PARALLELISM).and_then(|text| text.parse().ok()),
+            labels: record.labels,
+            platforms: record.platforms.iter().map(|p| from_message(p).normalize()).collect(),
+            is_crosskit: version.package == OUR_PACKAGE,
+            version: format!("{} {}", version.package, version.version).trim().to_string(),
+        })
+    }
+
+    pub(super) fn refused(&self, status: &Status) -> RemoteError {
+        let plain = || crosskit_api::errors::describe(status.code(), status.message());
+        self.fault(broken_connection(status).unwrap_or_else(plain))
+    }
+}

@@ -1,0 +1,136 @@
+//! Our session at a worker: one for each build, open as long as the build lives.
+
+use super::connection::control;
+use super::inputs::InputImage;
+use super::lent::Lent;
+use super::proxies::Clients;
+use super::{RemoteError, RemoteWorker};
+use crate::LocalParts;
+use crate::ops::snapshot_error;
+use crosskit_platforms::Platform;
+use crosskit_session::SessionServer;
+use crosskit_snapshots::Ref;
+use crosskit_solver::{JobContext, OpContext};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Channel;
+
+/// The name under which a build keeps its sessions at workers.
+const SESSIONS: &str = "remote-sessions";
+
+/// The name of our sessions, for those who look at a worker.
+const NAME: &str = "crosskit farm";
+
+/// The images of inputs, by snapshot and platform.
+type Images = Mutex<HashMap<(String, String), Arc<OnceCell<Arc<InputImage>>>>>;
+
+/// A session at a worker. It ends when the last handle is dropped.
+pub(super) struct RemoteSession {
+    pub(super) id: String,
+    pub(super) channel: Channel,
+    pub(super) lent: Lent,
+    pub(super) clients: Clients,
+    images: Images,
+    /// Cancelled when the worker has closed it.
+    over: CancellationToken,
+    _serving: AbortOnDropHandle<()>,
+}
+
+/// The sessions of a build, by worker.
+#[derive(Default)]
+struct OfBuild(Mutex<HashMap<String, Slot>>);
+
+type Slot = Arc<tokio::sync::Mutex<Option<Arc<RemoteSession>>>>;
+
+impl RemoteWorker {
+    /// The session for a step: that of the first build that wants it, opened if it isn't yet.
+    pub(super) async fn session(
+        &self,
+        cx: &OpContext,
+        parts: &LocalParts,
+    ) -> Result<Arc<RemoteSession>, RemoteError> {
+        let job = cx.jobs.jobs().into_iter().next().ok_or(RemoteError::Canceled)?;
+        let make = async { Ok::<_, Infallible>(OfBuild::default()) };
+        let Ok(all) = job.decide_once(SESSIONS, make).await;
+        let slot = {
+            let mut slots = all.0.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.entry(self.name().to_string()).or_default().clone()
+        };
+        let mut slot = slot.lock().await;
+        if let Some(open) = slot.as_ref().filter(|session| !session.is_over()) {
+            return Ok(open.clone());
+        }
+        let opened = Arc::new(self.open(&job, parts).await?);
+        *slot = Some(opened.clone());
+        Ok(opened)
+    }
+
+    async fn open(&self, job: &JobContext, parts: &LocalParts) -> Result<RemoteSession, RemoteError> {
+        let channel = self.0.target.connect().await.map_err(|why| self.fault(why))?;
+        let lent = Lent::new(parts.snapshots.content().clone(), self.0.counters.clone());
+        let clients = Clients::new(parts.sessions.clone(), job.sessions().to_vec());
+        let server = SessionServer::new("")
+            .with_name(NAME)
+            .with_content(lent.clone())
+            .with_secrets(clients.clone())
+            .with_ssh(clients.clone())
+            .with_auth(clients.clone());
+        let id = server.id().to_string();
+        let over = CancellationToken::new();
+        let (ended, worker) = (over.clone().drop_guard(), self.name().to_string());
+        let mut calls = control(&channel);
+        let serving = tokio::spawn(async move {
+            let _ended = ended;
+            let served = server.serve_over(move |request| async move { calls.session(request).await }).await;
+            if let Err(error) = served {
+                tracing::debug!(worker, %error, "session at a worker ended");
+            }
+        });
+        let images = Images::default();
+        Ok(RemoteSession {
+            id,
+            channel,
+            lent,
+            clients,
+            images,
+            over,
+            _serving: AbortOnDropHandle::new(serving),
+        })
+    }
+}
+
+impl RemoteSession {
+    /// Whether the worker has closed it.
+    fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Waits until the worker closes it.
+    pub(super) async fn closed(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Lends an input as an image.
+    pub(super) async fn lend(
+        &self,
+        input: &Ref,
+        platform: &Platform,
+    ) -> Result<Arc<InputImage>, RemoteError> {
+        let key = (input.id().to_string(), platform.format_all());
+        let cell = {
+            let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+            images.entry(key).or_default().clone()
+        };
+        let make = || async {
+            let image = InputImage::of(input, platform).await?;
+            self.lent.lend(&image);
+            Ok(Arc::new(image))
+        };
+        let image = cell.get_or_try_init(make).await.map_err(|e| RemoteError::Step(snapshot_error(e)))?;
+        Ok(image.clone())
+    }
+}

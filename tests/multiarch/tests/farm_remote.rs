@@ -1,0 +1,269 @@
+//! A step on a worker elsewhere: what comes of it here, and whose fault it is when nothing does.
+#![allow(clippy::unwrap_used)]
+
+#[path = "farm/endpoint.rs"]
+mod endpoint;
+
+use crosskit_llb::{Constraints, ExecMount, SecretMount};
+use crosskit_multiarch::{Daemon, Scene, processes_of, until};
+use crosskit_solver::ErrorKind;
+use crosskit_workers::remote::{Health, RemoteError, RemoteOptions, RemoteWorker};
+use endpoint::{Endpoint, Steps, last, platform};
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::{Duration, Instant};
+
+fn worker(daemon: &Daemon) -> RemoteWorker {
+    RemoteWorker::new(RemoteOptions::new("far", daemon.address())).unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Runs a test with a scene, a daemon as the worker, and an endpoint that sends everything to it.
+fn with_worker(test: impl AsyncFnOnce(Scene, Daemon, RemoteWorker, Endpoint)) {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let runtime = runtime();
+    runtime.block_on(async {
+        let remote = worker(&daemon);
+        let endpoint = Endpoint::new(Some(remote.clone()));
+        test(scene, daemon, remote, endpoint).await;
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+}
+
+fn pid(daemon: &Daemon) -> Pid {
+    Pid::from_raw(i32::try_from(daemon.id()).unwrap()).unwrap()
+}
+
+/// Waits until a process of the daemon's steps has this in its command line.
+fn runs(scene: &Scene, text: &str) {
+    until("the step to run", Duration::from_secs(30), || {
+        processes_of(&scene.path("daemon")).iter().any(|(_, command)| command.contains(text)).then_some(())
+    });
+}
+
+#[test]
+fn a_step_elsewhere_leaves_what_it_leaves_here_and_prints_the_same() {
+    with_worker(async |scene, _daemon, remote, there| {
+        let facts = remote.probe().await.unwrap();
+        assert_eq!(facts.platforms[0], crosskit_platforms::native().normalize());
+        let here = Endpoint::new(None);
+        let script = "i=0; while [ $i -lt 500 ]; do echo line $i; printf 'half '; echo err $i >&2; \
+                      i=$((i+1)); done; printf 'no end\\r\\377'; \
+                      mkdir /made && echo made > /made/file && rm /bin/yes && \
+                      touch -d @1700000000 /made/file /made /bin";
+        let mut steps = Steps::on(&scene.base());
+        let done = steps.run(steps.base, script);
+        let graph = steps.graph(done);
+        let (far, near) = (there.build(&graph, &[]).await, here.build(&graph, &[]).await);
+        assert_eq!(far.printed[&last(&graph)].len(), near.printed[&last(&graph)].len());
+        let (far_result, near_result) = (far.result.unwrap(), near.result.unwrap());
+        assert_eq!(there.read(&far_result, "made/file").await, b"made\n");
+        assert_eq!(there.layers(&far_result).await, here.layers(&near_result).await);
+        // Both streams in one: only what each of them holds has an order.
+        let stdout = |text: &[u8]| String::from_utf8_lossy(text).matches("half ").count();
+        assert_eq!(stdout(&far.printed[&last(&graph)]), 500);
+        assert!(far.printed[&last(&graph)].windows(7).any(|w| w == b"no end\r"));
+        here.shutdown().await;
+    });
+}
+
+#[test]
+fn output_comes_in_order_and_byte_for_byte() {
+    with_worker(async |scene, _daemon, _remote, there| {
+        let script = "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; printf '\\001\\377\\r'";
+        let graph = Steps::script(&scene.base(), script);
+        let built = there.build(&graph, &[]).await;
+        built.result.unwrap();
+        let mut expected: Vec<u8> = (0..3000).flat_map(|i| format!("line {i}\n").into_bytes()).collect();
+        expected.extend(b"\x01\xff\r");
+        assert_eq!(built.printed[&last(&graph)], expected);
+    });
+}
+
+#[test]
+fn a_step_that_fails_keeps_its_exit_code_and_is_not_the_workers_fault() {
+    with_worker(async |scene, _daemon, _remote, there| {
+        let graph = Steps::script(&scene.base(), "echo before; exit 7");
+        let built = there.build(&graph, &[]).await;
+        assert_eq!(built.printed[&last(&graph)], b"before\n");
+        let error = built.result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::User);
+        assert_eq!(error.details().exit_code, Some(7));
+        let here = Endpoint::new(None);
+        let own = here.build(&graph, &[]).await.result.unwrap_err();
+        assert_eq!(error.to_string(), own.to_string());
+        assert!(matches!(there.attempts.lock().unwrap()[0].0, Err(RemoteError::Step(_))));
+        here.shutdown().await;
+    });
+}
+
+#[test]
+fn every_output_of_a_step_comes_back() {
+    with_worker(async |scene, _daemon, _remote, there| {
+        let mut steps = Steps::on(&scene.base());
+        let extra = steps.run(steps.base, "mkdir /x && echo given > /x/given");
+        let mut exec = Steps::exec(steps.base, "cat /in/x/given > /out/copy; echo root > /root-file");
+        exec.mounts = vec![
+            ExecMount { target: "/in".into(), source: Some(extra), readonly: true, ..Default::default() },
+            ExecMount { target: "/out".into(), ..Default::default() },
+        ];
+        let outputs = steps.builder.exec(exec, Constraints::on(platform()));
+        let out = there.build(&steps.graph(outputs.mounts[1].unwrap()), &[]).await.result.unwrap();
+        assert_eq!(there.read(&out, "copy").await, b"given\n");
+        let root = there.build(&steps.graph(outputs.root.unwrap()), &[]).await.result.unwrap();
+        assert_eq!(there.read(&root, "root-file").await, b"root\n");
+    });
+}
+
+#[test]
+fn secrets_reach_a_step_through_the_clients_own_session() {
+    with_worker(async |scene, daemon, remote, there| {
+        let client = there.client(&[("token", "swordfish-371")]).await;
+        let mut steps = Steps::on(&scene.base());
+        let mut exec = Steps::exec(steps.base, "sha256sum < /run/token > /seen");
+        exec.secrets =
+            vec![SecretMount { id: "token".into(), target: Some("/run/token".into()), ..Default::default() }];
+        let done = steps.builder.exec(exec.clone(), Constraints::on(platform())).root.unwrap();
+        let built = there.build(&steps.graph(done), std::slice::from_ref(&client)).await;
+        let seen = there.read(&built.result.unwrap(), "seen").await;
+        let expected = crosskit_multiarch::digest_of(b"swordfish-371").replace("sha256:", "");
+        assert!(String::from_utf8(seen).unwrap().starts_with(&expected));
+
+        // In the environment it goes to a daemon of ours, to others only if that is allowed.
+        exec.args[2] = "echo -n $TOKEN | sha256sum > /seen".into();
+        exec.secrets[0].env = Some("TOKEN".into());
+        exec.secrets[0].target = None;
+        let done = steps.builder.exec(exec.clone(), Constraints::on(platform())).root.unwrap();
+        let built = there.build(&steps.graph(done), &[client]).await;
+        match remote.probe().await.unwrap().is_crosskit {
+            true => {
+                let seen = there.read(&built.result.unwrap(), "seen").await;
+                assert!(String::from_utf8(seen).unwrap().starts_with(&expected));
+            }
+            false => assert!(built.result.unwrap_err().to_string().contains("allow-secret-env")),
+        }
+        assert!(!anywhere(&daemon.root, b"swordfish-371"), "the secret is on the worker's disk");
+
+        // Without a client that has it, the step is to blame.
+        exec.args[2] = "true".into();
+        exec.secrets[0] = SecretMount { id: "none".into(), target: Some("/x".into()), ..Default::default() };
+        let done = steps.builder.exec(exec, Constraints::on(platform())).root.unwrap();
+        let poor = there.client(&[]).await;
+        let failed = there.build(&steps.graph(done), &[poor]).await.result.unwrap_err();
+        assert!(failed.to_string().contains("secret none: not found"), "{failed}");
+        assert!(matches!(there.attempts.lock().unwrap().last().unwrap().0, Err(RemoteError::Step(_))));
+    });
+}
+
+/// Whether some file below a folder holds these bytes.
+fn anywhere(folder: &std::path::Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            return anywhere(&entry.path(), bytes);
+        }
+        kind.is_file()
+            && std::fs::read(entry.path()).is_ok_and(|data| data.windows(bytes.len()).any(|w| w == bytes))
+    })
+}
+
+#[test]
+fn only_what_the_other_side_lacks_travels() {
+    with_worker(async |scene, _daemon, remote, there| {
+        let mut steps = Steps::on(&scene.base());
+        let first = steps.run(steps.base, "head -c 5000000 /dev/urandom > /five");
+        let second = steps.run(first, "head -c 1000 /five > /piece");
+        let third = steps.run(second, "wc -c < /piece > /count");
+        there.build(&steps.graph(first), &[]).await.result.unwrap();
+        let one = remote.traffic();
+        assert!((5_000_000..5_100_000).contains(&one.received), "{one:?}");
+        let result = there.build(&steps.graph(third), &[]).await.result.unwrap();
+        let all = remote.traffic();
+        assert_eq!(there.read(&result, "count").await, b"1000\n");
+        assert!(all.received - one.received < 50_000, "{all:?}");
+        assert!(all.sent - one.sent < 50_000, "{all:?}");
+    });
+}
+
+#[test]
+fn equal_steps_of_two_endpoints_run_once() {
+    with_worker(async |scene, daemon, _remote, there| {
+        let other = Endpoint::new(Some(worker(&daemon)));
+        let graph = Steps::script(&scene.base(), "head -c 16 /dev/urandom > /random; sleep 0.3");
+        let (one, two) = tokio::join!(there.build(&graph, &[]), other.build(&graph, &[]));
+        let (one, two) = (one.result.unwrap(), two.result.unwrap());
+        assert_eq!(there.read(&one, "random").await, other.read(&two, "random").await);
+        other.shutdown().await;
+    });
+}
+
+#[test]
+fn a_killed_worker_is_noticed_at_once() {
+    with_worker(async |scene, daemon, remote, there| {
+        let graph = Steps::script(&scene.base(), "/bin/sleep 986");
+        let (job, building) = there.start(&graph);
+        runs(&scene, "986");
+        let begun = Instant::now();
+        daemon.kill();
+        assert!(!building.await.unwrap());
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let attempt = there.attempts.lock().unwrap()[0].0.clone();
+        assert!(matches!(&attempt, Err(RemoteError::Worker { name, .. }) if name == "far"), "{attempt:?}");
+        let mut health = remote.watch();
+        let down = health.wait_for(|health| matches!(health, Health::Down { .. }));
+        tokio::time::timeout(Duration::from_secs(5), down).await.unwrap().unwrap();
+        drop(job);
+        // It comes back and is used again.
+        let _again = scene.daemon();
+        let up = health.wait_for(|health| *health == Health::Up);
+        tokio::time::timeout(Duration::from_secs(10), up).await.unwrap().unwrap();
+        let graph = Steps::script(&scene.base(), "echo back");
+        there.build(&graph, &[]).await.result.unwrap();
+    });
+}
+
+#[test]
+fn a_frozen_worker_is_noticed_within_its_time() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let runtime = runtime();
+    runtime.block_on(async {
+        let mut options = RemoteOptions::new("far", daemon.address());
+        options.dead_after = Duration::from_secs(2);
+        options.probe_interval = Duration::from_millis(500);
+        let there = Endpoint::new(Some(RemoteWorker::new(options).unwrap()));
+        let graph = Steps::script(&scene.base(), "/bin/sleep 985");
+        let (_job, building) = there.start(&graph);
+        runs(&scene, "985");
+        kill_process(pid(&daemon), Signal::STOP).unwrap();
+        let begun = Instant::now();
+        assert!(!building.await.unwrap());
+        let took = begun.elapsed();
+        kill_process(pid(&daemon), Signal::CONT).unwrap();
+        assert!(took < Duration::from_millis(2500), "{took:?}");
+        let attempt = there.attempts.lock().unwrap()[0].0.clone();
+        assert!(matches!(attempt, Err(RemoteError::Worker { .. })), "{attempt:?}");
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+}
+
+#[test]
+fn a_cancelled_step_leaves_nothing_at_the_worker() {
+    with_worker(async |scene, daemon, _remote, there| {
+        let graph = Steps::script(&scene.base(), "/bin/sleep 984");
+        let (job, building) = there.start(&graph);
+        runs(&scene, "984");
+        let begun = Instant::now();
+        drop(job);
+        assert!(!building.await.unwrap());
+        until("the step's process to be gone", Duration::from_secs(2), || {
+            let left = processes_of(&scene.path("daemon"));
+            left.iter().all(|(_, command)| !command.contains("984")).then_some(())
+        });
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        daemon.stop();
+    });
+}
