@@ -10,6 +10,7 @@ use crosskit_images::archives::{ArchiveFormat, write_archive};
 use crosskit_images::registry::Reference;
 use crosskit_images::{ContentStore, Descriptor, Index, Manifest, media_types};
 use crosskit_session::{Session, SessionContent};
+use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ const EXPORT_STORE: &str = "export";
 
 /// Bytes of a manifest at most; registries refuse more than 4 MiB.
 const MAX_MANIFEST_SIZE: u64 = 8 << 20;
+
+/// Blobs that are sent at the same time.
+const AT_ONCE: usize = 8;
 
 /// Bytes of a blob that are sent at once.
 const PIECE: usize = 1 << 20;
@@ -156,8 +160,15 @@ impl Archive {
             Ok(blobs)
         })
         .await?;
-        for blob in blobs {
-            self.send_blob(&store, &blob).await?;
+        let names_others = |blob: &&Descriptor| {
+            media_types::is_manifest(&blob.media_type) || media_types::is_index(&blob.media_type)
+        };
+        // On a line that is long, questions whether a blob is there take longer than the answers.
+        futures::stream::iter(blobs.iter().filter(|blob| !names_others(blob)).map(Ok))
+            .try_for_each_concurrent(AT_ONCE, |blob| self.send_blob(&store, blob))
+            .await?;
+        for blob in blobs.iter().filter(names_others) {
+            self.send_blob(&store, blob).await?;
         }
         Ok(())
     }
