@@ -2,6 +2,7 @@
 
 use crate::local::LocalParts;
 use crate::ops::{build, exec, file, join, snapshot_error, source};
+use crate::remote::PARALLELISM;
 use crate::{ResultRef, SnapshotResults, records};
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_api::types;
@@ -86,6 +87,8 @@ struct Inner {
     labels: BTreeMap<String, String>,
     announced: Vec<Platform>,
     volatile: PathBuf,
+    /// How many steps run at a time.
+    parallelism: usize,
     local: Arc<LocalParts>,
 }
 
@@ -130,6 +133,10 @@ impl Workers {
         let mut labels = records::labels(options.snapshots.driver(), &options.network);
         labels.extend(options.labels);
         let places = (options.max_parallelism > 0).then(|| Arc::new(Semaphore::new(options.max_parallelism)));
+        let parallelism = match options.max_parallelism {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            limit => limit,
+        };
         let local = Arc::new(LocalParts {
             snapshots: options.snapshots,
             executor,
@@ -138,7 +145,7 @@ impl Workers {
             volatile: steps,
             places,
         });
-        Ok(Workers(Arc::new(Inner { id, labels, announced, volatile, local })))
+        Ok(Workers(Arc::new(Inner { id, labels, announced, volatile, parallelism, local })))
     }
 
     /// The worker on this machine.
@@ -178,6 +185,8 @@ impl Workers {
     /// The workers as clients see them.
     pub async fn records(&self) -> Vec<types::WorkerRecord> {
         let mut labels = self.0.labels.clone();
+        // So that an endpoint knows how much it may send here.
+        labels.insert(PARALLELISM.to_string(), self.0.parallelism.to_string());
         if let Ok(chosen) = self.0.local.executor.runtime().await {
             labels.insert(
                 "dev.crosskit.worker.runtime".to_string(),

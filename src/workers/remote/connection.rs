@@ -1,6 +1,7 @@
 //! The way to a worker: addresses, sockets, TLS.
 
 use super::error::deepest;
+use super::lost::{Lost, Noting, words};
 use super::{RemoteOptions, Tls, tls};
 use crosskit_api::MAX_MESSAGE;
 use crosskit_api::control::control_client::ControlClient;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// What one call may have in flight, in bytes: whole layers go through the session's.
@@ -52,14 +54,14 @@ impl Target {
     }
 
     /// Connects. The connection is one: once it is lost, every call fails.
-    pub(super) async fn connect(&self) -> Result<Channel, String> {
+    pub(super) async fn connect(&self) -> Result<Line, String> {
         match tokio::time::timeout(self.limit, self.dial()).await {
             Ok(connected) => connected,
             Err(_) => Err(format!("no answer from {} within {:?}", self.address, self.limit)),
         }
     }
 
-    async fn dial(&self) -> Result<Channel, String> {
+    async fn dial(&self) -> Result<Line, String> {
         let refused = |e: io::Error| format!("connecting to {}: {}", self.address, words(&e));
         match &self.address {
             Address::Unix(path) => over(UnixStream::connect(path).await.map_err(refused)?, "localhost").await,
@@ -119,14 +121,8 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Without the system's number.
-fn words(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
 /// Speaks HTTP/2 on a stream that is there already.
-async fn over<S>(stream: S, authority: &str) -> Result<Channel, String>
+async fn over<S>(stream: S, authority: &str) -> Result<Line, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -136,24 +132,46 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEADERS);
-    let mut stream = Some(TokioIo::new(stream));
+    let lost = Lost::default();
+    let mut stream = Some(TokioIo::new(Noting::new(stream, lost.clone())));
     let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream
-            .take()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the worker closed the connection"));
+        let again = || io::Error::new(io::ErrorKind::NotConnected, "the worker closed the connection");
+        let stream = stream.take().ok_or_else(again);
         async move { stream }
     });
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|e| tls::plainly(&e).unwrap_or_else(|| format!("no HTTP/2: {}", deepest(&e))))
+    match endpoint.connect_with_connector(connector).await {
+        Ok(channel) => Ok(Line { channel, lost }),
+        Err(e) => Err(lost.why(&e).unwrap_or_else(|| format!("no HTTP/2: {}", deepest(&e)))),
+    }
 }
 
-/// The daemon's main service on a channel.
-pub(super) fn control(channel: &Channel) -> ControlClient<Channel> {
-    ControlClient::new(channel.clone())
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE)
+/// A connection to a worker. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    channel: Channel,
+    lost: Lost,
+}
+
+impl Line {
+    /// For services of the worker.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// The daemon's main service.
+    pub(super) fn control(&self) -> ControlClient<Channel> {
+        ControlClient::new(self.channel())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Why the connection is gone, if that is what the end of a call means: a status with a
+    /// source was made here.
+    pub(super) fn broken(&self, status: &Status) -> Option<String> {
+        let source = std::error::Error::source(status)?;
+        let plain = || format!("the connection is lost: {}", deepest(source));
+        Some(self.lost.why(source).unwrap_or_else(plain))
+    }
 }
 
 #[cfg(test)]

@@ -48,11 +48,8 @@ impl RemoteError {
         RemoteError::Worker { name: name.to_string(), why: why.into() }
     }
 
-    /// Whose fault the end of a call is. `printed` is the end of what the step has printed.
+    /// Whose fault it is that the worker ended a call so. `printed` is the end of what the step has printed.
     pub(super) fn of_call(name: &str, status: &Status, printed: &[u8]) -> Self {
-        if let Some(why) = broken_connection(status) {
-            return RemoteError::worker(name, why);
-        }
         let details = ErrorDetails::from_status(status);
         let trouble = match details.exit_code {
             Some(_) => find(&PRINTED_TROUBLE, &String::from_utf8_lossy(printed)),
@@ -89,14 +86,6 @@ fn refuses(code: Code) -> bool {
             | Code::DeadlineExceeded
             | Code::DataLoss
             | Code::Cancelled
-    )
-}
-
-/// Why the connection is gone, if that is what the status tells: such a status was made here.
-pub(super) fn broken_connection(status: &Status) -> Option<String> {
-    let source = status.source()?;
-    Some(
-        super::tls::plainly(source).unwrap_or_else(|| format!("the connection is lost: {}", deepest(source))),
     )
 }
 

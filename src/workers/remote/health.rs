@@ -1,7 +1,7 @@
 //! Whether a worker is there: asked at intervals, by a call of its own, as a Go server hangs up
 //! on those who ping it by HTTP/2 each second.
 
-use super::error::broken_connection;
+use super::connection::Line;
 use super::{Inner, RemoteWorker};
 use crosskit_api::health::HealthCheckRequest;
 use crosskit_api::health::health_check_response::ServingStatus;
@@ -12,7 +12,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
-use tonic::transport::Channel;
 
 /// Whether a worker is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +60,7 @@ impl RemoteWorker {
 }
 
 async fn keep_asking(watched: Weak<Inner>) {
-    let mut channel = None;
+    let mut line = None;
     let mut answered = Instant::now();
     loop {
         let Some(worker) = watched.upgrade() else { return };
@@ -70,7 +69,7 @@ async fn keep_asking(watched: Weak<Inner>) {
         // A worker that is down gets the whole time for its next answer.
         let down = matches!(&*worker.watch.state.borrow(), Health::Down { .. });
         let limit = if down { dead_after } else { dead_after.saturating_sub(answered.elapsed()) };
-        let asked = tokio::time::timeout(limit, ask(&worker, &mut channel)).await;
+        let asked = tokio::time::timeout(limit, ask(&worker, &mut line)).await;
         let health = match asked {
             Ok(Ok(())) => {
                 answered = Instant::now();
@@ -80,7 +79,7 @@ async fn keep_asking(watched: Weak<Inner>) {
             Err(_) => Health::Down { why: format!("no answer for {dead_after:?}") },
         };
         if health != Health::Up {
-            channel = None;
+            line = None;
         }
         worker.watch.state.send_if_modified(|state| {
             let changed = *state != health;
@@ -93,17 +92,17 @@ async fn keep_asking(watched: Weak<Inner>) {
 }
 
 /// Asks once. An answer of whatever kind is a sign of life, except that it serves nobody.
-async fn ask(worker: &Inner, kept: &mut Option<Channel>) -> Result<(), String> {
-    let channel = match kept {
-        Some(channel) => channel,
+async fn ask(worker: &Inner, kept: &mut Option<Line>) -> Result<(), String> {
+    let line = match kept {
+        Some(line) => line,
         None => kept.insert(worker.target.connect().await?),
     };
-    match HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await {
+    match HealthClient::new(line.channel()).check(HealthCheckRequest::default()).await {
         Ok(answer) if answer.get_ref().status == ServingStatus::NotServing as i32 => {
             Err("it says that it is not serving".to_string())
         }
         Ok(_) => Ok(()),
-        Err(status) => match broken_connection(&status) {
+        Err(status) => match line.broken(&status) {
             Some(why) => Err(why),
             None if matches!(status.code(), Code::Unimplemented | Code::NotFound) => Ok(()),
             None => Err(crosskit_api::errors::describe(status.code(), status.message())),

@@ -11,6 +11,7 @@ mod error;
 mod health;
 mod inputs;
 mod lent;
+mod lost;
 mod probe;
 mod proxies;
 mod received;
@@ -24,6 +25,7 @@ mod tls;
 pub use error::RemoteError;
 pub use health::Health;
 pub use probe::Facts;
+pub(crate) use probe::PARALLELISM;
 
 use connection::Target;
 use crosskit_platforms::Platform;

@@ -1,7 +1,6 @@
 //! What a worker says of itself.
 
-use super::connection::control;
-use super::error::broken_connection;
+use super::connection::Line;
 use super::{RemoteError, RemoteWorker};
 use crate::workers::from_message;
 use crosskit_api::control::{InfoRequest, ListWorkersRequest};
@@ -15,7 +14,13 @@ use tonic::Status;
 const OUR_PACKAGE: &str = "crosskit";
 
 /// The label by which our own daemon says how many steps it runs at once.
-const PARALLELISM: &str = "dev.crosskit.worker.parallelism";
+pub(crate) const PARALLELISM: &str = "dev.crosskit.worker.parallelism";
+
+/// What our own daemon's labels for platforms begin with.
+const PLATFORM: &str = "dev.crosskit.platform.";
+
+/// The value of such a label where an emulator runs the platform.
+const EMULATED: &str = "emulated";
 
 /// What a worker says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +39,34 @@ pub struct Facts {
     pub slots: Option<usize>,
 }
 
+impl Facts {
+    /// What its processor runs by itself. Our daemon tells what it emulates; of others, which do
+    /// not, only the first platform and its variants are taken for native.
+    pub fn native_platforms(&self) -> Vec<Platform> {
+        let emulated = |platform: &Platform| {
+            let label = self.labels.get(&format!("{PLATFORM}{}", platform.folder_name()));
+            label.is_some_and(|how| how == EMULATED)
+        };
+        let Some(first) = self.platforms.first() else { return Vec::new() };
+        let like_first =
+            |platform: &Platform| platform.os == first.os && platform.architecture == first.architecture;
+        let native = |platform: &&Platform| match self.is_crosskit {
+            true => !emulated(platform),
+            false => like_first(platform),
+        };
+        self.platforms.iter().filter(native).cloned().collect()
+    }
+}
+
 impl RemoteWorker {
+    /// What it is to run: as configured, else what it says is native.
+    pub fn platforms(&self, facts: &Facts) -> Vec<Platform> {
+        match self.options().platforms.as_slice() {
+            [] => facts.native_platforms(),
+            configured => configured.to_vec(),
+        }
+    }
+
     /// Asks the worker what it is. A passed probe is remembered for later steps.
     ///
     /// # Errors
@@ -58,10 +90,10 @@ impl RemoteWorker {
     }
 
     async fn ask(&self) -> Result<Facts, RemoteError> {
-        let channel = self.0.target.connect().await.map_err(|why| self.fault(why))?;
-        let mut control = control(&channel);
+        let line = self.0.target.connect().await.map_err(|why| self.fault(why))?;
+        let mut control = line.control();
         let listed = control.list_workers(ListWorkersRequest::default()).await;
-        let records = listed.map_err(|status| self.refused(&status))?.into_inner().record;
+        let records = listed.map_err(|status| self.refused(&line, &status))?.into_inner().record;
         let record =
             records.into_iter().next().ok_or_else(|| self.fault("the daemon there has no worker"))?;
         let version = match record.buildkit_version {
@@ -82,8 +114,34 @@ impl RemoteWorker {
         })
     }
 
-    pub(super) fn refused(&self, status: &Status) -> RemoteError {
+    fn refused(&self, line: &Line, status: &Status) -> RemoteError {
         let plain = || crosskit_api::errors::describe(status.code(), status.message());
-        self.fault(broken_connection(status).unwrap_or_else(plain))
+        self.fault(line.broken(status).unwrap_or_else(plain))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(is_crosskit: bool, labels: &[(&str, &str)]) -> Facts {
+        let platforms = ["linux/amd64", "linux/amd64/v2", "linux/386", "linux/arm64"];
+        Facts {
+            id: "id".into(),
+            labels: labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            platforms: platforms.map(|text| Platform::parse(text).unwrap().normalize()).to_vec(),
+            version: String::new(),
+            is_crosskit,
+            slots: None,
+        }
+    }
+
+    #[test]
+    fn emulated_platforms_are_not_native_whether_they_are_told_or_not() {
+        let names =
+            |facts: Facts| facts.native_platforms().iter().map(Platform::format_all).collect::<Vec<_>>();
+        assert_eq!(names(facts(false, &[])), ["linux/amd64", "linux/amd64/v2"]);
+        let labels = [("dev.crosskit.platform.linux_arm64", "emulated")];
+        assert_eq!(names(facts(true, &labels)), ["linux/amd64", "linux/amd64/v2", "linux/386"]);
     }
 }

@@ -1,6 +1,6 @@
 //! Our session at a worker: one for each build, open as long as the build lives.
 
-use super::connection::control;
+use super::connection::Line;
 use super::inputs::InputImage;
 use super::lent::Lent;
 use super::proxies::Clients;
@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 /// The name under which a build keeps its sessions at workers.
 const SESSIONS: &str = "remote-sessions";
@@ -31,7 +30,7 @@ type Images = Mutex<HashMap<(String, String), Arc<OnceCell<Arc<InputImage>>>>>;
 /// A session at a worker. It ends when the last handle is dropped.
 pub(super) struct RemoteSession {
     pub(super) id: String,
-    pub(super) channel: Channel,
+    pub(super) line: Line,
     pub(super) lent: Lent,
     pub(super) clients: Clients,
     images: Images,
@@ -70,7 +69,7 @@ impl RemoteWorker {
     }
 
     async fn open(&self, job: &JobContext, parts: &LocalParts) -> Result<RemoteSession, RemoteError> {
-        let channel = self.0.target.connect().await.map_err(|why| self.fault(why))?;
+        let line = self.0.target.connect().await.map_err(|why| self.fault(why))?;
         let lent = Lent::new(parts.snapshots.content().clone(), self.0.counters.clone());
         let clients = Clients::new(parts.sessions.clone(), job.sessions().to_vec());
         let server = SessionServer::new("")
@@ -82,7 +81,7 @@ impl RemoteWorker {
         let id = server.id().to_string();
         let over = CancellationToken::new();
         let (ended, worker) = (over.clone().drop_guard(), self.name().to_string());
-        let mut calls = control(&channel);
+        let mut calls = line.control();
         let serving = tokio::spawn(async move {
             let _ended = ended;
             let served = server.serve_over(move |request| async move { calls.session(request).await }).await;
@@ -91,15 +90,7 @@ impl RemoteWorker {
             }
         });
         let images = Images::default();
-        Ok(RemoteSession {
-            id,
-            channel,
-            lent,
-            clients,
-            images,
-            over,
-            _serving: AbortOnDropHandle::new(serving),
-        })
+        Ok(RemoteSession { id, line, lent, clients, images, over, _serving: AbortOnDropHandle::new(serving) })
     }
 }
 
@@ -107,6 +98,11 @@ impl RemoteSession {
     /// Whether the worker has closed it.
     fn is_over(&self) -> bool {
         self.over.is_cancelled()
+    }
+
+    /// Has later steps open another.
+    pub(super) fn abandon(&self) {
+        self.over.cancel();
     }
 
     /// Waits until the worker closes it.

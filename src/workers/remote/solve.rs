@@ -1,6 +1,5 @@
 //! One build at a worker: the step, and the export of one of its outputs.
 
-use super::connection::control;
 use super::definition::StepDefinition;
 use super::session::RemoteSession;
 use super::status::{Followed, follow};
@@ -48,12 +47,12 @@ impl<'a> Solving<'a> {
 
     /// Follows what is reported of it.
     pub(super) fn follow(&self, step: &StepDefinition, progress: VertexProgress) -> Followed {
-        follow(&self.session.channel, self.request.r#ref.clone(), step.names(), progress)
+        follow(&self.session.line, self.request.r#ref.clone(), step.names(), progress)
     }
 
     /// Runs it. Dropping the future cancels it at the worker.
     pub(super) async fn run(self) -> Solved {
-        let mut calls = control(&self.session.channel);
+        let mut calls = self.session.line.control();
         Ok(calls.solve(self.request).await?.into_inner().exporter_response)
     }
 }

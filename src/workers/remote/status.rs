@@ -1,6 +1,6 @@
 //! What a worker reports of a step, told as if it ran here.
 
-use super::connection::control;
+use super::connection::Line;
 use crosskit_api::control::{StatusRequest, StatusResponse, VertexStatus};
 use crosskit_solver::progress::Stream;
 use crosskit_solver::{StatusUpdate, VertexProgress};
@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::Channel;
 
 /// How long the last reports of a build may let us wait for each other.
 const LAST_REPORTS: std::time::Duration = std::time::Duration::from_secs(5);
@@ -44,14 +43,14 @@ pub(super) struct Followed {
 
 /// Follows the build `reference`, in which the step goes by one of `names`.
 pub(super) fn follow(
-    channel: &Channel,
+    line: &Line,
     reference: String,
     names: [String; 2],
     progress: VertexProgress,
 ) -> Followed {
     let (told, news) = watch::channel(());
     let printed = Printed::default();
-    let mut calls = control(channel);
+    let mut calls = line.control();
     let tail = printed.clone();
     let task = tokio::spawn(async move {
         let Ok(reports) = calls.status(StatusRequest { r#ref: reference }).await else { return };

@@ -83,6 +83,11 @@ impl RemoteWorker {
             biased;
             solved = work => solved?,
             () = session.closed() => return Err(self.fault("it has closed the session")),
+            why = self.down() => {
+                // A connection that was silent may stay so after the worker is back.
+                session.abandon();
+                return Err(self.fault(why));
+            }
         };
         let about = About::new(format!("mount / from exec {}", args(exec)));
         let written = Written { worker: self, session: &session, images: &images, parts };
@@ -126,9 +131,10 @@ impl RemoteWorker {
         solved
             .into_iter()
             .map(|solved| {
-                solved.map_err(|status| match session.lent.take_failure() {
-                    Some(own) => RemoteError::Step(own),
-                    None => RemoteError::of_call(self.name(), &status, &followed.printed.end()),
+                solved.map_err(|status| match (session.line.broken(&status), session.lent.take_failure()) {
+                    (Some(why), _) => self.fault(why),
+                    (None, Some(own)) => RemoteError::Step(own),
+                    (None, None) => RemoteError::of_call(self.name(), &status, &followed.printed.end()),
                 })
             })
             .collect()

@@ -45,7 +45,9 @@ pub(super) fn client_config(files: &Tls) -> Result<Arc<ClientConfig>, String> {
 /// What TLS has against the other side, if that is the cause of an error.
 pub(super) fn plainly(error: &(dyn StdError + 'static)) -> Option<String> {
     let mut next = Some(error);
+    let mut innermost = error;
     while let Some(error) = next {
+        innermost = error;
         if let Some(found) = error.downcast_ref::<TlsError>() {
             return Some(words(found));
         }
@@ -56,7 +58,29 @@ pub(super) fn plainly(error: &(dyn StdError + 'static)) -> Option<String> {
         }
         next = error.source();
     }
-    None
+    // HTTP/2 hands on no more than the text.
+    let text = innermost.to_string();
+    REFUSALS
+        .iter()
+        .any(|alert| text.ends_with(&TlsError::AlertReceived(*alert).to_string()))
+        .then(|| refusal(&text))
+}
+
+/// Alerts of those who do not take our certificate.
+const REFUSALS: [AlertDescription; 8] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    // Signed by another authority of the same name.
+    AlertDescription::DecryptError,
+];
+
+fn refusal(error: &dyn std::fmt::Display) -> String {
+    format!("it refuses our certificate: see cert and key ({error})")
 }
 
 fn words(error: &TlsError) -> String {
@@ -76,15 +100,7 @@ fn words(error: &TlsError) -> String {
             }
             _ => format!("its certificate is refused ({error})"),
         },
-        TlsError::AlertReceived(
-            AlertDescription::CertificateRequired
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::UnknownCA
-            | AlertDescription::AccessDenied,
-        ) => format!("it refuses our certificate: see cert and key ({error})"),
+        TlsError::AlertReceived(alert) if REFUSALS.contains(alert) => refusal(error),
         TlsError::InvalidMessage(_) => format!("it does not speak TLS ({error})"),
         other => format!("TLS failed: {other}"),
     }

@@ -1,13 +1,16 @@
 //! A step on a worker elsewhere: what comes of it here, and whose fault it is when nothing does.
 #![allow(clippy::unwrap_used)]
 
+#[path = "farm/certificates.rs"]
+mod certificates;
 #[path = "farm/endpoint.rs"]
 mod endpoint;
 
+use certificates::Authority;
 use crosskit_llb::{Constraints, ExecMount, SecretMount};
-use crosskit_multiarch::{Daemon, Scene, processes_of, until};
+use crosskit_multiarch::{Daemon, DaemonOptions, Scene, processes_of, until};
 use crosskit_solver::ErrorKind;
-use crosskit_workers::remote::{Health, RemoteError, RemoteOptions, RemoteWorker};
+use crosskit_workers::remote::{Health, RemoteError, RemoteOptions, RemoteWorker, Tls};
 use endpoint::{Endpoint, Steps, last, platform};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::{Duration, Instant};
@@ -266,4 +269,83 @@ fn a_cancelled_step_leaves_nothing_at_the_worker() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         daemon.stop();
     });
+}
+
+#[test]
+fn a_session_at_a_worker_lasts_as_long_as_its_build() {
+    with_worker(async |scene, daemon, _remote, there| {
+        let mut steps = Steps::on(&scene.base());
+        let first = steps.run(steps.base, "echo one > /one");
+        let second = steps.run(first, "echo two > /two");
+        let built = there.build(&steps.graph(second), &[]).await;
+        built.result.as_ref().unwrap();
+        // As our daemon says it, or another.
+        let ended =
+            |log: &str| log.matches("session ended").count() + log.matches("session finished").count();
+        assert_eq!(ended(&daemon.log()), 0);
+        drop(built);
+        until("the session to end", Duration::from_secs(2), || (ended(&daemon.log()) == 1).then_some(()));
+    });
+}
+
+/// A daemon that listens with TLS as well, at the port that is returned.
+fn tls_daemon(scene: &Scene, name: &str, own: &Tls) -> (Daemon, u16) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let file = |file: &Option<std::path::PathBuf>| file.as_ref().unwrap().display().to_string();
+    let arguments = [
+        "--addr".to_string(),
+        format!("tcp://127.0.0.1:{port}"),
+        format!("--tlscert={}", file(&own.cert)),
+        format!("--tlskey={}", file(&own.key)),
+        format!("--tlscacert={}", file(&own.ca)),
+    ];
+    let options = DaemonOptions { name: name.into(), arguments: arguments.to_vec(), ..Default::default() };
+    (scene.daemon_with(options), port)
+}
+
+#[test]
+fn certificates_count_on_both_sides_and_refusals_are_said_plainly() {
+    let scene = Scene::set();
+    let authority = Authority::new(&scene.path("authority"));
+    let stranger = Authority::new(&scene.path("stranger"));
+    let (_daemon, port) = tls_daemon(&scene, "daemon", &authority.issue("worker", 2));
+    let (_old, old_port) = tls_daemon(&scene, "old", &authority.issue("old", -1));
+    let options = |port: u16, tls: Option<Tls>| RemoteOptions {
+        tls,
+        insecure: true,
+        ..RemoteOptions::new("far", format!("tcp://127.0.0.1:{port}"))
+    };
+    let named = |tls: Tls| Some(Tls { server_name: "worker.test".into(), ..tls });
+    let good = authority.issue("endpoint", 2);
+    let runtime = runtime();
+    runtime.block_on(async {
+        let remote = RemoteWorker::new(options(port, named(good.clone()))).unwrap();
+        let there = Endpoint::new(Some(remote));
+        let graph = Steps::script(&scene.base(), "echo by TLS > /said");
+        let result = there.build(&graph, &[]).await.result.unwrap();
+        assert_eq!(there.read(&result, "said").await, b"by TLS\n");
+
+        let other_name = Some(Tls { server_name: "else.test".into(), ..good.clone() });
+        let nothing = Some(Tls { cert: None, key: None, ..named(good.clone()).unwrap() });
+        let foreign = named(Tls { ca: good.ca.clone(), ..stranger.issue("spy", 2) });
+        let expired = named(authority.issue("late", -1));
+        let mistrusted = named(Tls { ca: stranger.issue("x", 2).ca, ..good.clone() });
+        for (port, tls, words) in [
+            (port, other_name, "certificate is for another name"),
+            (port, nothing, "refuses our certificate"),
+            (port, foreign, "refuses our certificate"),
+            (port, expired, "refuses our certificate"),
+            (port, mistrusted, "signed by nobody whom we trust"),
+            (old_port, named(good.clone()), "its certificate has expired"),
+        ] {
+            let refused = RemoteWorker::new(options(port, tls)).unwrap();
+            let error = refused.probe().await.unwrap_err().to_string();
+            assert!(error.contains(words) && error.starts_with("worker far: "), "{error}");
+            let mut health = refused.watch();
+            let down = health.wait_for(|health| matches!(health, Health::Down { .. })).await.unwrap().clone();
+            let Health::Down { why } = down else { panic!("not down") };
+            assert!(why.contains(words), "{why}");
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
 }
