@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help build demo test unit check bench parts clean
+.PHONY: help build demo test unit check bench farm-sim parts clean
 
 help:
 	@echo 'make demo   one Dockerfile becomes one index for eight platforms, here and now'
@@ -11,6 +11,7 @@ help:
 	@echo 'make unit   only the tests that need no root and no other programs'
 	@echo 'make check  formatting, lints, rules about sources'
 	@echo 'make bench  each promise about speed beside its floor (BENCH="name …" for some of them)'
+	@echo 'make farm-sim  the scheduler with 10 000 workers and a million builds (FARM="--workers 100 …" for others)'
 	@echo 'make build  the program: target/release/crosskit'
 	@echo 'make clean  away with everything that was built'
 
@@ -48,6 +49,12 @@ check:
 bench: parts
 	$(CARGO) build --release -p crosskit -p crosskit-bench --bins
 	@target/release/bench $(BENCH)
+
+# Simulated: needs nothing but a compiler, and some minutes.
+farm-sim:
+	@tests/parts.sh build
+	$(CARGO) build --release -p crosskit-farm-sim
+	@target/release/farm-sim $(FARM)
 
 clean:
 	$(CARGO) clean

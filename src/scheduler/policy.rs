@@ -26,11 +26,10 @@ pub struct Policy {
     /// How many times its share of all work a worker may have before work that has been there
     /// goes elsewhere. Up to a quarter of its places it may have in any case.
     pub load_factor: f32,
-    /// How long a step waits for the worker that has the earlier ones of its group before any
-    /// other will do. Moving the results of a step takes about as long.
+    /// How long a step lets others go first when it is its turn and there is a place, but not with
+    /// the worker that has the earlier steps of its group, or is its first choice. Moving the
+    /// results of a step takes about as long.
     pub patience: Duration,
-    /// How long a step may wait before its turn counts for more than what the worker has.
-    pub overdue: Duration,
     /// How long a step waits for somebody who can run it and does not answer now.
     pub grace: Duration,
     /// How long a worker gets nothing new after it has failed; doubled each time it fails again.
@@ -48,9 +47,8 @@ impl Default for Policy {
         Policy {
             prefer: vec![Kind::Native, Kind::Remote, Kind::Emulated],
             when_full: WhenFull::Wait,
-            load_factor: 1.25,
-            patience: Duration::from_secs(2),
-            overdue: Duration::from_secs(10),
+            load_factor: 1.75,
+            patience: Duration::from_secs(3),
             grace: Duration::from_secs(10),
             rest: Duration::from_secs(5),
             verdicts: 64,

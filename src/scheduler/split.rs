@@ -4,7 +4,7 @@ use crosskit_platforms::Platform;
 
 use crate::convex::{self, NONE};
 use crate::placement::Names;
-use crate::shape::Shape;
+use crate::shape::{Role, Shape};
 use crate::{Entitlements, PlacementKey};
 
 /// A graph, divided by where its steps have to run.
@@ -72,6 +72,7 @@ pub fn split(graph: &Graph, default: &Platform) -> Split {
     let mut groups: Vec<Option<Group>> = vec![None; order.len()];
     let mut names = Names::new(graph, &shape, &found.of);
     let mut steps = DigestMap::default();
+    steps.reserve(shape.roles.iter().filter(|role| matches!(role, Role::Step(_))).count());
     for (position, vertex) in vertices.iter().enumerate() {
         let exec = match &vertex.op.op {
             Some(op::Op::Exec(exec)) => Some(exec),
@@ -108,18 +109,19 @@ pub fn split(graph: &Graph, default: &Platform) -> Split {
 
 /// Finds what goes into groups and comes out of them.
 fn boundaries(graph: &Graph, shape: &Shape, of: impl Fn(usize) -> Option<usize>, groups: &mut [Group]) {
-    for (position, vertex) in graph.vertices().iter().enumerate() {
+    for position in 0..shape.len() {
         let own = of(position);
-        for (edge, input) in vertex.inputs.iter().zip(shape.inputs(position)) {
+        for (number, input) in shape.inputs(position).enumerate() {
             let from = of(input);
             if from == own {
                 continue;
             }
+            let edge = graph.vertices()[position].inputs[number];
             if let Some(own) = own {
-                groups[own].inputs.push(*edge);
+                groups[own].inputs.push(edge);
             }
             if let Some(from) = from {
-                groups[from].outputs.push(*edge);
+                groups[from].outputs.push(edge);
             }
         }
     }

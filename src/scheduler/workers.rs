@@ -80,11 +80,22 @@ impl WorkerState {
     /// Whether it runs programs of a platform. A processor runs what was made for older ones of
     /// its architecture; another architecture has to be listed.
     pub fn runs(&self, wanted: &Platform) -> bool {
-        let wanted = wanted.normalize();
-        self.platforms.iter().any(|own| {
-            let own = own.normalize();
-            own.architecture == wanted.architecture && Matcher::only(&own).matches(&wanted)
-        })
+        Runs::of(self).contains(&wanted.normalize())
+    }
+}
+
+/// What a worker runs, made ready to be asked often.
+pub(crate) struct Runs(Vec<(String, Matcher)>);
+
+impl Runs {
+    pub(crate) fn of(worker: &WorkerState) -> Self {
+        let own = worker.platforms.iter().map(Platform::normalize);
+        Runs(own.map(|own| (own.architecture.clone(), Matcher::only(&own))).collect())
+    }
+
+    /// Whether a platform in normal form is among it.
+    pub(crate) fn contains(&self, wanted: &Platform) -> bool {
+        self.0.iter().any(|(architecture, own)| *architecture == wanted.architecture && own.matches(wanted))
     }
 }
 

@@ -5,8 +5,9 @@ use crosskit_platforms::Platform;
 
 use super::pool::{Load, Pool};
 use super::turn::Timer;
-use super::{Farm, Outcome, TicketId};
+use super::{Farm, Outcome, Ticket, TicketId};
 use crate::placement::text_hash;
+use crate::workers::Runs;
 use crate::{Entitlements, Health, Kind, Policy, Reason, WorkerState};
 
 /// How often the time that a worker rests is doubled at most.
@@ -14,6 +15,7 @@ const MOST_DOUBLINGS: u32 = 4;
 
 pub(super) struct Worker {
     pub(super) state: WorkerState,
+    runs: Runs,
     /// Changes when another worker takes this place, or this one comes back.
     pub(super) life: u64,
     /// What it runs.
@@ -53,17 +55,17 @@ pub struct WorkerView {
 
 /// Why a worker does not take the steps of a pool.
 fn obstacle(
-    state: &WorkerState,
+    worker: &Worker,
     platform: &Platform,
     entitlements: Entitlements,
     policy: &Policy,
 ) -> Option<Reason> {
-    if !state.runs(platform) {
+    if !worker.runs.contains(platform) {
         Some(Reason::OtherPlatforms)
-    } else if !policy.prefer.contains(&state.kind) {
+    } else if !policy.prefer.contains(&worker.state.kind) {
         Some(Reason::KindNotAllowed)
     } else {
-        let lacks = entitlements.without(state.entitlements);
+        let lacks = entitlements.without(worker.state.entitlements);
         (!lacks.is_empty()).then_some(Reason::NotEntitled { lacks })
     }
 }
@@ -85,6 +87,7 @@ impl Farm {
                 if known.gone || (known.state.health == Health::Down && state.health == Health::Up) {
                     (known.life, known.resting, known.gone) = (self.lives, None, false);
                 }
+                known.runs = Runs::of(&state);
                 known.state = state;
                 worker
             }
@@ -100,11 +103,12 @@ impl Farm {
                     gone: false,
                     finished: 0,
                     failed: 0,
+                    runs: Runs::of(&state),
                     state: state.clone(),
                 };
                 let name: Arc<str> = state.name.as_str().into();
                 // Tickets that exclude workers know them by their places.
-                let vacant = self.pools.iter().all(|pool| pool.choosy == 0).then(|| self.vacant.pop());
+                let vacant = self.pools.iter().all(|pool| pool.choosy.is_empty()).then(|| self.vacant.pop());
                 let worker = vacant.flatten().unwrap_or(self.workers.len() as u32);
                 if worker as usize == self.workers.len() {
                     self.workers.push(known);
@@ -204,7 +208,7 @@ impl Farm {
     fn join(&mut self, worker: u32, number: u32) {
         let known = &mut self.workers[worker as usize];
         let pool = &mut self.pools[number as usize];
-        if let Some(reason) = obstacle(&known.state, &pool.platform, pool.entitlements, &self.policy) {
+        if let Some(reason) = obstacle(known, &pool.platform, pool.entitlements, &self.policy) {
             pool.unable.push((worker, reason));
             return;
         }
@@ -257,10 +261,7 @@ impl Farm {
             self.pools[*pool as usize].tiers[*tier as usize].leave(worker, load);
         }
         for id in own {
-            if let Some(ticket) = self.tickets.get_mut(&id) {
-                ticket.wants = None;
-            }
-            self.set_timer(id, None);
+            self.leave_queues(id);
             self.enter_pool(id);
         }
         self.look_around(&places, now);
@@ -273,10 +274,12 @@ impl Farm {
             self.dirty.insert(*number);
             let pool = &mut self.pools[*number as usize];
             let dark = pool.tier(&[]).is_none();
-            if std::mem::replace(&mut pool.dark, dark) != dark || dark || pool.choosy > 0 {
-                let all: Vec<TicketId> = pool.waiting.all().map(|(_, _, ticket)| ticket).collect();
-                all.into_iter().for_each(|ticket| self.watch(ticket, now));
-            }
+            let concerned: Vec<TicketId> = if std::mem::replace(&mut pool.dark, dark) != dark {
+                pool.waiting.plain().chain(pool.waiting.settled()).map(|(_, _, ticket)| ticket).collect()
+            } else {
+                pool.choosy.iter().copied().collect()
+            };
+            concerned.into_iter().for_each(|ticket| self.watch(ticket, now));
         }
     }
 
@@ -286,16 +289,15 @@ impl Farm {
         let Some(ticket) = self.tickets.get(&id) else { return };
         let pool = &self.pools[ticket.pool as usize];
         let lost = pool.tier(&ticket.excluded).is_none();
-        if lost == ticket.timer.is_some() {
-            return;
+        let watched = matches!(ticket.timer, Some((_, Timer::Grace(_))));
+        if lost != watched {
+            let grace = if lost && self.nobody_left(ticket) { Duration::ZERO } else { self.policy.grace };
+            self.set_timer(id, lost.then_some((now + grace, Timer::Grace(id))));
         }
-        let alone = lost && self.nobody_left(ticket);
-        let patience = if alone { Duration::ZERO } else { self.policy.grace };
-        self.set_timer(id, lost.then_some((now + patience, Timer::Grace(id))));
     }
 
     /// Whether all that could take a ticket have failed at it, or there is none.
-    pub(super) fn nobody_left(&self, ticket: &super::Ticket) -> bool {
+    pub(super) fn nobody_left(&self, ticket: &Ticket) -> bool {
         let able = |worker: &&u32| {
             self.workers[**worker as usize].places.iter().any(|(pool, _)| *pool == ticket.pool)
         };
@@ -360,15 +362,14 @@ impl Farm {
     }
 
     /// The worker that has the earlier steps of a ticket's group, if it can be given work.
-    pub(super) fn holder(&self, ticket: &super::Ticket) -> Option<u32> {
+    pub(super) fn holder(&self, ticket: &Ticket) -> Option<u32> {
         let (worker, life) = *self.holders.get(&ticket.build)?.get(&ticket.group)?;
         let known = &self.workers[worker as usize];
+        if known.life != life || !known.listed || ticket.excluded.contains(&worker) {
+            return None;
+        }
         let tier = self.pools[ticket.pool as usize].tier(&ticket.excluded)? as u32;
-        let fits = known.life == life
-            && known.listed
-            && known.places.contains(&(ticket.pool, tier))
-            && !ticket.excluded.contains(&worker);
-        fits.then_some(worker)
+        known.places.contains(&(ticket.pool, tier)).then_some(worker)
     }
 
     /// The name and the kind of a worker.

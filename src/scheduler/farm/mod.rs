@@ -75,10 +75,14 @@ struct Ticket {
     key: PlacementKey,
     excluded: Vec<u32>,
     asked: Duration,
-    /// Whether any worker will do.
+    /// Whether it is among those that wait in its pool.
     pooled: bool,
-    /// The worker whose own queue it is in.
+    /// The worker whose own queue it is in as well.
     wants: Option<u32>,
+    /// Whether that has the earlier steps of its group.
+    settled: bool,
+    /// Since when others go first although it is its turn.
+    passed: Option<Duration>,
     /// What it has a timer for.
     timer: Option<(Duration, Timer)>,
     /// Where it runs, since when, and the number of its record.
@@ -101,7 +105,7 @@ pub struct Farm {
     tickets: HashMap<TicketId, Ticket>,
     /// Counts tickets and places given, to know what came first.
     last: u64,
-    /// The worker that has the steps of a group, and which of its lives that was.
+    /// The workers that have the steps of groups, and which of their lives that was.
     holders: HashMap<BuildId, HashMap<usize, (u32, u64)>>,
     lives: u64,
     timers: BTreeSet<(Duration, Timer)>,
@@ -157,6 +161,8 @@ impl Farm {
             asked: now,
             pooled: false,
             wants: None,
+            settled: false,
+            passed: None,
             timer: None,
             running: None,
         };
@@ -217,7 +223,7 @@ impl Farm {
         let (after, known) = (*load, &self.workers[worker as usize]);
         if known.listed {
             for (pool, tier) in &known.places {
-                self.pools[*pool as usize].tiers[*tier as usize].changed(&before, &after);
+                self.pools[*pool as usize].tiers[*tier as usize].changed(worker, &before, &after);
             }
         }
     }
@@ -228,8 +234,9 @@ impl Farm {
         if std::mem::take(&mut ticket.pooled) {
             let pool = &mut self.pools[ticket.pool as usize];
             pool.waiting.remove(ticket.build, id);
-            pool.choosy -= usize::from(!ticket.excluded.is_empty());
+            pool.choosy.remove(&id);
         }
+        ticket.settled = false;
         if let Some(worker) = ticket.wants.take() {
             self.workers[worker as usize].own.retain(|other| *other != id);
         }
@@ -238,13 +245,15 @@ impl Farm {
         }
     }
 
-    /// Any worker of its pool will do for a ticket.
+    /// A ticket waits in its pool.
     fn enter_pool(&mut self, id: TicketId) {
         let Some(ticket) = self.tickets.get_mut(&id) else { return };
         if !std::mem::replace(&mut ticket.pooled, true) {
             let pool = &mut self.pools[ticket.pool as usize];
-            pool.waiting.push(ticket.build, id);
-            pool.choosy += usize::from(!ticket.excluded.is_empty());
+            pool.waiting.push(ticket.build, id, ticket.settled);
+            if !ticket.excluded.is_empty() {
+                pool.choosy.insert(id);
+            }
             self.dirty.insert(ticket.pool);
         }
     }

@@ -1,5 +1,8 @@
+use std::collections::BTreeSet;
+
 use crosskit_platforms::Platform;
 
+use super::TicketId;
 use super::waiting::Waiting;
 use crate::placement::mix;
 use crate::{Choice, Entitlements, Kind, PlacementKey, Policy, Reason, WhenFull};
@@ -30,16 +33,35 @@ impl Load {
         self.slots.saturating_sub(self.busy)
     }
 
-    /// How far down a worker stands among the choices for a key: weighted rendezvous hashing.
-    fn distance(&self, key: PlacementKey) -> f32 {
-        negative_log2(mix(key.0, self.seed)) * self.lightness
-    }
-
     /// How many places it may have taken before work that has been here goes elsewhere, when the
     /// share of a place is so much.
     fn allowed(&self, share: f32) -> u32 {
         let part = (share * self.slots as f32) as u32;
         part.max(self.slots / 4).max(1)
+    }
+}
+
+/// A worker that can be given work, with what its place among the choices for a key follows from:
+/// weighted rendezvous hashing.
+#[derive(Clone, Copy)]
+struct Member {
+    seed: u64,
+    lightness: f32,
+    worker: u32,
+}
+
+impl Member {
+    /// How far down it stands among the choices for a key; none if that is not nearer than
+    /// `limit`, which most are not and which is quickly seen.
+    fn nearer(&self, key: PlacementKey, limit: f32) -> Option<f32> {
+        let hash = mix(key.0, self.seed);
+        // Less than the logarithm for every hash.
+        let least = 1.3 * (1.0 - (hash >> 40) as f32 / (1u32 << 24) as f32);
+        if least * self.lightness >= limit {
+            return None;
+        }
+        let distance = negative_log2(hash) * self.lightness;
+        (distance < limit).then_some(distance)
     }
 }
 
@@ -58,96 +80,125 @@ fn negative_log2(hash: u64) -> f32 {
 pub(super) struct Tier {
     pub(super) kind: Kind,
     /// Those that can be given work.
-    pub(super) up: Vec<u32>,
+    up: Vec<Member>,
+    /// Those of them that have a place.
+    open: Vec<Member>,
     busy: u64,
     slots: u64,
-    free: u64,
-}
-
-/// What was found among the workers of a tier.
-pub(super) struct Found {
-    /// The first choice, whether or not it has a place.
-    pub(super) first: Option<u32>,
-    /// The best that has one.
-    pub(super) best: Option<(u32, Choice)>,
 }
 
 impl Tier {
+    fn new(kind: Kind) -> Self {
+        Tier { kind, up: Vec::new(), open: Vec::new(), busy: 0, slots: 0 }
+    }
+
     fn count(&mut self, load: &Load, sign: i64) {
         self.busy = self.busy.wrapping_add_signed(sign * i64::from(load.busy));
         self.slots = self.slots.wrapping_add_signed(sign * i64::from(load.slots));
-        self.free = self.free.wrapping_add_signed(sign * i64::from(load.free()));
     }
 
     /// A worker can be given work.
     pub(super) fn enter(&mut self, worker: u32, load: &Load) {
-        self.up.push(worker);
+        let member = Member { seed: load.seed, lightness: load.lightness, worker };
+        self.up.push(member);
         self.count(load, 1);
+        if load.free() > 0 {
+            self.open.push(member);
+        }
     }
 
     /// A worker can't be given work any more.
     pub(super) fn leave(&mut self, worker: u32, load: &Load) {
-        self.up.retain(|other| *other != worker);
         self.count(load, -1);
+        for members in [&mut self.up, &mut self.open] {
+            if let Some(at) = members.iter().position(|member| member.worker == worker) {
+                members.swap_remove(at);
+            }
+        }
     }
 
     /// What a worker of it has to do has changed.
-    pub(super) fn changed(&mut self, before: &Load, after: &Load) {
+    pub(super) fn changed(&mut self, worker: u32, before: &Load, after: &Load) {
         self.count(before, -1);
         self.count(after, 1);
+        match (before.free(), after.free()) {
+            (0, 1..) => {
+                self.open.push(Member { seed: after.seed, lightness: after.lightness, worker });
+            }
+            (1.., 0) => {
+                if let Some(at) = self.open.iter().position(|member| member.worker == worker) {
+                    self.open.swap_remove(at);
+                }
+            }
+            _ => {}
+        }
     }
 
     fn candidates(&self, excluded: &[u32]) -> usize {
         if excluded.is_empty() {
             return self.up.len();
         }
-        self.up.iter().filter(|worker| !excluded.contains(worker)).count()
+        self.up.iter().filter(|member| !excluded.contains(&member.worker)).count()
     }
 
-    fn has_room(&self, loads: &[Load], excluded: &[u32]) -> bool {
-        let free = |worker: &u32| !excluded.contains(worker) && loads[*worker as usize].free() > 0;
-        self.free > 0 && (excluded.is_empty() || self.up.iter().any(free))
+    fn has_room(&self, excluded: &[u32]) -> bool {
+        self.open.iter().any(|member| !excluded.contains(&member.worker))
     }
 
-    /// Chooses among the workers: the first choice for the key that has no more than its share,
-    /// else the one that has least.
+    /// The first choice for a key, whether or not it has a place.
+    pub(super) fn first_choice(&self, key: PlacementKey, excluded: &[u32]) -> Option<u32> {
+        let mut first = (f32::INFINITY, None);
+        for member in &self.up {
+            if let Some(distance) = member.nearer(key, first.0).filter(|_| !excluded.contains(&member.worker))
+            {
+                first = (distance, Some(member.worker));
+            }
+        }
+        first.1
+    }
+
+    /// Chooses among the workers that have a place: the nearest to the key that has no more than
+    /// its share, else the one that has least.
     pub(super) fn choose(
         &self,
         loads: &[Load],
         key: PlacementKey,
         excluded: &[u32],
         load_factor: f32,
-    ) -> Found {
+    ) -> Option<(u32, Choice)> {
         let share = self.share(load_factor);
-        let none = (f32::INFINITY, f32::INFINITY, None);
-        let (mut first, mut best, mut least) = (none, none, none);
-        for &worker in &self.up {
-            if !excluded.is_empty() && excluded.contains(&worker) {
-                continue;
-            }
-            let load = &loads[worker as usize];
-            let distance = load.distance(key);
-            if distance < first.0 {
-                first = (distance, 0.0, Some(worker));
-            }
-            if load.free() == 0 {
-                continue;
-            }
-            if load.busy < load.allowed(share) {
-                if distance < best.0 {
-                    best = (distance, 0.0, Some(worker));
-                }
-            } else {
-                let part = load.busy as f32 / load.slots as f32;
-                if (part, distance) < (least.0, least.1) {
-                    least = (part, distance, Some(worker));
-                }
+        let mut best = (f32::INFINITY, None);
+        for member in &self.open {
+            let Some(distance) = member.nearer(key, best.0) else { continue };
+            let load = &loads[member.worker as usize];
+            if load.busy < load.allowed(share) && !excluded.contains(&member.worker) {
+                best = (distance, Some(member.worker));
             }
         }
-        let choice = |worker: u32| if first.2 == Some(worker) { Choice::Warm } else { Choice::Next };
-        let best = best.2.map(|worker| (worker, choice(worker)));
-        let least = least.2.map(|worker| (worker, Choice::LeastLoaded));
-        Found { first: first.2, best: best.or(least) }
+        let Some(worker) = best.1 else {
+            return Some((self.least_loaded(loads, key, excluded)?, Choice::LeastLoaded));
+        };
+        let better =
+            |member: &Member| member.nearer(key, best.0).is_some() && !excluded.contains(&member.worker);
+        let first = !self.up.iter().any(better);
+        Some((worker, if first { Choice::Warm } else { Choice::Next }))
+    }
+
+    /// Of the workers that have a place the one that has least to do, and of equals the nearest.
+    fn least_loaded(&self, loads: &[Load], key: PlacementKey, excluded: &[u32]) -> Option<u32> {
+        let mut least = (f32::INFINITY, f32::INFINITY, None);
+        for member in &self.open {
+            let load = &loads[member.worker as usize];
+            let part = load.busy as f32 / load.slots as f32;
+            if part > least.0 || excluded.contains(&member.worker) {
+                continue;
+            }
+            let limit = if part < least.0 { f32::INFINITY } else { least.1 };
+            if let Some(distance) = member.nearer(key, limit) {
+                least = (part, distance, Some(member.worker));
+            }
+        }
+        least.2
     }
 
     fn share(&self, load_factor: f32) -> f32 {
@@ -177,23 +228,22 @@ pub(super) struct Pool {
     /// The other workers of the farm.
     pub(super) unable: Vec<(u32, Reason)>,
     pub(super) waiting: Waiting,
-    /// How many of the waiting exclude workers.
-    pub(super) choosy: usize,
+    /// Those of the waiting that exclude workers.
+    pub(super) choosy: BTreeSet<TicketId>,
     /// Whether nobody could be given work when that was last looked at.
     pub(super) dark: bool,
 }
 
 impl Pool {
     pub(super) fn new(platform: Platform, entitlements: Entitlements, policy: &Policy) -> Self {
-        let tier = |kind: &Kind| Tier { kind: *kind, up: Vec::new(), busy: 0, slots: 0, free: 0 };
         Pool {
             platform,
             entitlements,
-            tiers: policy.prefer.iter().map(tier).collect(),
+            tiers: policy.prefer.iter().copied().map(Tier::new).collect(),
             able: 0,
             unable: Vec::new(),
             waiting: Waiting::default(),
-            choosy: 0,
+            choosy: BTreeSet::new(),
             dark: true,
         }
     }
@@ -209,12 +259,12 @@ impl Pool {
     }
 
     /// The first kind that a step may go to and that has a place for it.
-    pub(super) fn room(&self, loads: &[Load], excluded: &[u32], when_full: WhenFull) -> Option<usize> {
+    pub(super) fn room(&self, excluded: &[u32], when_full: WhenFull) -> Option<usize> {
         let first = self.tier(excluded)?;
         let last = match when_full {
             WhenFull::Wait => first,
             WhenFull::Spill => self.tiers.len() - 1,
         };
-        (first..=last).find(|tier| self.tiers[*tier].has_room(loads, excluded))
+        (first..=last).find(|tier| self.tiers[*tier].has_room(excluded))
     }
 }

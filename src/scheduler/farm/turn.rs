@@ -4,12 +4,19 @@ use std::time::Duration;
 use crosskit_platforms::Platform;
 
 use super::waiting::Rank;
-use super::{BuildId, Decision, Farm, Record, TicketId, Verdict};
+use super::{BuildId, Decision, Farm, Record, Ticket, TicketId, Verdict};
 use crate::preflight::unplaced;
 use crate::{Choice, Reason, SchedulerError, WhenFull};
 
 /// How many may wait for one worker rather than for any. Beyond it, waiting for it is in vain.
-const MOST_OWN: usize = 64;
+const MOST_OWN: usize = 32;
+
+/// How many times longer a step waits for the worker of its group where others want any other
+/// place: it gains nothing for anybody by moving.
+const CONTESTED: u32 = 5;
+
+/// How many of those whose turn it is are looked at for one that does not let others go first.
+const MOST_PASSED: usize = 64;
 
 /// A place for a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +53,7 @@ pub struct Turn {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
-    /// A ticket waits no longer for its own worker only.
+    /// A ticket lets nobody go first any longer.
     Patience(TicketId),
     /// A ticket waits no longer for somebody who can run it.
     Grace(TicketId),
@@ -74,28 +81,29 @@ impl Farm {
         turn
     }
 
-    /// Puts a new ticket into the queue of the worker that has the rest of its group, or where
-    /// any worker will do.
+    /// Lets a new ticket wait, also for the worker that has the rest of its group.
     fn enter(&mut self, id: TicketId, now: Duration) {
-        let Some(ticket) = self.tickets.get(&id) else { return };
-        match self.holder(ticket) {
-            Some(worker) if self.workers[worker as usize].own.len() < MOST_OWN => {
-                self.want(id, worker);
-                self.touched.insert(worker);
-                self.set_timer(id, Some((now + self.policy.patience, Timer::Patience(id))));
+        if let Some(holder) = self.tickets.get(&id).and_then(|ticket| self.holder(ticket))
+            && self.want(id, holder)
+        {
+            if let Some(ticket) = self.tickets.get_mut(&id) {
+                ticket.settled = true;
             }
-            _ => {
-                self.enter_pool(id);
-                self.watch(id, now);
-            }
+            self.touched.insert(holder);
         }
+        self.enter_pool(id);
+        self.watch(id, now);
     }
 
-    fn want(&mut self, id: TicketId, worker: u32) {
-        if let Some(ticket) = self.tickets.get_mut(&id) {
+    /// Puts a ticket into the own queue of a worker, if that is not too long already.
+    fn want(&mut self, id: TicketId, worker: u32) -> bool {
+        let own = &mut self.workers[worker as usize].own;
+        let wanted = self.tickets.get_mut(&id).filter(|_| own.len() < MOST_OWN);
+        wanted.is_some_and(|ticket| {
             ticket.wants = Some(worker);
-            self.workers[worker as usize].own.push(id);
-        }
+            own.push(id);
+            true
+        })
     }
 
     /// A ticket that found no place waits for the first choice as well as for any other.
@@ -106,10 +114,8 @@ impl Farm {
         }
         let pool = &self.pools[ticket.pool as usize];
         let Some(tier) = pool.tier(&ticket.excluded) else { return };
-        let found =
-            pool.tiers[tier].choose(&self.loads, ticket.key, &ticket.excluded, self.policy.load_factor);
-        if let Some(worker) = found.first.filter(|first| self.workers[*first as usize].own.len() < MOST_OWN) {
-            self.want(id, worker);
+        if let Some(first) = pool.tiers[tier].first_choice(ticket.key, &ticket.excluded) {
+            self.want(id, first);
         }
     }
 
@@ -120,8 +126,7 @@ impl Farm {
                 Timer::Rest(worker) => self.rested(worker, now),
                 Timer::Patience(id) => {
                     self.set_timer(id, None);
-                    self.enter_pool(id);
-                    self.watch(id, now);
+                    self.dirty.extend(self.tickets.get(&id).map(|ticket| ticket.pool));
                 }
                 Timer::Grace(id) => self.refuse(id, turn),
             }
@@ -156,15 +161,12 @@ impl Farm {
                 self.pools[ticket.pool as usize].waiting.rank(ticket.build, *id)
             };
             let Some(own) = known.own.iter().map(rank).min() else { return };
-            let others = known.places.iter().filter_map(|(pool, tier)| {
-                let pool = &self.pools[*pool as usize];
-                let spills = self.policy.when_full == WhenFull::Spill;
-                (spills || pool.tier(&[]) == Some(*tier as usize)).then(|| pool.waiting.first()).flatten()
-            });
-            let other = others.min().filter(|other| {
-                let overdue = now.saturating_sub(self.tickets[&other.2].asked) >= self.policy.overdue;
-                other.0 < own.0 || (other < &own && overdue)
-            });
+            let spills = self.policy.when_full == WhenFull::Spill;
+            let fits = |(pool, tier): &&(u32, u32)| {
+                spills || self.pools[*pool as usize].tier(&[]) == Some(*tier as usize)
+            };
+            let pools: Vec<u32> = known.places.iter().filter(fits).map(|(pool, _)| *pool).collect();
+            let other = pools.into_iter().filter_map(|pool| self.claims(pool, own, now)).min();
             if other.is_some_and(|(_, _, id)| self.place(id, now, turn)) {
                 continue;
             }
@@ -173,12 +175,57 @@ impl Farm {
         }
     }
 
+    /// Who of a pool goes before one whose own worker has a place: builds that hold fewer places,
+    /// and who has let others go first for long enough. The others of an earlier turn let it go.
+    fn claims(&mut self, pool: u32, own: Rank, now: Duration) -> Option<Rank> {
+        let waiting = &self.pools[pool as usize].waiting;
+        let fewer = |other: &Rank| other.0 < own.0;
+        let mut passed = Vec::new();
+        let plain = waiting.plain().take_while(|other| *other < own);
+        let plain = self.first_to_claim(plain, fewer, now, self.policy.patience, &mut passed);
+        let settled = waiting.settled().take_while(|other| *other < own);
+        let long = self.policy.patience * CONTESTED;
+        let settled = self.first_to_claim(settled, |_| false, now, long, &mut passed);
+        passed.into_iter().for_each(|id| self.pass(id, now));
+        plain.into_iter().chain(settled).min()
+    }
+
+    /// The first that has let others go first for long enough, or may go at once. Those before it
+    /// are passed.
+    fn first_to_claim(
+        &self,
+        turns: impl Iterator<Item = Rank>,
+        at_once: impl Fn(&Rank) -> bool,
+        now: Duration,
+        patience: Duration,
+        passed: &mut Vec<TicketId>,
+    ) -> Option<Rank> {
+        for turn in turns.take(MOST_PASSED) {
+            let since = self.tickets[&turn.2].passed;
+            let enough = since.is_some_and(|since| now.saturating_sub(since) >= patience);
+            if enough || at_once(&turn) {
+                return Some(turn);
+            }
+            passed.push(turn.2);
+        }
+        None
+    }
+
+    /// Others go before a ticket whose turn it is.
+    fn pass(&mut self, id: TicketId, now: Duration) {
+        let Some(ticket) = self.tickets.get_mut(&id) else { return };
+        if ticket.passed.is_none() {
+            ticket.passed = Some(now);
+            self.set_timer(id, Some((now + self.policy.patience, Timer::Patience(id))));
+        }
+    }
+
     /// Hands out what places there are.
     fn drain(&mut self, now: Duration, turn: &mut Turn) {
         let mut pools: Vec<u32> = std::mem::take(&mut self.dirty).into_iter().collect();
         while !pools.is_empty() {
             let mut next: Option<Rank> = None;
-            pools.retain(|pool| match self.next(*pool) {
+            pools.retain(|pool| match self.next(*pool, now) {
                 Some(turn) => {
                     next = next.map_or(Some(turn), |next| Some(next.min(turn)));
                     true
@@ -191,27 +238,38 @@ impl Farm {
         }
     }
 
-    /// Whose turn is next among those of a pool that there is a place for.
-    fn next(&self, pool: u32) -> Option<Rank> {
-        let pool = &self.pools[pool as usize];
-        let room = |excluded: &[u32]| pool.room(&self.loads, excluded, self.policy.when_full).is_some();
-        if pool.choosy == 0 {
-            return pool.waiting.first().filter(|_| room(&[]));
+    /// Whose turn is next among those of a pool that there is a place for. Those that have a
+    /// worker of their own let others go first for a while.
+    fn next(&mut self, number: u32, now: Duration) -> Option<Rank> {
+        let pool = &self.pools[number as usize];
+        let room = |excluded: &[u32]| pool.room(excluded, self.policy.when_full).is_some();
+        if !room(&[]) {
+            // Those that exclude the workers of a kind may have a place with another.
+            let choosy = pool.choosy.iter().map(|id| (&self.tickets[id], *id));
+            let placed = choosy.filter(|(ticket, _)| room(&ticket.excluded));
+            return placed.map(|(ticket, id)| pool.waiting.rank(ticket.build, id)).min();
         }
-        let plain = room(&[]);
-        pool.waiting.all().find(|(_, _, id)| match self.tickets[id].excluded.as_slice() {
-            [] => plain,
-            excluded => room(excluded),
-        })
+        let fits = |turn: &Rank| {
+            let excluded = &self.tickets[&turn.2].excluded;
+            excluded.is_empty() || room(excluded)
+        };
+        let mut passed = Vec::new();
+        let plain = pool.waiting.plain().find(fits);
+        let earlier = pool.waiting.settled().filter(fits);
+        let earlier = earlier.take_while(|turn| plain.is_none_or(|plain| *turn < plain));
+        let patience = self.policy.patience * if plain.is_some() { CONTESTED } else { 1 };
+        let settled = self.first_to_claim(earlier, |_| false, now, patience, &mut passed);
+        passed.into_iter().for_each(|id| self.pass(id, now));
+        settled.or(plain)
     }
 
     /// Chooses a worker for a ticket and starts it there. False if there is no place.
     fn place(&mut self, id: TicketId, now: Duration, turn: &mut Turn) -> bool {
         let Some(ticket) = self.tickets.get(&id) else { return false };
         let pool = &self.pools[ticket.pool as usize];
-        let found = pool.room(&self.loads, &ticket.excluded, self.policy.when_full).and_then(|tier| {
+        let found = pool.room(&ticket.excluded, self.policy.when_full).and_then(|tier| {
             let factor = self.policy.load_factor;
-            pool.tiers[tier].choose(&self.loads, ticket.key, &ticket.excluded, factor).best
+            pool.tiers[tier].choose(&self.loads, ticket.key, &ticket.excluded, factor)
         });
         let Some((worker, choice)) = found else { return false };
         let choice = if pool.candidates(&ticket.excluded) == 1 { Choice::Only } else { choice };
@@ -249,7 +307,7 @@ impl Farm {
         turn.assigned.push(Assignment { ticket: id, build, group, decision, waited });
     }
 
-    fn decision(&self, ticket: &super::Ticket, chosen: u32, choice: Choice) -> Decision {
+    fn decision(&self, ticket: &Ticket, chosen: u32, choice: Choice) -> Decision {
         let (worker, kind) = self.who(chosen);
         let mut verdicts = Vec::new();
         if self.names.len() <= self.policy.verdicts {
@@ -270,7 +328,7 @@ impl Farm {
     }
 
     /// Why a worker was not chosen.
-    fn verdict(&self, ticket: &super::Ticket, chosen: u32, other: u32) -> Reason {
+    fn verdict(&self, ticket: &Ticket, chosen: u32, other: u32) -> Reason {
         let pool = &self.pools[ticket.pool as usize];
         let tier = |worker: u32| {
             let places = &self.workers[worker as usize].places;

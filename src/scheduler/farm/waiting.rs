@@ -6,11 +6,13 @@ use super::{BuildId, TicketId};
 /// place, or came, the longest ago; of its tickets that of the first. Less is earlier.
 pub(super) type Rank = (u32, u64, TicketId);
 
-/// Tickets that wait for the same workers, in the order of their turns.
+/// Tickets that wait for the same workers, in the order of their turns: those that take any
+/// worker, and those that rather have one of their own, the settled ones.
 #[derive(Default)]
 pub(super) struct Waiting {
     lines: HashMap<BuildId, Line>,
-    order: BTreeSet<(Rank, BuildId)>,
+    plain: BTreeSet<(Rank, BuildId)>,
+    settled: BTreeSet<(Rank, BuildId)>,
 }
 
 struct Line {
@@ -18,35 +20,44 @@ struct Line {
     held: u32,
     /// When the build last got a place, or came, in the numbers of tickets.
     since: u64,
-    tickets: BTreeSet<TicketId>,
+    plain: BTreeSet<TicketId>,
+    settled: BTreeSet<TicketId>,
+}
+
+impl Line {
+    fn rank(&self, ticket: TicketId) -> Rank {
+        (self.held, self.since, ticket)
+    }
 }
 
 impl Waiting {
     /// The rank of a ticket, whether or not it is one of these.
     pub(super) fn rank(&self, build: BuildId, ticket: TicketId) -> Rank {
-        self.lines.get(&build).map_or((0, ticket.0, ticket), |line| (line.held, line.since, ticket))
+        self.lines.get(&build).map_or((0, ticket.0, ticket), |line| line.rank(ticket))
     }
 
-    /// Whose turn is next.
-    pub(super) fn first(&self) -> Option<Rank> {
-        self.order.first().map(|(rank, _)| *rank)
+    /// Those that take any worker, builds in the order of their turns.
+    pub(super) fn plain(&self) -> impl Iterator<Item = Rank> + '_ {
+        let lines = self.plain.iter().filter_map(|(_, build)| self.lines.get(build));
+        lines.flat_map(|line| line.plain.iter().map(|ticket| line.rank(*ticket)))
     }
 
-    /// All of them, builds in the order of their turns.
-    pub(super) fn all(&self) -> impl Iterator<Item = Rank> + '_ {
-        let lines = self.order.iter().filter_map(|(_, build)| self.lines.get(build));
-        lines.flat_map(|line| line.tickets.iter().map(|ticket| (line.held, line.since, *ticket)))
+    /// Those that rather have one of their own, builds in the order of their turns.
+    pub(super) fn settled(&self) -> impl Iterator<Item = Rank> + '_ {
+        let lines = self.settled.iter().filter_map(|(_, build)| self.lines.get(build));
+        lines.flat_map(|line| line.settled.iter().map(|ticket| line.rank(*ticket)))
     }
 
-    pub(super) fn push(&mut self, build: BuildId, ticket: TicketId) {
+    pub(super) fn push(&mut self, build: BuildId, ticket: TicketId, settled: bool) {
         self.change(build, ticket.0, |line| {
-            line.tickets.insert(ticket);
+            if settled { &mut line.settled } else { &mut line.plain }.insert(ticket);
         });
     }
 
     pub(super) fn remove(&mut self, build: BuildId, ticket: TicketId) {
         self.change(build, ticket.0, |line| {
-            line.tickets.remove(&ticket);
+            line.plain.remove(&ticket);
+            line.settled.remove(&ticket);
         });
     }
 
@@ -64,18 +75,24 @@ impl Waiting {
     }
 
     fn change(&mut self, build: BuildId, since: u64, change: impl FnOnce(&mut Line)) {
-        let new = || Line { held: 0, since, tickets: BTreeSet::new() };
+        let new = || Line { held: 0, since, plain: BTreeSet::new(), settled: BTreeSet::new() };
         let line = self.lines.entry(build).or_insert_with(new);
-        let turn = |line: &Line| line.tickets.first().map(|first| ((line.held, line.since, *first), build));
-        let before = turn(line);
+        let turns = |line: &Line| {
+            [&line.plain, &line.settled].map(|all| all.first().map(|first| (line.rank(*first), build)))
+        };
+        let before = turns(line);
         change(line);
-        let after = turn(line);
-        if line.held == 0 && line.tickets.is_empty() {
+        let after = turns(line);
+        if line.held == 0 && after == [None, None] {
             self.lines.remove(&build);
         }
-        if before != after {
-            before.map(|turn| self.order.remove(&turn));
-            after.map(|turn| self.order.insert(turn));
+        for ((order, before), after) in
+            [&mut self.plain, &mut self.settled].into_iter().zip(before).zip(after)
+        {
+            if before != after {
+                before.map(|turn| order.remove(&turn));
+                after.map(|turn| order.insert(turn));
+            }
         }
     }
 }
