@@ -30,6 +30,13 @@ mod generated {
             include!("generated/fsutil.types.rs");
         }
     }
+    pub mod crosskit {
+        pub mod farm {
+            pub mod v1 {
+                include!("generated/crosskit.farm.v1.rs");
+            }
+        }
+    }
     pub mod grpc {
         pub mod health {
             pub mod v1 {
@@ -96,6 +103,7 @@ mod generated {
 }
 
 pub use generated::containerd::services::content::v1 as content;
+pub use generated::crosskit::farm::v1 as farm;
 pub use generated::errdefs as details;
 pub use generated::fsutil::types as fsutil;
 pub use generated::google::rpc;

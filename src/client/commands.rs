@@ -3,6 +3,7 @@
 pub(crate) mod build;
 mod cache;
 mod debug;
+mod farm;
 pub(crate) mod friendly;
 mod histories;
 
@@ -149,6 +150,21 @@ static DEBUG: Command = Command {
     ],
     ..Command::new("debug", "debug utilities")
 };
+static FARM: Command = Command {
+    commands: &[
+        Command { flags: &[FORMAT], ..Command::new("ls", "list workers, and what they have done") },
+        Command {
+            arguments: "NAME",
+            ..Command::new("drain", "let a worker finish what it has and take nothing new")
+        },
+        Command { arguments: "NAME", ..Command::new("undrain", "let a worker take work again") },
+        Command {
+            arguments: "BUILD",
+            ..Command::new("explain", "show which worker ran which step of a build, and why")
+        },
+    ],
+    ..Command::new("farm", "the workers behind the daemon")
+};
 static DIAL: Command =
     Command { hidden: true, ..Command::new("dial-stdio", "carry standard input and output to the daemon") };
 
@@ -173,6 +189,7 @@ pub(crate) static CROSSKIT: Command = Command {
         copy(&PRUNE),
         copy(&PRUNE_HISTORIES),
         copy(&DEBUG),
+        copy(&FARM),
         copy(&DIAL),
     ],
     ..Command::new("crosskit", "multi-platform container builds")
@@ -199,6 +216,10 @@ pub(crate) async fn run(flags: &Parsed) -> Result<(), ClientError> {
         ["prune"] => cache::prune(flags).await,
         ["prune-histories"] => histories::prune(flags).await,
         ["dial-stdio"] => debug::dial_stdio(flags).await,
+        ["farm", "ls"] => farm::list(flags).await,
+        ["farm", "drain"] => farm::set_draining(flags, true).await,
+        ["farm", "undrain"] => farm::set_draining(flags, false).await,
+        ["farm", "explain"] => farm::explain(flags).await,
         ["debug", "dump-llb"] => debug::dump_llb(flags),
         ["debug", "workers"] => debug::workers(flags).await,
         ["debug", "info"] => debug::info(flags).await,

@@ -5,6 +5,7 @@ use crate::times;
 use crosskit_api::control::{
     BuildHistoryEvent, BuildHistoryRecord, BuildResultInfo, Descriptor, InfoResponse, UsageRecord,
 };
+use crosskit_api::farm::Worker as FarmWorker;
 use crosskit_api::pb;
 use crosskit_api::types::{BuildkitVersion, WorkerRecord};
 use prost_types::Timestamp;
@@ -41,6 +42,28 @@ fn must(name: &'static str, key: &'static str, value: impl Into<Value>) -> Field
 
 fn may(name: &'static str, key: &'static str, value: impl Into<Value>) -> Field {
     Field { name, key, value: value.into(), optional: true }
+}
+
+/// A worker behind an endpoint.
+pub(crate) fn farm_worker(worker: &FarmWorker) -> Value {
+    let number = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+    let text = |t: &String| Value::Text(t.clone());
+    Value::Record(vec![
+        must("Name", "name", text(&worker.name)),
+        must("Kind", "kind", text(&worker.kind)),
+        must("State", "state", text(&worker.state)),
+        may("Why", "why", text(&worker.why)),
+        must("Platforms", "platforms", Value::List(worker.platforms.iter().map(text).collect())),
+        may("Slots", "slots", number(worker.slots)),
+        must("Running", "running", number(worker.running)),
+        must("Waiting", "waiting", number(worker.waiting)),
+        must("Finished", "finished", number(worker.finished)),
+        must("Failed", "failed", number(worker.failed)),
+        must("Sent", "sent", number(worker.sent)),
+        must("Received", "received", number(worker.received)),
+        may("Address", "address", text(&worker.address)),
+        may("Version", "version", text(&worker.version)),
+    ])
 }
 
 impl Value {

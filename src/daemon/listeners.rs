@@ -162,17 +162,24 @@ fn unix(path: &Path, config: &Config) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    // A socket that a killed daemon left; the lock on the root folder says that it is dead.
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
+    // Under another name until it has its owner and mode: who can connect finds it as it stays.
+    let making = path.with_file_name(format!(".{}", std::process::id()));
+    remove(&making)?;
+    let listener = UnixListener::bind(&making)?;
     if config.uid.is_some() || config.gid.is_some() {
-        std::os::unix::fs::chown(path, config.uid, config.gid)?;
+        std::os::unix::fs::chown(&making, config.uid, config.gid)?;
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    std::fs::set_permissions(&making, std::fs::Permissions::from_mode(0o660))?;
+    // In place of a socket that a killed daemon left; the lock on the root folder says that it is dead.
+    std::fs::rename(&making, path)?;
     Ok(listener)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }
 
 fn tcp(place: &str) -> io::Result<TcpListener> {

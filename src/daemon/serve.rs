@@ -5,10 +5,11 @@ use crate::config::Config;
 use crate::history::{History, HistoryError};
 use crate::listeners::{Connection, ListenError, Listeners};
 use crate::root::{Root, RootError};
-use crate::{collection, content, control};
+use crate::{collection, content, control, farm};
 use crosskit_api::MAX_MESSAGE;
 use crosskit_api::content::content_server::ContentServer;
 use crosskit_api::control::control_server::ControlServer;
+use crosskit_api::farm::farm_server::FarmServer;
 use crosskit_api::frontend::llb_bridge_server::LlbBridgeServer;
 use crosskit_api::health::health_server::HealthServer;
 use crosskit_cache::Cache;
@@ -20,6 +21,7 @@ use crosskit_gateway::server::Calls;
 use crosskit_images::ContentStore;
 use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
 use crosskit_metadata::Database;
+use crosskit_scheduler::Policy;
 use crosskit_session::SessionManager;
 use crosskit_snapshots::{DriverChoice, Snapshots};
 use crosskit_solver::{LogLimits, Solver};
@@ -124,6 +126,9 @@ impl Daemon {
             binary: config.worker.binary.clone(),
             cgroup_parent: config.worker.cgroup_parent.clone(),
             max_parallelism: config.worker.max_parallelism,
+            policy: Policy { prefer: config.farm.prefer.clone(), ..Policy::default() },
+            emulated_slots: config.farm.emulated_slots,
+            remotes: config.farm.remotes(),
             dns: config.dns.clone().map(dns).transpose()?,
         })
         .map_err(state("worker"))?;
@@ -160,7 +165,8 @@ impl Daemon {
         let blobs = content::Service(builder.snapshots.content().clone());
         let service = control::Service { builder: Arc::clone(&builder), sessions, history };
         let (connections, accepted) = listeners.accept();
-        serving.spawn(serve(accepted, service, Calls::ByBuild(forwarded), blobs, stop.clone()));
+        let farm = farm::Service(workers.clone());
+        serving.spawn(serve(accepted, service, Calls::ByBuild(forwarded), blobs, farm, stop.clone()));
         serving.spawn(collection::run(Arc::clone(&builder), ended, stop.clone()));
         serving.close();
         let addresses = listeners.addresses().to_vec();
@@ -209,6 +215,7 @@ async fn serve(
     control: control::Service,
     calls: Calls,
     blobs: content::Service,
+    farm: farm::Service,
     stop: CancellationToken,
 ) {
     let served = tonic::transport::Server::builder()
@@ -226,6 +233,7 @@ async fn serve(
                 .max_encoding_message_size(MAX_MESSAGE),
         )
         .add_service(ContentServer::new(blobs).max_encoding_message_size(MAX_MESSAGE))
+        .add_service(FarmServer::new(farm))
         .add_service(HealthServer::new(health::Service))
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), stop.cancelled())
         .await;

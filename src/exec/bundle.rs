@@ -15,6 +15,7 @@ use crate::{
     error::file_error,
     executor::Shared,
     hosts,
+    leftovers::Mark,
     rootfs::Rootfs,
     sandbox::{self, OwnFiles},
     seccomp,
@@ -47,6 +48,7 @@ pub(crate) struct Bundle {
     rootfs: Rootfs,
     stubs: Stubs,
     pub(crate) inherited: Inherited,
+    _mark: Mark,
 }
 
 /// What a second process in the container has in common with the first.
@@ -106,7 +108,8 @@ impl Bundle {
             rlimits,
             rootfs: process.rootfs.clone(),
         };
-        let bundle = Self { dir, id, cgroup, counting_cgroup, rootfs, stubs, inherited };
+        let mark = Mark::set(&shared.ledger, &id, &cgroup)?;
+        let bundle = Self { dir, id, cgroup, counting_cgroup, rootfs, stubs, inherited, _mark: mark };
         bundle.write(shared, process, way, filter, terminal)?;
         Ok(bundle)
     }

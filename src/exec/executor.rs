@@ -34,6 +34,9 @@ use crate::{
 pub struct ExecConfig {
     /// Folder for what running containers need; best in memory (`/run/…`). Of this executor alone.
     pub root: PathBuf,
+    /// Folder where the next executor finds what this one had running, if it is killed: one that is still there then,
+    /// even if `root` is in memory that goes with this process. None for one in `root`.
+    pub ledger: Option<PathBuf>,
     /// The runtime to use, as a path or a name on PATH; None to choose.
     pub runtime: Option<PathBuf>,
     /// Folders with emulators, before those that are always searched.
@@ -61,6 +64,7 @@ pub struct Executor {
 pub(crate) struct Shared {
     pub(crate) config: ExecConfig,
     pub(crate) containers: PathBuf,
+    pub(crate) ledger: PathBuf,
     pub(crate) resolv: ResolvFiles,
     pub(crate) hosts: PathBuf,
     platforms: Platforms,
@@ -77,7 +81,9 @@ impl Executor {
         let root = config.root.clone();
         let containers = root.join("containers");
         fs::create_dir_all(&containers).map_err(file_error("making", &containers))?;
-        leftovers::sweep(&root, &containers, &config.cgroup_parent);
+        let ledger = config.ledger.clone().unwrap_or_else(|| root.join("running"));
+        fs::create_dir_all(&ledger).map_err(file_error("making", &ledger))?;
+        leftovers::sweep(&root, &containers, &ledger);
         let hosts = root.join("hosts");
         replace(&hosts, hosts::contents("", &[]).as_bytes())?;
         let lacking = capabilities::lacking();
@@ -91,6 +97,7 @@ impl Executor {
         let tasks = TaskTracker::new();
         let shared = Shared {
             containers,
+            ledger,
             resolv: ResolvFiles::new(root, config.dns.clone()),
             hosts,
             platforms: Platforms::new(config.emulator_folders.clone(), config.ways, tasks.clone()),
@@ -180,10 +187,10 @@ impl Shared {
     pub(crate) async fn runtime(self: &Arc<Self>) -> Result<Arc<Runtime>> {
         let choose = || async {
             let config = self.config.clone();
-            let trial = self.trial()?;
+            let (trial, ledger) = (self.trial()?, self.ledger.clone());
             let select = move || {
                 let _trial = trial;
-                Runtime::select(config.runtime.as_deref(), &config.root)
+                Runtime::select(config.runtime.as_deref(), &config.root, &ledger)
             };
             let chosen = tokio::task::spawn_blocking(select)
                 .await

@@ -22,7 +22,7 @@ pub(crate) fn make(runtime: &Runtime, run_root: &Path) -> Option<String> {
     if !runtime.is_crun() || !seccomp::is_available() {
         return None;
     }
-    let bundle = ProbeBundle::make(run_root, Some(seccomp::profile()), None).ok()?;
+    let bundle = ProbeBundle::make(run_root, &runtime.ledger, Some(seccomp::profile()), None).ok()?;
     let quiet = |mut command: std::process::Command| {
         command
             .stdin(Stdio::null())

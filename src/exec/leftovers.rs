@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::{
-    cgroups,
+    Result, cgroups,
+    error::file_error,
     supervise::{kill_contained, read_pid},
 };
 
@@ -18,33 +19,53 @@ const UNTIL_GONE: Duration = Duration::from_secs(2);
 /// How often is looked whether they are.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Kills and removes what a daemon that used this folder before has left running. Nobody else may be using it.
-pub(crate) fn sweep(run_root: &Path, containers: &Path, cgroup_parent: &str) {
-    if is_used(run_root, containers) {
-        end_runtimes(run_root);
-    }
-    for entry in fs::read_dir(containers).into_iter().flatten().flatten() {
-        let id = entry.file_name().to_string_lossy().into_owned();
-        tracing::info!(id, "removing a container that an earlier daemon has left");
-        let cgroup = configured_cgroup(&entry.path()).unwrap_or_else(|| cgroups::path(cgroup_parent, &id));
-        end(&entry.path(), &cgroup);
-    }
-    // Trial containers, and what the runtimes know of their containers.
-    for entry in fs::read_dir(run_root).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(id) = name.strip_prefix("probe-") {
-            end(&entry.path(), &cgroups::path("", id));
-        } else if name.starts_with("state-") {
-            let _ = fs::remove_dir_all(entry.path());
-        }
+/// Says that there is a container, to the daemon that comes after this one should it be killed: a file named like the
+/// container, with its cgroup in it. Gone when dropped.
+#[derive(Debug)]
+pub(crate) struct Mark(PathBuf);
+
+impl Mark {
+    pub(crate) fn set(ledger: &Path, id: &str, cgroup: &str) -> Result<Self> {
+        let path = ledger.join(id);
+        fs::write(&path, cgroup).map_err(file_error("writing", &path))?;
+        Ok(Self(path))
     }
 }
 
-/// Whether an earlier daemon had no time to tidy up.
-fn is_used(run_root: &Path, containers: &Path) -> bool {
-    let trials = fs::read_dir(run_root).into_iter().flatten().flatten();
-    fs::read_dir(containers).into_iter().flatten().next().is_some()
-        || trials.into_iter().any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"probe-"))
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Kills and removes what a daemon that used these folders before has left running. Nobody else may be using them.
+pub(crate) fn sweep(run_root: &Path, containers: &Path, ledger: &Path) {
+    let marks: Vec<_> = fs::read_dir(ledger).into_iter().flatten().flatten().collect();
+    if !marks.is_empty() {
+        end_runtimes(run_root);
+    }
+    for mark in marks {
+        let id = mark.file_name().to_string_lossy().into_owned();
+        tracing::info!(id, "removing a container that an earlier daemon has left");
+        if let Some(pid) = read_pid(&containers.join(&id).join("pid")) {
+            kill_contained(pid);
+        }
+        // Empty if the daemon was killed between making and filling the file: then there was no container yet.
+        let cgroup = fs::read_to_string(mark.path()).unwrap_or_default();
+        if !cgroup.is_empty() {
+            end(&cgroup);
+        }
+        let _ = fs::remove_file(mark.path());
+    }
+    // What the runtimes know of containers, and what was made for them.
+    let made = fs::read_dir(containers).into_iter().flatten().flatten();
+    let known = fs::read_dir(run_root).into_iter().flatten().flatten().filter(|entry| {
+        let name = entry.file_name();
+        ["state-", "probe-"].iter().any(|kind| name.as_encoded_bytes().starts_with(kind.as_bytes()))
+    });
+    for entry in made.chain(known) {
+        let _ = fs::remove_dir_all(entry.path());
+    }
 }
 
 /// Kills the runtimes that a killed daemon was waiting for: one that is about to make a container would make it after
@@ -78,11 +99,8 @@ fn is_runtime_of(command: &[u8], run_root: &Path) -> bool {
         && words.next().is_some_and(|folder| folder.starts_with(state.as_os_str().as_encoded_bytes()))
 }
 
-/// Kills what runs in a container, and removes its cgroup and its bundle.
-fn end(bundle: &Path, cgroup: &str) {
-    if let Some(pid) = read_pid(&bundle.join("pid")) {
-        kill_contained(pid);
-    }
+/// Kills what runs in a cgroup, and removes it.
+fn end(cgroup: &str) {
     let whole = cgroup.strip_suffix("/step").unwrap_or(cgroup);
     let deadline = Instant::now() + UNTIL_GONE;
     loop {
@@ -94,13 +112,6 @@ fn end(bundle: &Path, cgroup: &str) {
         }
         std::thread::sleep(LOOK_EVERY);
     }
-    let _ = fs::remove_dir_all(bundle);
-}
-
-fn configured_cgroup(bundle: &Path) -> Option<String> {
-    let config: serde_json::Value =
-        serde_json::from_slice(&fs::read(bundle.join("config.json")).ok()?).ok()?;
-    config["linux"]["cgroupsPath"].as_str().map(str::to_owned)
 }
 
 #[cfg(test)]

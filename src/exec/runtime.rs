@@ -13,7 +13,9 @@ use crosskit_qemu::{EXIT_BASE, probe};
 use crate::{
     Error, Network, Result, Security, cgroups,
     error::file_error,
-    hybrid, sandbox,
+    hybrid,
+    leftovers::Mark,
+    sandbox,
     spec::{Annotations, Linux, MountSpec, ProcessSpec, Resources, Root, Seccomp, Spec, User, VERSION},
 };
 
@@ -43,18 +45,20 @@ pub(crate) struct Runtime {
     leaves_hybrid: bool,
     /// Where it keeps what it knows of its containers.
     pub(crate) state: PathBuf,
+    /// Where trial containers are noted.
+    pub(crate) ledger: PathBuf,
 }
 
 impl Runtime {
     /// Finds a runtime by running a container with each candidate. Blocks for 10–100 ms.
-    pub(crate) fn select(explicit: Option<&Path>, run_root: &Path) -> Result<Self> {
+    pub(crate) fn select(explicit: Option<&Path>, run_root: &Path, ledger: &Path) -> Result<Self> {
         if let Some(named) = explicit {
             let path = if named.components().count() > 1 { Some(named.to_owned()) } else { find(named) };
             let tried = |why: &dyn std::fmt::Display| Error::NoRuntime {
                 tried: format!("{}: {why}", named.display()),
             };
             let path = path.ok_or_else(|| tried(&"there is no such program on PATH"))?;
-            return Self::try_one(&path, run_root, "it is named in the configuration")
+            return Self::try_one(&path, run_root, ledger, "it is named in the configuration")
                 .map_err(|why| tried(&why));
         }
         let mut failures: Vec<String> = Vec::new();
@@ -68,7 +72,7 @@ impl Runtime {
             } else {
                 format!("it runs containers here; {}", failures.join("; "))
             };
-            match Self::try_one(&path, run_root, &why) {
+            match Self::try_one(&path, run_root, ledger, &why) {
                 Ok(runtime) => return Ok(runtime),
                 Err(why) => failures.push(format!("{} does not work: {why}", path.display())),
             }
@@ -77,11 +81,11 @@ impl Runtime {
     }
 
     /// Runs a container with this program, if need be out of sight of a hybrid hierarchy.
-    fn try_one(path: &Path, run_root: &Path, why: &str) -> Result<Self> {
+    fn try_one(path: &Path, run_root: &Path, ledger: &Path, why: &str) -> Result<Self> {
         let (name, version) = identify(path)?;
         let chosen = Chosen { path: path.to_owned(), version, why: why.to_owned(), name };
         let state = run_root.join(format!("state-{}", chosen.name));
-        let mut runtime = Self { chosen, leaves_hybrid: false, state };
+        let mut runtime = Self { chosen, leaves_hybrid: false, state, ledger: ledger.to_owned() };
         let Err(error) = runtime.probe(run_root, None, None) else { return Ok(runtime) };
         if !hybrid::is_hybrid() {
             return Err(error);
@@ -129,7 +133,7 @@ impl Runtime {
         seccomp: Option<&'static Seccomp>,
         filter: Option<&str>,
     ) -> Result<()> {
-        let bundle = ProbeBundle::make(run_root, seccomp, filter)?;
+        let bundle = ProbeBundle::make(run_root, &self.ledger, seccomp, filter)?;
         let status = self
             .command(&bundle.log())
             .args(["run", "--bundle"])
@@ -197,11 +201,13 @@ pub(crate) struct ProbeBundle {
     pub(crate) dir: PathBuf,
     pub(crate) id: String,
     _rootfs: probe::Folder,
+    _mark: Mark,
 }
 
 impl ProbeBundle {
     pub(crate) fn make(
         run_root: &Path,
+        ledger: &Path,
         seccomp: Option<&'static Seccomp>,
         filter: Option<&str>,
     ) -> Result<Self> {
@@ -219,7 +225,8 @@ impl ProbeBundle {
             })
             .map_err(file_error("writing", &file))?;
         std::fs::create_dir_all(&dir).map_err(file_error("making", &dir))?;
-        let bundle = Self { dir, id, _rootfs: rootfs };
+        let mark = Mark::set(ledger, &id, &cgroups::path("", &id))?;
+        let bundle = Self { dir, id, _rootfs: rootfs, _mark: mark };
         let confinement = sandbox::confinement(Security::Sandbox, false);
         let args = ["/probe".to_owned()];
         let spec = Spec {

@@ -209,7 +209,7 @@ impl Bridge {
             return Ok(None);
         }
         admit(&graph, &self.entitlements).map_err(|e| e.while_doing("failed to load LLB"))?;
-        self.shared.workers.preflight(&graph).await.map_err(GatewayError::from)?;
+        self.shared.workers.preflight(self.job(), &graph).await.map_err(GatewayError::from)?;
         self.shared.workers.forget_cache_mounts(&graph).map_err(GatewayError::from)?;
         let graph = Arc::new(graph);
         Ok(self.job.load(&graph, LoadOptions::default()).map(|result| Handle::new(result, graph)))

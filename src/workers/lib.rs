@@ -1,10 +1,12 @@
 //! Who runs it: the kinds of worker.
 //!
 //! There is this machine, for its own platforms and, through an emulator, for others, and there
-//! are machines elsewhere ([`remote`]).
-//! [`Workers`] knows them all, decides before anything runs whether every platform of a graph
-//! has one ([`Workers::preflight`]), and gives the solver what runs each vertex.
+//! are daemons on other machines ([`remote`]). [`Workers`] knows them all, decides before anything runs
+//! whether every platform of a graph has one ([`Workers::preflight`]), and gives the solver what
+//! runs each vertex. A [`Dispatcher`] asks the scheduler where each step goes.
 
+mod dispatch;
+mod farm;
 pub mod files;
 pub mod keys;
 mod local;
@@ -15,6 +17,8 @@ mod resolve;
 mod results;
 mod workers;
 
+pub use dispatch::{BuildGroups, Dispatcher, Place};
+pub use farm::Listed;
 pub use local::LocalParts;
 pub use records::message as platform_message;
 pub use results::SnapshotResults;

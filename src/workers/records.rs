@@ -1,7 +1,7 @@
-//! What the worker on this machine says of itself.
+//! What workers say of themselves.
 
-use crate::WorkerError;
-use crosskit_api::pb;
+use crate::{Listed, WorkerError};
+use crosskit_api::{pb, types};
 use crosskit_platforms::Platform;
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -56,9 +56,18 @@ fn in_memory(path: &Path) -> rustix::io::Result<()> {
     rustix::mount::mount("tmpfs", path, "tmpfs", flags, Some(c"mode=0700"))
 }
 
-/// Takes the memory behind a folder down again, if it is a mount of its own.
+/// Where it is noted what runs: beside the daemon's folder in memory, for that may be a mount that
+/// nobody but this daemon sees, and the next one has to find the notes.
+pub fn ledger(volatile: &Path) -> PathBuf {
+    volatile.with_extension("running")
+}
+
+/// Takes a daemon's folder in memory away, once nothing runs any more.
 pub fn leave_memory(path: &Path) {
     let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
+    let _ = std::fs::remove_dir_all(path);
+    // Only if nothing is noted in it.
+    let _ = std::fs::remove_dir(ledger(path));
 }
 
 /// Labels by which clients and filters know a worker.
@@ -85,5 +94,27 @@ pub fn message(platform: &Platform) -> pb::Platform {
         variant: platform.variant.clone(),
         os_version: platform.os_version.clone(),
         os_features: platform.os_features.clone(),
+    }
+}
+
+/// A worker on another machine as clients see it.
+pub fn of_remote(worker: Listed) -> types::WorkerRecord {
+    let mut labels = worker.facts.as_ref().map(|facts| facts.labels.clone()).unwrap_or_default();
+    let mut say = |key: &str, value: String| {
+        labels.insert(format!("dev.crosskit.farm.{key}"), value);
+    };
+    say("worker", worker.view.state.name.clone());
+    say("state", worker.state.to_string());
+    if let Some(slots) = worker.view.state.slots {
+        say("slots", slots.to_string());
+    }
+    if let Some(why) = worker.why {
+        say("why", why);
+    }
+    types::WorkerRecord {
+        id: worker.facts.map(|facts| facts.id).unwrap_or_else(|| worker.view.state.name.clone()),
+        labels,
+        platforms: worker.view.state.platforms.iter().map(message).collect(),
+        ..types::WorkerRecord::default()
     }
 }

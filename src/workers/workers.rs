@@ -1,8 +1,10 @@
 //! All workers of a daemon, and which vertex goes to which.
 
+use crate::dispatch::{BuildGroups, Dispatcher};
+use crate::farm::{Farm, Listed};
 use crate::local::LocalParts;
 use crate::ops::{build, exec, file, join, snapshot_error, source};
-use crate::remote::PARALLELISM;
+use crate::remote::{EMULATED, PARALLELISM, PLATFORM, RemoteError, RemoteOptions, RemoteWorker};
 use crate::{ResultRef, SnapshotResults, records};
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_api::types;
@@ -11,7 +13,7 @@ use crosskit_images::registry::RegistryHosts;
 use crosskit_llb::{Graph, Vertex};
 use crosskit_metadata::Database;
 use crosskit_platforms::Platform;
-use crosskit_scheduler::{Kind as WorkerKind, Policy, WorkerState};
+use crosskit_scheduler::{Health, Kind as WorkerKind, Policy, WorkerState};
 use crosskit_session::SessionManager;
 use crosskit_snapshots::Snapshots;
 use crosskit_solver::{ErrorKind, JobContext, Op, OpError, OpResolver};
@@ -52,6 +54,12 @@ pub struct WorkerOptions {
     pub max_parallelism: usize,
     /// Name service of steps.
     pub dns: Option<DnsConfig>,
+    /// How workers are chosen.
+    pub policy: Policy,
+    /// How many emulated steps run at a time; None for as many as there are.
+    pub emulated_slots: Option<usize>,
+    /// The workers on other machines.
+    pub remotes: Vec<RemoteOptions>,
 }
 
 /// Why a worker can't start.
@@ -76,6 +84,9 @@ pub enum WorkerError {
     /// What runs processes can't.
     #[error(transparent)]
     Exec(#[from] crosskit_exec::Error),
+    /// A worker on another machine that makes no sense.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 /// All workers of a daemon. Cheap to clone.
@@ -90,6 +101,10 @@ struct Inner {
     /// How many steps run at a time.
     parallelism: usize,
     local: Arc<LocalParts>,
+    dispatcher: Dispatcher,
+    farm: Farm,
+    /// This machine as the scheduler sees it: its processor, and its emulators.
+    here: tokio::sync::Mutex<[WorkerState; 2]>,
 }
 
 impl Workers {
@@ -111,6 +126,7 @@ impl Workers {
         let id = records::worker_id(&options.root)?;
         let executor = Executor::new(ExecConfig {
             root: volatile.join("exec"),
+            ledger: Some(records::ledger(&volatile)),
             runtime: options.binary.map(PathBuf::from),
             cgroup_parent: options.cgroup_parent,
             dns: options.dns.unwrap_or_default(),
@@ -145,7 +161,26 @@ impl Workers {
             volatile: steps,
             places,
         });
-        Ok(Workers(Arc::new(Inner { id, labels, announced, volatile, parallelism, local })))
+        let dispatcher = Dispatcher::new(options.policy);
+        dispatcher.keep_time();
+        let here = [WorkerKind::Native, WorkerKind::Emulated].map(|kind| {
+            let emulated = options.emulated_slots.filter(|_| kind == WorkerKind::Emulated);
+            WorkerState { slots: emulated, ..WorkerState::idle(kind.name(), kind, Vec::new()) }
+        });
+        here.iter().for_each(|worker| dispatcher.upsert(worker.clone()));
+        let here = tokio::sync::Mutex::new(here);
+        let farm = Farm::follow(options.remotes, &dispatcher)?;
+        Ok(Workers(Arc::new(Inner {
+            id,
+            labels,
+            announced,
+            volatile,
+            parallelism,
+            local,
+            dispatcher,
+            farm,
+            here,
+        })))
     }
 
     /// The worker on this machine.
@@ -195,20 +230,43 @@ impl Workers {
             labels.insert("dev.crosskit.worker.runtime.why".to_string(), chosen.why.clone());
         }
         for (platform, how) in self.0.local.executor.platforms().await {
-            if let How::Emulated(_) = how {
-                labels.insert(
-                    format!("dev.crosskit.platform.{}", platform.folder_name()),
-                    "emulated".to_string(),
-                );
+            // What it is told to run counts as its own.
+            if matches!(how, How::Emulated(_)) && self.0.announced.is_empty() {
+                labels.insert(format!("{PLATFORM}{}", platform.folder_name()), EMULATED.to_string());
             }
         }
         let platforms = self.platforms().await.iter().map(records::message).collect();
-        vec![types::WorkerRecord {
+        let here = types::WorkerRecord {
             id: self.0.id.clone(),
             labels,
             platforms,
             ..types::WorkerRecord::default()
-        }]
+        };
+        let elsewhere = self.farm().into_iter().filter(|worker| worker.view.state.kind == WorkerKind::Remote);
+        std::iter::once(here).chain(elsewhere.map(records::of_remote)).collect()
+    }
+
+    /// All workers as people see them.
+    pub fn farm(&self) -> Vec<Listed> {
+        self.0.farm.listed(self.0.dispatcher.workers())
+    }
+
+    /// Lets a worker take nothing new, or take work again. False if there is none of that name.
+    pub async fn drain(&self, name: &str, draining: bool) -> bool {
+        let mut here = self.0.here.lock().await;
+        match here.iter_mut().find(|worker| worker.name == name) {
+            Some(worker) => {
+                worker.health = if draining { Health::Draining } else { Health::Up };
+                self.0.dispatcher.upsert(worker.clone());
+                true
+            }
+            None => self.0.farm.drain(name, draining, &self.0.dispatcher),
+        }
+    }
+
+    /// A worker on another machine.
+    pub(crate) fn remote(&self, name: &str) -> Option<&RemoteWorker> {
+        self.0.farm.get(name)
     }
 
     /// Forgets what cache mounts hold that steps of a graph want anew: those of steps that must
@@ -234,46 +292,76 @@ impl Workers {
     }
 
     /// Checks, before anything runs, that every platform whose programs a graph runs has somebody
-    /// who can.
+    /// who can, and remembers for the build which of its steps belong together.
     ///
     /// # Errors
     /// The first platform that nobody can run, what was tried, and what to do.
-    pub async fn preflight(&self, graph: &Graph) -> Result<(), OpError> {
+    pub async fn preflight(&self, job: &JobContext, graph: &Graph) -> Result<(), OpError> {
         let split = crosskit_scheduler::split(graph, &crosskit_platforms::native());
         if split.groups.is_empty() {
             return Ok(());
         }
-        let wanted: BTreeSet<Platform> = split.groups.iter().map(|group| group.platform.clone()).collect();
-        let workers = self.states(&wanted).await;
-        crosskit_scheduler::preflight(graph, &split, &workers, &Policy::default())
-            .map(|_| ())
-            .map_err(|e| OpError::new(ErrorKind::Environment, e.to_string()))
+        let wanted: BTreeSet<&Platform> = split.groups.iter().map(|group| &group.platform).collect();
+        tokio::join!(self.look_at_this_machine(wanted), self.0.farm.asked());
+        let workers: Vec<_> = self.0.dispatcher.workers().into_iter().map(|worker| worker.state).collect();
+        crosskit_scheduler::preflight(graph, &split, &workers, &self.0.dispatcher.policy())
+            .map_err(|e| OpError::new(ErrorKind::Environment, e.to_string()))?;
+        self.groups(job).await.learn(&split);
+        Ok(())
     }
 
-    /// The workers as the scheduler sees them, as far as some platforms are concerned: the
-    /// processor of this machine, and its emulators.
-    async fn states(&self, wanted: &BTreeSet<Platform>) -> [WorkerState; 2] {
-        let mut native = WorkerState::idle("native", WorkerKind::Native, Vec::new());
-        let mut emulated = WorkerState::idle("emulated", WorkerKind::Emulated, Vec::new());
+    /// Makes sure that the scheduler knows whether this machine runs a platform.
+    pub(crate) async fn look_for(&self, platform: &Platform) {
+        self.look_at_this_machine(BTreeSet::from([platform])).await;
+    }
+
+    /// What a build has told the scheduler.
+    pub(crate) async fn groups(&self, job: &JobContext) -> Arc<BuildGroups> {
+        let begin = async { Ok::<_, std::convert::Infallible>(self.0.dispatcher.begin(job.id())) };
+        match job.decide_once("farm", begin).await {
+            Ok(groups) => groups,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Who gives places to steps.
+    pub fn dispatcher(&self) -> &Dispatcher {
+        &self.0.dispatcher
+    }
+
+    /// Tells the scheduler what this machine's processor and its emulators run, as far as some
+    /// platforms are concerned.
+    async fn look_at_this_machine(&self, wanted: BTreeSet<&Platform>) {
         let announced = &self.0.announced;
         for platform in wanted {
             let told = announced.is_empty()
                 || announced.iter().any(|a| crosskit_platforms::Matcher::only(a).matches(platform));
-            if !told {
-                let why = "the worker on this machine is told to run others only".to_string();
-                native.lacks.push((platform.clone(), why));
-                continue;
-            }
-            match self.0.local.executor.can_run(platform).await {
-                Ok(How::Native) => native.platforms.push(platform.clone()),
-                Ok(How::Emulated(_)) => emulated.platforms.push(platform.clone()),
-                Err(crosskit_exec::Error::CannotRun { reason, .. }) => {
-                    emulated.lacks.push((platform.clone(), reason));
+            let found = match told {
+                true => match self.0.local.executor.can_run(platform).await {
+                    Ok(How::Native) => Ok(WorkerKind::Native),
+                    Ok(How::Emulated(_)) => Ok(WorkerKind::Emulated),
+                    Err(crosskit_exec::Error::CannotRun { reason, .. }) => Err(reason),
+                    Err(other) => Err(other.to_string()),
+                },
+                false => Err("the worker on this machine is told to run others only".to_string()),
+            };
+            let mut here = self.0.here.lock().await;
+            for worker in here.iter_mut() {
+                let runs = found == Ok(worker.kind);
+                let lacks = found.as_ref().err().filter(|_| worker.kind == WorkerKind::Emulated);
+                let before = worker.clone();
+                worker.platforms.retain(|known| known != platform);
+                worker.platforms.extend(runs.then(|| platform.clone()));
+                worker.lacks.retain(|(known, _)| known != platform);
+                worker.lacks.extend(lacks.map(|why| (platform.clone(), why.clone())));
+                let same = before.lacks == worker.lacks
+                    && before.platforms.len() == worker.platforms.len()
+                    && before.platforms.contains(platform) == runs;
+                if !same {
+                    self.0.dispatcher.upsert(worker.clone());
                 }
-                Err(other) => emulated.lacks.push((platform.clone(), other.to_string())),
             }
         }
-        [native, emulated]
     }
 }
 
@@ -317,6 +405,8 @@ impl OpResolver<ResultRef> for Workers {
                 resources: vertex.metadata.linux_resources.clone(),
                 inputs,
                 parts,
+                workers: self.clone(),
+                place: Arc::default(),
             }),
             Kind::File(op) => Arc::new(file::FileOp { op, inputs, parts }),
             Kind::Merge(op) => Arc::new(join::MergeOp { op, snapshots }),

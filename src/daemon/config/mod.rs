@@ -1,10 +1,12 @@
 //! What the daemon was told: the file, the flags, and the defaults where both are silent.
 
+mod farm;
 pub mod flags;
 mod reader;
 mod schema;
 pub mod units;
 
+pub use farm::{Farm, FarmWorker, WorkerTls};
 pub use reader::{Document, Settings, read};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,14 @@ pub enum ConfigErrorKind {
         key: String,
         /// What it takes.
         expected: &'static str,
+    },
+    /// A key of our own sections that nobody knows.
+    #[error("unknown key {key:?}{hint}")]
+    Unknown {
+        /// The key.
+        key: String,
+        /// What may have been meant; empty if nothing is near.
+        hint: String,
     },
     /// A key whose feature is not there yet.
     #[error("{key:?} is not supported: {why}")]
@@ -79,6 +89,8 @@ pub struct Config {
     pub entitlements: Vec<String>,
     /// The worker on this machine.
     pub worker: WorkerConfig,
+    /// The workers on other machines.
+    pub farm: Farm,
     /// Registries by host.
     pub registries: BTreeMap<String, Registry>,
     /// Name service of steps.
@@ -210,6 +222,7 @@ impl Default for Config {
             log_level: "info".to_string(),
             entitlements: Vec::new(),
             worker: WorkerConfig::default(),
+            farm: Farm::default(),
             registries: BTreeMap::new(),
             dns: None,
             history: History::default(),
@@ -300,6 +313,7 @@ impl Config {
             ca: s.text("grpc/tls/ca").map(PathBuf::from),
         };
         self.worker.apply(s)?;
+        self.farm = Farm::read(s)?;
         for host in s.names("registry") {
             self.registries.insert(host.clone(), registry(s, &host));
         }
@@ -427,106 +441,4 @@ fn line_of_key(text: &str, key: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str) -> Result<(Config, Vec<String>), String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("buildkitd.toml");
-        std::fs::write(&path, text).unwrap();
-        Config::load(&path).map_err(|e| e.to_string().replace(&format!("{}/", dir.path().display()), "")).map(
-            |(c, w)| (c, w.iter().map(|w| w.replace(&format!("{}/", dir.path().display()), "")).collect()),
-        )
-    }
-
-    #[test]
-    fn a_whole_file_is_understood() {
-        let (config, warnings) = load(
-            r#"
-root = "/srv/build"
-insecure-entitlements = ["network.host", "security.insecure"]
-[log]
-  level = "warn"
-[grpc]
-  address = ["tcp://127.0.0.1:1234", "unix:///tmp/x.sock"]
-  gid = 100
-[worker.oci]
-  max-parallelism = 4
-  gckeepstorage = "10GB"
-  [worker.oci.labels]
-    "com.example.rack" = "7"
-  [[worker.oci.gcpolicy]]
-    keepDuration = "48h"
-    filters = ["type==source.local"]
-    maxUsedSpace = "512MB"
-  [[worker.oci.gcpolicy]]
-    all = true
-    reservedSpace = "20%"
-[registry."docker.io"]
-  mirrors = ["localhost:5000", "mirror.example/prefix"]
-  http = true
-[[registry."r.example:8443".keypair]]
-  key = "/k"
-  cert = "/c"
-[dns]
-  nameservers = ["10.0.0.1"]
-[history]
-  maxAge = 3600
-"#,
-        )
-        .unwrap();
-        assert_eq!(warnings, Vec::<String>::new());
-        assert_eq!(config.root, PathBuf::from("/srv/build"));
-        assert_eq!(config.addresses.len(), 2);
-        assert_eq!(config.gid, Some(100));
-        assert_eq!(config.log_level, "warn");
-        assert_eq!(config.worker.labels["com.example.rack"], "7");
-        assert_eq!(config.worker.reserved_space, Some(Space::Bytes(10 << 30)));
-        assert_eq!(config.worker.gc_policies[0].keep_duration, Some(Duration::from_secs(48 * 3600)));
-        assert_eq!(config.worker.gc_policies[1].reserved_space, Some(Space::Percent(20)));
-        assert_eq!(config.registries["docker.io"].mirrors[1], "mirror.example/prefix");
-        assert_eq!(config.registries["r.example:8443"].keypairs.len(), 1);
-        assert_eq!(config.dns.unwrap().nameservers, ["10.0.0.1"]);
-        assert_eq!(config.history, History { max_age: Duration::from_secs(3600), max_entries: 50 });
-    }
-
-    #[test]
-    fn unknown_keys_are_warnings_with_line_and_nearest_key() {
-        let (_, warnings) = load("[worker.oci]\nmax-paralelism = 2\ncolour = \"red\"\n").unwrap();
-        assert_eq!(
-            warnings,
-            [
-                "buildkitd.toml:2: unknown key \"worker.oci.max-paralelism\" (did you mean \"max-parallelism\"?); it has no effect",
-                "buildkitd.toml:3: unknown key \"worker.oci.colour\"; it has no effect",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_protection_that_is_not_there_is_an_error() {
-        assert_eq!(
-            load("\n[worker.oci]\nselinux = true\n").unwrap_err(),
-            "buildkitd.toml:3: \"worker.oci.selinux\" is not supported: SELinux labels are not applied yet"
-        );
-        assert!(load("[worker.oci]\nselinux = false\n").is_ok());
-        assert!(load("[worker.oci]\nnetworkMode = \"cni\"\n").unwrap_err().starts_with("buildkitd.toml:2: "));
-    }
-
-    #[test]
-    fn mistakes_name_their_line() {
-        assert!(load("root = \"/x\"\nroot = ").unwrap_err().starts_with("buildkitd.toml:2: not valid TOML"));
-        assert_eq!(
-            load("[worker.oci]\n\nenabled = \"yes\"").unwrap_err(),
-            "buildkitd.toml:3: \"worker.oci.enabled\" takes true or false"
-        );
-        assert_eq!(
-            load("[system]\nmaxRegistryConcurrency = 0").unwrap_err(),
-            "buildkitd.toml:2: \"system.maxRegistryConcurrency\": must be greater than zero"
-        );
-        let missing = Config::load(Path::new("/nonexistent/buildkitd.toml")).unwrap_err().to_string();
-        assert!(
-            missing.starts_with("/nonexistent/buildkitd.toml:0: cannot read the config file"),
-            "{missing}"
-        );
-    }
-}
+mod config_tests;

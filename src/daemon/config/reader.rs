@@ -107,6 +107,9 @@ impl Reader<'_> {
         let shown = path.join(".");
         let Some(key) = schema::find(&path) else {
             let hint = schema::nearest(&path).map_or(String::new(), |n| format!(" (did you mean {n:?}?)"));
+            if schema::is_strict(&path) {
+                return Err(error(&self.path, line, ConfigErrorKind::Unknown { key: shown, hint }));
+            }
             self.warnings.push(format!(
                 "{}:{line}: unknown key {shown:?}{hint}; it has no effect",
                 self.path.display()

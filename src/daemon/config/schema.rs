@@ -56,7 +56,7 @@ const CNI: Support =
     Refused("sandboxed networks through CNI are not available yet; use networkMode = \"host\" or \"auto\"");
 const DEPRECATED_LOG: Support = Works;
 
-/// All keys of BuildKit's reference, deprecated ones included.
+/// All keys of BuildKit's reference, deprecated ones included, and our own: `farm`.
 pub const KEYS: &[Key] = &[
     key("debug", Bool, DEPRECATED_LOG),
     key("trace", Bool, DEPRECATED_LOG),
@@ -160,10 +160,43 @@ pub const KEYS: &[Key] = &[
     key("system", Table, Works),
     key("system/platformsCacheMaxAge", Time, Works),
     key("system/maxRegistryConcurrency", Int, Works),
+    key("farm", Table, Works),
+    key("farm/prefer", List, Works),
+    key("farm/emulated-slots", Int, Works),
+    key("farm/probe-interval", Time, Works),
+    key("farm/dead-after", Time, Works),
+    key(
+        "farm/on-platform-failure",
+        Text,
+        Refused("going on when one platform has failed is not available yet; leave it out to fail"),
+    ),
+    key("farm/allow-partial", Bool, Refused("publishing a part of the platforms is not available yet")),
+    key("farm/worker", Tables, Works),
+    key("farm/worker/name", Text, Works),
+    key("farm/worker/addr", Text, Works),
+    key("farm/worker/platforms", List, Works),
+    key("farm/worker/slots", Int, Works),
+    key("farm/worker/tls", Table, Works),
+    key("farm/worker/tls/ca", Text, Works),
+    key("farm/worker/tls/cert", Text, Works),
+    key("farm/worker/tls/key", Text, Works),
+    key("farm/worker/tls/server-name", Text, Works),
+    key("farm/worker/insecure", Bool, Works),
+    key("farm/worker/allow-secret-env", Bool, Works),
+    key(
+        "farm/discover",
+        Tables,
+        Refused("workers are not discovered yet; name each in a [[farm.worker]] of its own"),
+    ),
     key("cache", Table, Works),
     key("cache/gha", Table, Elsewhere("GitHub's cache is not available yet")),
     key("cache/gha/*", Table, Elsewhere("GitHub's cache is not available yet")),
 ];
+
+/// Whether a key is one of our own, where nothing unknown is passed over.
+pub fn is_strict(path: &[&str]) -> bool {
+    path.first() == Some(&"farm")
+}
 
 /// Looks a key up by its names from the top. Below a table that is taken as a whole, such as
 /// `worker/containerd`, every key is known.

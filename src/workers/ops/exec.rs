@@ -3,14 +3,17 @@
 use super::Materialize;
 use super::content::FilesOf;
 use super::mounts::{self, Prepared, secret};
+use crate::dispatch::Place;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
-use crate::{LocalParts, ResultRef};
+use crate::remote::RemoteError;
+use crate::{LocalParts, ResultRef, Workers};
 use crosskit_api::pb;
 use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Security, Stdio, Ulimit};
 use crosskit_platforms::Platform;
+use crosskit_scheduler::Outcome;
 use crosskit_solver::{CacheDep, CacheMap, ErrorKind, Op, OpContext, OpError, Permit, progress::Stream};
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs a process.
 pub struct ExecOp {
@@ -22,8 +25,30 @@ pub struct ExecOp {
     pub resources: Option<pb::LinuxResources>,
     /// How many inputs there are.
     pub inputs: usize,
-    /// What runs it.
+    /// What runs it on this machine.
     pub parts: Arc<LocalParts>,
+    /// Everybody who could run it.
+    pub workers: Workers,
+    /// Where it may run, between getting a place and using it.
+    pub place: Arc<Mutex<Option<Place>>>,
+}
+
+/// The right to run: a place at a worker, and on this machine one among all steps.
+struct Right {
+    place: Arc<Mutex<Option<Place>>>,
+    #[allow(dead_code, reason = "held, never looked at")]
+    here: Option<crate::local::Place>,
+}
+
+impl Drop for Right {
+    fn drop(&mut self) {
+        // A step that never ran has left its place.
+        drop(take(&self.place));
+    }
+}
+
+fn take(place: &Mutex<Option<Place>>) -> Option<Place> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// What is left of a step that failed, for those who look into it.
@@ -39,8 +64,17 @@ impl Op<ResultRef> for ExecOp {
         Box::pin(std::future::ready(self.map()))
     }
 
-    fn acquire<'a>(&'a self, _cx: &'a OpContext) -> BoxFuture<'a, Result<Permit, OpError>> {
-        Box::pin(async move { Ok(Permit::holding(self.parts.place_for(&self.platform).await)) })
+    fn acquire<'a>(&'a self, cx: &'a OpContext) -> BoxFuture<'a, Result<Permit, OpError>> {
+        Box::pin(async move {
+            let place = self.find_place(cx, Vec::new()).await?;
+            let elsewhere = self.workers.remote(place.worker()).is_some();
+            *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+            let mut right = Right { place: Arc::clone(&self.place), here: None };
+            if !elsewhere {
+                right.here = Some(self.parts.place_for(&self.platform).await);
+            }
+            Ok(Permit::holding(right))
+        })
     }
 
     fn exec<'a>(
@@ -48,7 +82,7 @@ impl Op<ResultRef> for ExecOp {
         cx: &'a OpContext,
         inputs: Vec<ResultRef>,
     ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
-        Box::pin(self.run(cx, inputs))
+        Box::pin(self.run_somewhere(cx, inputs))
     }
 }
 
@@ -70,6 +104,59 @@ impl ExecOp {
             .ok_or_else(|| OpError::new(ErrorKind::User, "a process needs arguments: its meta is missing"))
     }
 
+    /// Waits for a place, not at workers that have failed at it.
+    async fn find_place(&self, cx: &OpContext, failed: Vec<String>) -> Result<Place, OpError> {
+        let job = cx.jobs.jobs().into_iter().next();
+        let job = job.ok_or_else(|| OpError::new(ErrorKind::Canceled, "no build wants it any more"))?;
+        self.workers.look_for(&self.platform).await;
+        let groups = self.workers.groups(&job).await;
+        groups.place(&cx.vertex, &self.platform, failed).await
+    }
+
+    /// Runs it where there is a place for it.
+    async fn run_somewhere(&self, cx: &OpContext, inputs: Vec<ResultRef>) -> Result<Vec<ResultRef>, OpError> {
+        let mut place = match take(&self.place) {
+            Some(place) => place,
+            None => self.find_place(cx, Vec::new()).await?,
+        };
+        let mut failed = Vec::new();
+        loop {
+            let name = place.worker().to_string();
+            let Some(remote) = self.workers.remote(&name) else {
+                let ran = self.run(cx, inputs).await;
+                place.end(match &ran {
+                    Ok(_) => Outcome::Finished,
+                    Err(e) if e.kind() == ErrorKind::Canceled => Outcome::Canceled,
+                    Err(_) => Outcome::StepFailed,
+                });
+                return ran;
+            };
+            match remote.run_step(cx, &cx.vertex, inputs.clone(), &self.parts).await {
+                Ok(results) => {
+                    place.end(Outcome::Finished);
+                    return Ok(results);
+                }
+                Err(RemoteError::Step(error)) => {
+                    place.end(Outcome::StepFailed);
+                    return Err(error);
+                }
+                Err(RemoteError::Canceled) => {
+                    place.end(Outcome::Canceled);
+                    return Err(OpError::new(ErrorKind::Canceled, "context canceled"));
+                }
+                Err(RemoteError::Worker { name, why }) => {
+                    tracing::warn!(worker = name, why, "a step goes to another worker");
+                    let note = format!("worker {name}: {why}; going on elsewhere\n");
+                    cx.progress.writer(Stream::Stderr).take(note.as_bytes());
+                    place.end(Outcome::WorkerFailed);
+                    failed.push(name);
+                    place = self.find_place(cx, failed.clone()).await?;
+                }
+            }
+        }
+    }
+
+    /// Runs it on this machine.
     async fn run(&self, cx: &OpContext, inputs: Vec<ResultRef>) -> Result<Vec<ResultRef>, OpError> {
         let meta = self.meta()?;
         let step = meta.args.join(" ");

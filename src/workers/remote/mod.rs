@@ -25,7 +25,7 @@ mod tls;
 pub use error::RemoteError;
 pub use health::Health;
 pub use probe::Facts;
-pub(crate) use probe::PARALLELISM;
+pub(crate) use probe::{EMULATED, PARALLELISM, PLATFORM};
 
 use connection::Target;
 use crosskit_platforms::Platform;

@@ -17,10 +17,10 @@ const OUR_PACKAGE: &str = "crosskit";
 pub(crate) const PARALLELISM: &str = "dev.crosskit.worker.parallelism";
 
 /// What our own daemon's labels for platforms begin with.
-const PLATFORM: &str = "dev.crosskit.platform.";
+pub(crate) const PLATFORM: &str = "dev.crosskit.platform.";
 
 /// The value of such a label where an emulator runs the platform.
-const EMULATED: &str = "emulated";
+pub(crate) const EMULATED: &str = "emulated";
 
 /// What a worker says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

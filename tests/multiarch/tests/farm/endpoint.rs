@@ -101,6 +101,9 @@ impl Endpoint {
         let snapshots = Snapshots::open(folder.path().join("snapshots"), database.clone(), content).unwrap();
         let sessions = SessionManager::new();
         let workers = Workers::start(WorkerOptions {
+            policy: Default::default(),
+            emulated_slots: None,
+            remotes: Vec::new(),
             root: folder.path().to_path_buf(),
             snapshots,
             sessions: sessions.clone(),

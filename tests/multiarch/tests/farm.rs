@@ -1,0 +1,296 @@
+//! Workers of other architectures behind one endpoint.
+
+use crosskit_multiarch::{Daemon, DaemonOptions, Images, Ran, Scene, Tree, processes_of, until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A worker that is native for one platform, as far as its endpoint can tell. Its steps see its
+/// name service, by which they tell where they ran.
+fn worker(scene: &Scene, name: &str, platform: &str, nameserver: &str) -> Daemon {
+    scene.daemon_with(DaemonOptions {
+        name: name.into(),
+        config: format!("[dns]\n  nameservers = [\"{nameserver}\"]\n"),
+        arguments: vec![format!("--oci-worker-platform={platform}")],
+        ..Default::default()
+    })
+}
+
+fn endpoint(scene: &Scene, farm: &str, workers: &[(&str, &Daemon)]) -> Daemon {
+    let mut config = format!("[dns]\n  nameservers = [\"10.77.0.1\"]\n[farm]\n{farm}\n");
+    for (name, worker) in workers {
+        config
+            .push_str(&format!("[[farm.worker]]\n  name = \"{name}\"\n  addr = \"{}\"\n", worker.address()));
+    }
+    scene.daemon_with(DaemonOptions { config, ..Default::default() })
+}
+
+fn farm(scene: &Scene, daemon: &Daemon, arguments: &[&str]) -> Ran {
+    let mut command = Command::new(scene.programs.path("crosskit"));
+    command.env("BUILDKIT_HOST", daemon.address()).arg("farm").args(arguments);
+    Ran::run(&mut command)
+}
+
+/// What `farm ls` says of one worker.
+fn listed(scene: &Scene, daemon: &Daemon, name: &str) -> Value {
+    let ran = farm(scene, daemon, &["ls", "--format", "{{json .}}"]).ok();
+    let rows = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row of JSON"));
+    rows.into_iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {ran}"))
+}
+
+fn until_state(scene: &Scene, daemon: &Daemon, name: &str, state: &str) {
+    until(&format!("{name} to be {state}"), Duration::from_secs(10), || {
+        (listed(scene, daemon, name)["state"] == state).then_some(())
+    });
+}
+
+const WHERE: &str = "FROM --platform=$BUILDPLATFORM BASE AS native\n\
+    RUN /bin/cat /etc/resolv.conf /proc/sys/kernel/random/uuid > /once\n\
+    FROM BASE\nCOPY --from=native /once /once\nRUN /bin/cat /etc/resolv.conf > /where\nRUN /bin/uname -m > /arch\n";
+
+fn ran_at(out: &Path, platform: &str) -> String {
+    let tree = Tree::of_folder(&out.join(platform));
+    let text = tree.text("where");
+    text.lines().find_map(|line| line.strip_prefix("nameserver ")).expect("a name server").to_owned()
+}
+
+#[test]
+fn each_platform_runs_at_its_worker_and_a_native_step_once_in_the_farm() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let arm = worker(&scene, "arm", "linux/arm64", "10.77.0.3");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv), ("arm-1", &arm)]);
+    let context = scene.context("where", &[("Dockerfile", WHERE)]);
+    let out = scene.path("out");
+    let platforms = ["linux/amd64", "linux/riscv64", "linux/arm64", "linux/s390x"];
+    daemon.build(&context).platforms(&platforms).into(&out).run().ok();
+    let expected = [
+        ("linux_amd64", "10.77.0.1", "x86_64"),
+        ("linux_riscv64", "10.77.0.2", "riscv64"),
+        ("linux_arm64", "10.77.0.3", "aarch64"),
+        ("linux_s390x", "10.77.0.1", "s390x"),
+    ];
+    let mut once = Vec::new();
+    for (folder, nameserver, machine) in expected {
+        assert_eq!(ran_at(&out, folder), nameserver, "{folder}");
+        let tree = Tree::of_folder(&out.join(folder));
+        assert_eq!(tree.text("arch").trim(), machine);
+        once.push(tree.text("once"));
+    }
+    assert!(once.iter().all(|text| *text == once[0] && text.contains("10.77.0.1")), "{once:?}");
+    let row = listed(&scene, &daemon, "riscv-1");
+    assert_eq!((&row["kind"], &row["state"], &row["finished"]), (&"remote".into(), &"up".into(), &2.into()));
+    daemon.buildctl(&["debug", "workers", "--verbose"]).ok().says("riscv-1").says("linux/riscv64");
+    for daemon in [daemon, riscv, arm] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_farm_and_one_machine_make_the_same_image() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let alone = scene.daemon_with(DaemonOptions { name: "alone".into(), ..Default::default() });
+    let dockerfile = "FROM BASE\nCOPY a.txt /a.txt\nRUN /bin/mkdir /d && echo one > /d/x && /bin/ln /d/x /d/y && /bin/ln -s x /d/z && /bin/rm /a.txt\n\
+        RUN /bin/chmod 4711 /d/x && echo 2 > /two\n";
+    let context = scene.context("same", &[("Dockerfile", dockerfile), ("a.txt", "a\n")]);
+    let build = |daemon: &Daemon, archive: &str| {
+        let output = format!("type=oci,rewrite-timestamp=true,dest={}", scene.path(archive).display());
+        let build = daemon.build(&context).platforms(&["linux/amd64", "linux/riscv64"]);
+        build.opt("build-arg:SOURCE_DATE_EPOCH", "1700000000").output(&output).run().ok();
+        Images::archive(&scene.path(archive)).index_json()
+    };
+    assert_eq!(build(&daemon, "farm.tar"), build(&alone, "alone.tar"));
+    assert_eq!(listed(&scene, &daemon, "riscv-1")["finished"], 2);
+    for daemon in [daemon, alone, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_is_replaced_and_used_again_when_it_is_back() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    // Ends by itself only where it runs the second time.
+    let dockerfile = "FROM BASE\nRUN echo first > /first\n\
+        RUN echo it-runs && /bin/cat /etc/resolv.conf > /where && (/bin/grep 10.77.0.1 /where || /bin/sleep 987)\n";
+    let context = scene.context("kill", &[("Dockerfile", dockerfile)]);
+    let out = scene.path("out");
+    let platforms = ["linux/amd64", "linux/riscv64"];
+    let building = daemon.build(&context).platforms(&platforms).into(&out).start();
+    let folder = scene.path("riscv");
+    until("the step to run at the worker", LONG, || {
+        processes_of(&folder).iter().any(|(_, command)| command.contains("987")).then_some(())
+    });
+    let killed = Instant::now();
+    riscv.kill();
+    building.finish(LONG).ok().says("riscv-1");
+    assert!(killed.elapsed() < Duration::from_secs(20), "{:?}", killed.elapsed());
+    assert_eq!(ran_at(&out, "linux_riscv64"), "10.77.0.1", "emulated, where the endpoint is");
+    until_state(&scene, &daemon, "riscv-1", "down");
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    until_state(&scene, &daemon, "riscv-1", "up");
+    let context = scene.context("again", &[("Dockerfile", WHERE)]);
+    daemon.build(&context).platforms(&platforms).into(&out).run().ok();
+    assert_eq!(ran_at(&out, "linux_riscv64"), "10.77.0.2");
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_frozen_worker_is_noticed_and_passed_over() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon =
+        endpoint(&scene, "  probe-interval = \"500ms\"\n  dead-after = \"2s\"", &[("riscv-1", &riscv)]);
+    until_state(&scene, &daemon, "riscv-1", "up");
+    let pid = rustix::process::Pid::from_raw(riscv.id() as i32).expect("a process");
+    rustix::process::kill_process(pid, Signal::STOP).expect("freeze the worker");
+    let context = scene.context("frozen", &[("Dockerfile", WHERE)]);
+    let out = scene.path("out");
+    let platforms = ["linux/amd64", "linux/riscv64"];
+    daemon.build(&context).platforms(&platforms).into(&out).run().ok();
+    assert_eq!(ran_at(&out, "linux_riscv64"), "10.77.0.1");
+    let row = listed(&scene, &daemon, "riscv-1");
+    assert_eq!(row["state"], "down", "{row}");
+    rustix::process::kill_process(pid, Signal::CONT).expect("thaw the worker");
+    until_state(&scene, &daemon, "riscv-1", "up");
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_step_that_fails_is_no_failure_of_its_worker() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let dockerfile = "FROM BASE\nRUN echo out; echo err >&2; exit 42\n";
+    let context = scene.context("fails", &[("Dockerfile", dockerfile)]);
+    let ran =
+        daemon.build(&context).platforms(&["linux/amd64", "linux/riscv64"]).argument("--no-cache").run();
+    let ran = ran.fails().says("exit code: 42").says("Dockerfile:2").says("exit 42");
+    let times = ran.said().lines().filter(|line| line.ends_with(" err")).count();
+    assert!(times <= 2, "each platform once: {ran}");
+    let riscv_alone =
+        daemon.build(&context).platforms(&["linux/riscv64"]).argument("--no-cache").run().fails();
+    riscv_alone.says(" out").says(" err").says("exit code: 42");
+    let row = listed(&scene, &daemon, "riscv-1");
+    assert_eq!((&row["state"], &row["failed"]), (&"up".into(), &0.into()), "{row}");
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_platform_that_nobody_can_run_names_the_worker_that_is_away() {
+    let scene = Scene::set();
+    let gone = scene.path("gone.sock");
+    let config = format!(
+        "[farm]\n[[farm.worker]]\n  name = \"mips-1\"\n  addr = \"unix://{}\"\n  platforms = [\"linux/mips64le\"]\n",
+        gone.display()
+    );
+    let daemon = scene.daemon_with(DaemonOptions { config, ..Default::default() });
+    let dockerfile =
+        "FROM --platform=$BUILDPLATFORM BASE AS native\nFROM scratch\nCOPY --from=native / /\nRUN true\n";
+    let context = scene.context("nowhere", &[("Dockerfile", dockerfile)]);
+    let begun = Instant::now();
+    daemon.build(&context).platforms(&["linux/mips64le"]).run().fails().says("linux/mips64le").says("mips-1");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    farm(&scene, &daemon, &["ls"]).ok().says("mips-1").says("down");
+    daemon.stop();
+}
+
+#[test]
+fn secrets_reach_a_worker_and_never_its_disk() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let dockerfile = "FROM BASE\n\
+        RUN --mount=type=secret,id=one --mount=type=secret,id=two,env=TWO \
+        (/bin/cat /run/secrets/one; echo $TWO) | /bin/tr a-z A-Z > /shouted; /bin/cat /etc/resolv.conf > /where\n";
+    let context = scene.context("secret", &[("Dockerfile", dockerfile)]);
+    scene.write("secret", "one", "hush-of-the-file\n");
+    let out = scene.path("out");
+    let one = format!("--secret=id=one,src={}", context.join("one").display());
+    let build = daemon.build(&context).platforms(&["linux/riscv64"]).argument(&one);
+    let build = build.argument("--secret=id=two,env=TWO_IS").environment("TWO_IS", "hush-of-the-variable");
+    build.into(&out).run().ok();
+    let tree = Tree::of_folder(&out);
+    assert_eq!(tree.text("shouted"), "HUSH-OF-THE-FILE\nHUSH-OF-THE-VARIABLE\n");
+    assert!(tree.text("where").contains("10.77.0.2"));
+    let found = Command::new("grep").args(["-rlaE", "hush-of-the"]).arg(&riscv.root).output().expect("grep");
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "nothing of it in the worker's root");
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn cancelling_reaches_the_worker_and_leaves_nothing_there() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let context =
+        scene.context("cancel", &[("Dockerfile", "FROM BASE\nRUN echo it-runs && /bin/sleep 987\n")]);
+    let mut building = daemon.build(&context).platforms(&["linux/riscv64"]).start();
+    building.wait_for(" it-runs", LONG);
+    building.signal(Signal::KILL);
+    let folder = scene.path("riscv");
+    until("the step at the worker to be gone", Duration::from_secs(10), || {
+        processes_of(&folder).iter().all(|(_, command)| !command.contains("987")).then_some(())
+    });
+    for daemon in [daemon, riscv] {
+        // Looks at processes and mounts.
+        daemon.stop();
+    }
+}
+
+#[test]
+fn people_see_and_steer_what_runs_where() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let context = scene.context("steer", &[("Dockerfile", WHERE)]);
+    let out = scene.path("out");
+    let build = |more: &str| {
+        let reference = scene.path("ref");
+        let build =
+            daemon.build(&context).platforms(&["linux/amd64", "linux/riscv64"]).argument("--no-cache");
+        build.argument(&format!("--ref-file={}", reference.display())).into(&out).run().ok();
+        let reference = std::fs::read_to_string(reference).expect("the build's reference");
+        let explained = farm(&scene, &daemon, &["explain", reference.trim()]).ok();
+        explained.says(more).says("linux/riscv64").says("uname -m");
+        ran_at(&out, "linux_riscv64")
+    };
+    assert_eq!(build("on riscv-1 (remote)"), "10.77.0.2");
+    farm(&scene, &daemon, &["drain", "riscv-1"]).ok();
+    assert_eq!(listed(&scene, &daemon, "riscv-1")["state"], "draining");
+    assert_eq!(build("not on riscv-1: takes no new work"), "10.77.0.1");
+    farm(&scene, &daemon, &["undrain", "riscv-1"]).ok();
+    assert_eq!(build("on riscv-1 (remote)"), "10.77.0.2");
+    farm(&scene, &daemon, &["drain", "nobody"]).fails().says("there is no worker \"nobody\"");
+    farm(&scene, &daemon, &["explain", "nothing"]).fails().says("nobody remembers build \"nothing\"");
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_config_without_tls_or_with_a_slip_is_refused() {
+    let scene = Scene::set();
+    for (farm, says) in [
+        ("[[farm.worker]]\n  name = \"a\"\n  addr = \"tcp://127.0.0.1:1\"\n", "without TLS"),
+        ("[farm]\n  emulatedslots = 1\n", "unknown key \"farm.emulatedslots\""),
+    ] {
+        let options = DaemonOptions { config: farm.into(), ..Default::default() };
+        Daemon::fails_to_start(&scene, options).says(says);
+    }
+}
