@@ -1,5 +1,6 @@
 //! The worker on this machine: what its operations need.
 
+use crate::Origins;
 use crosskit_exec::Executor;
 use crosskit_platforms::Platform;
 use crosskit_session::SessionManager;
@@ -19,6 +20,8 @@ pub struct LocalParts {
     pub sessions: SessionManager,
     /// Where inputs come from.
     pub sources: Sources,
+    /// Where the inputs of builds came from.
+    pub origins: Origins,
     /// A folder in memory, for secrets and sockets of steps.
     pub volatile: PathBuf,
     /// Places for steps that run at the same time; None for no limit.

@@ -5,7 +5,7 @@ use crate::farm::{Farm, Listed};
 use crate::local::LocalParts;
 use crate::ops::{build, exec, file, join, snapshot_error, source};
 use crate::remote::{EMULATED, PARALLELISM, PLATFORM, RemoteError, RemoteOptions, RemoteWorker};
-use crate::{ResultRef, SnapshotResults, records};
+use crate::{Origins, ResultRef, SnapshotResults, records};
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_api::types;
 use crosskit_exec::{DnsConfig, ExecConfig, Executor, How};
@@ -158,6 +158,7 @@ impl Workers {
             executor,
             sessions: options.sessions,
             sources,
+            origins: Origins::default(),
             volatile: steps,
             places,
         });

@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -20,10 +20,11 @@ const WAITING: usize = 8;
 /// Told of which folder how many bytes were sent so far, and whether that is all.
 pub type DirProgress = Arc<dyn Fn(&str, u64, bool) + Send + Sync>;
 
-/// The folders that a client lends, by name.
+/// The folders that a client lends, by name. Clones share them: one that is added while a session
+/// is open can be asked for from then on.
 #[derive(Clone, Default)]
 pub struct LocalDirs {
-    dirs: HashMap<String, LocalDir>,
+    dirs: Arc<Mutex<HashMap<String, LocalDir>>>,
     progress: Option<DirProgress>,
 }
 
@@ -46,7 +47,11 @@ impl LocalDirs {
 
     /// Lends the folder `path` as `name`, with its entries changed by `map`.
     pub fn add_mapped(&mut self, name: impl Into<String>, path: impl Into<PathBuf>, map: Option<MapEntry>) {
-        self.dirs.insert(name.into(), LocalDir { path: path.into(), map });
+        self.locked().insert(name.into(), LocalDir { path: path.into(), map });
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<String, LocalDir>> {
+        self.dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wants to know how much of which folder was sent.
@@ -56,7 +61,7 @@ impl LocalDirs {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.dirs.is_empty()
+        self.locked().is_empty()
     }
 }
 
@@ -79,7 +84,7 @@ impl Service {
             exclude: headers::take(metadata, headers::EXCLUDE_PATTERNS),
             follow: headers::take(metadata, headers::FOLLOW_PATHS),
         };
-        let Some(dir) = self.dirs.dirs.get(&name).cloned() else {
+        let Some(dir) = self.dirs.locked().get(&name).cloned() else {
             return Err(Status::not_found(format!("no access allowed to dir {name:?}")));
         };
         let open = move || {

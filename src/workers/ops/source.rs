@@ -1,7 +1,7 @@
 //! Bringing something from outside: an image, a client's folder, a repository, a file.
 
 use crate::keys::source_digest;
-use crate::{LocalParts, ResultRef};
+use crate::{LocalParts, Origin, ResultRef};
 use crosskit_api::pb;
 use crosskit_cache::KeyDigest;
 use crosskit_solver::progress::Stream;
@@ -37,7 +37,21 @@ impl SourceOp {
 
     async fn key(&self, cx: &OpContext, index: usize) -> Result<Option<KeyDigest>, OpError> {
         let key = self.source().await?.key(&context(cx), index).await.map_err(source_error)?;
+        if let Some(found) = key.as_ref().filter(|_| index == 0) {
+            self.note_origin(cx, &found.pin);
+        }
         Ok(key.map(|key| source_digest(&key.key)))
+    }
+
+    /// Notes where the input comes from, for workers elsewhere.
+    fn note_origin(&self, cx: &OpContext, pin: &str) {
+        let own = self.op.attrs.get("local.session").cloned();
+        let client =
+            own.into_iter().chain(cx.jobs.sessions()).find_map(|id| self.parts.sessions.get_now(&id));
+        let key = client.as_ref().map_or("", |session| session.shared_key());
+        if let Some(origin) = Origin::of(&self.op, pin, key) {
+            self.parts.origins.note(cx.vertex.digest, origin);
+        }
     }
 }
 

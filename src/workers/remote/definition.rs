@@ -2,6 +2,7 @@
 //! Encoded as BuildKit's client encodes, for a worker writes it again and has to come to the same
 //! digests; without anything of this build or this machine, so that equal work has equal digests.
 
+use super::folders::Folder;
 use super::lent::INPUTS;
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_images::Digest as BlobDigest;
@@ -13,6 +14,17 @@ const INPUT_NAME: &str = "oci-layout://crosskit/input";
 
 /// The attribute that names the store. No session is named: whoever asks for the same has it.
 const STORE: &str = "oci.store";
+
+/// How an input gets to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum InputSource {
+    /// As an image in our content store, with this manifest.
+    Lent(BlobDigest),
+    /// The worker pulls it: a name with a digest.
+    Pulled(String),
+    /// File by file.
+    Folder(Folder),
+}
 
 /// What becomes of an output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +40,8 @@ pub(super) enum StepOutput {
 pub(super) struct StepDefinition {
     /// The step's vertex.
     pub(super) step: Digest,
+    /// The vertices of images that the worker pulls, and the images' names.
+    pulled: Vec<(Digest, String)>,
     /// Sources and the step, in this order, with what is said about each.
     ops: Vec<(Digest, Vec<u8>, pb::OpMetadata)>,
     /// Its outputs, in order.
@@ -37,23 +51,27 @@ pub(super) struct StepDefinition {
 }
 
 impl StepDefinition {
-    /// Of a vertex that runs a process, with the image of each input; none for an empty one.
+    /// Of a vertex that runs a process, with where each input comes from; none for an empty one.
     /// None if the vertex runs no process.
     pub(super) fn new(
         vertex: &Vertex,
         platform: &Platform,
-        inputs: &[Option<BlobDigest>],
+        inputs: &[Option<InputSource>],
     ) -> Option<StepDefinition> {
         let Some(Kind::Exec(mut exec)) = vertex.op.op.clone() else { return None };
         let outputs = exec.mounts.iter().filter(|m| m.output != -1).map(|m| output_of(m, inputs)).collect();
         let entitlements = entitlements(&exec);
         let platform = crate::platform_message(platform);
         let mut sources: Vec<(Digest, Vec<u8>)> = Vec::new();
+        let mut pulled = Vec::new();
         let mut places = Vec::with_capacity(inputs.len());
         for input in inputs {
-            places.push(input.map(|manifest| {
-                let raw = encode_op(&source(&manifest, &platform));
+            places.push(input.as_ref().map(|input| {
+                let raw = encode_op(&source(input, &platform));
                 let digest = Digest::of(&raw);
+                if let InputSource::Pulled(name) = input {
+                    pulled.push((digest, name.clone()));
+                }
                 sources.iter().position(|(known, _)| *known == digest).unwrap_or_else(|| {
                     sources.push((digest, raw));
                     sources.len() - 1
@@ -76,7 +94,7 @@ impl StepDefinition {
         let mut ops: Vec<_> =
             sources.into_iter().map(|(d, raw)| (d, raw, pb::OpMetadata::default())).collect();
         ops.push((step, raw, metadata(vertex)));
-        Some(StepDefinition { step, ops, outputs, entitlements })
+        Some(StepDefinition { step, pulled, ops, outputs, entitlements })
     }
 
     /// The build whose result is this output.
@@ -93,6 +111,11 @@ impl StepDefinition {
         definition
     }
 
+    /// The name of the image that the worker pulls in a vertex.
+    pub(super) fn pulled_in(&self, vertex: &str) -> Option<&str> {
+        self.pulled.iter().find(|(digest, _)| digest.to_string() == vertex).map(|(_, name)| name.as_str())
+    }
+
     /// The names under which a worker may report of the step: its digest, and the one that a step
     /// gets which runs though its result is known (BuildKit `solver/jobs.go`).
     pub(super) fn names(&self) -> [String; 2] {
@@ -102,21 +125,44 @@ impl StepDefinition {
     }
 }
 
-fn source(manifest: &BlobDigest, platform: &pb::Platform) -> pb::Op {
-    let source = pb::SourceOp {
-        identifier: format!("{INPUT_NAME}@{manifest}"),
-        attrs: [(STORE.to_string(), INPUTS.to_string())].into(),
+fn source(input: &InputSource, platform: &pb::Platform) -> pb::Op {
+    let (source, platform) = match input {
+        InputSource::Lent(manifest) => {
+            let identifier = format!("{INPUT_NAME}@{manifest}");
+            let attrs = [(STORE.to_string(), INPUTS.to_string())].into();
+            (pb::SourceOp { identifier, attrs }, Some(platform.clone()))
+        }
+        InputSource::Pulled(name) => {
+            let identifier = format!("docker-image://{name}");
+            (pb::SourceOp { identifier, ..pb::SourceOp::default() }, Some(platform.clone()))
+        }
+        // A folder is the same for every platform.
+        InputSource::Folder(folder) => (folder.source(), None),
     };
     pb::Op {
-        platform: Some(platform.clone()),
+        platform,
         constraints: Some(pb::WorkerConstraints::default()),
         op: Some(Kind::Source(source)),
         ..pb::Op::default()
     }
 }
 
+/// The inputs that a step only looks into: nothing that it leaves lies on them.
+pub(super) fn only_read(vertex: &Vertex) -> Vec<bool> {
+    let mut only = vec![true; vertex.inputs.len()];
+    let Some(Kind::Exec(exec)) = &vertex.op.op else { return only };
+    for mount in &exec.mounts {
+        let bound = mount.mount_type() == pb::MountType::Bind && mount.readonly && mount.dest != "/";
+        let input = usize::try_from(mount.input).ok().and_then(|at| only.get_mut(at));
+        if let Some(input) = input.filter(|_| !bound) {
+            *input = false;
+        }
+    }
+    only
+}
+
 /// What a mount with an output leaves behind; the same rules as for steps on this machine.
-fn output_of(mount: &pb::Mount, inputs: &[Option<BlobDigest>]) -> StepOutput {
+fn output_of<T>(mount: &pb::Mount, inputs: &[Option<T>]) -> StepOutput {
     let input = usize::try_from(mount.input).ok();
     let given = input.is_some_and(|at| inputs.get(at).is_some_and(Option::is_some));
     match mount.mount_type() {
@@ -146,83 +192,5 @@ fn entitlements(exec: &pb::ExecOp) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crosskit_llb::{Graph, Limits};
-
-    fn bind(input: i64, dest: &str, output: i64, readonly: bool) -> pb::Mount {
-        pb::Mount { input, dest: dest.into(), output, readonly, ..pb::Mount::default() }
-    }
-
-    fn step(mounts: Vec<pb::Mount>, inputs: usize) -> Vertex {
-        let exec = pb::ExecOp {
-            meta: Some(pb::Meta { args: vec!["true".into()], cwd: "/".into(), ..pb::Meta::default() }),
-            mounts,
-            ..pb::ExecOp::default()
-        };
-        let op = pb::Op { op: Some(Kind::Exec(exec)), ..pb::Op::default() };
-        let edge = crosskit_llb::Edge { vertex: Digest::of(b"below"), index: 0 };
-        Vertex {
-            digest: Digest::of(b"step"),
-            raw: Vec::new(),
-            op,
-            inputs: vec![edge; inputs],
-            metadata: pb::OpMetadata::default(),
-            caps: Default::default(),
-        }
-    }
-
-    fn arm64() -> Platform {
-        Platform::parse("linux/arm64").unwrap().normalize()
-    }
-
-    #[test]
-    fn a_step_is_a_graph_that_a_daemon_takes() {
-        let vertex = step(vec![bind(0, "/", 0, false), bind(1, "/in", -1, true)], 2);
-        let images = [Some(BlobDigest::of("one")), Some(BlobDigest::of("two"))];
-        let step = StepDefinition::new(&vertex, &arm64(), &images).unwrap();
-        let graph = Graph::decode(step.for_output(0), &Limits::default()).unwrap();
-        assert_eq!(graph.len(), 3);
-        let head = graph.head().unwrap();
-        assert_eq!((head.vertex, head.index), (step.step, 0));
-        let below = graph.get(&graph[&head.vertex].inputs[0].vertex).unwrap();
-        let Some(Kind::Source(source)) = &below.op.op else { panic!("no source") };
-        let name = format!("oci-layout://crosskit/input@{}", BlobDigest::of("one"));
-        assert_eq!(source.identifier, name);
-        assert_eq!(below.platform().unwrap().architecture, "arm64");
-    }
-
-    #[test]
-    fn empty_inputs_stay_empty_and_equal_ones_are_one() {
-        let mounts = vec![bind(0, "/", 0, false), bind(1, "/a", -1, true), bind(2, "/b", -1, true)];
-        let image = Some(BlobDigest::of("one"));
-        let step = StepDefinition::new(&step(mounts, 3), &arm64(), &[None, image, image]).unwrap();
-        let graph = Graph::decode(step.for_output(0), &Limits::default()).unwrap();
-        assert_eq!(graph.len(), 2);
-        let Some(Kind::Exec(exec)) = &graph[&step.step].op.op else { panic!("no process") };
-        let inputs: Vec<i64> = exec.mounts.iter().map(|m| m.input).collect();
-        assert_eq!(inputs, [-1, 0, 0]);
-    }
-
-    #[test]
-    fn outputs_that_cannot_be_written_are_their_inputs() {
-        let mounts = vec![bind(0, "/", 0, true), bind(1, "/ro", 1, true), bind(-1, "/rw", 2, false)];
-        let images = [Some(BlobDigest::of("one")), Some(BlobDigest::of("two"))];
-        let step = StepDefinition::new(&step(mounts, 2), &arm64(), &images).unwrap();
-        let expected =
-            [StepOutput::Written(Some(0)), StepOutput::Unchanged(Some(1)), StepOutput::Written(None)];
-        assert_eq!(step.outputs, expected);
-    }
-
-    #[test]
-    fn the_same_step_has_the_same_digest_wherever_it_is_asked_for() {
-        let image = [Some(BlobDigest::of("one"))];
-        let mut vertex = step(vec![bind(0, "/", 0, false)], 1);
-        let first = StepDefinition::new(&vertex, &arm64(), &image).unwrap();
-        vertex.digest = Digest::of(b"another build's");
-        vertex.metadata.description.insert("llb.customname".into(), "[2/3] RUN true".into());
-        let second = StepDefinition::new(&vertex, &arm64(), &image).unwrap();
-        assert_eq!(first.step, second.step);
-        assert_eq!(second.for_output(0).metadata[&second.step.to_string()].description.len(), 1);
-    }
-}
+#[path = "definition_tests.rs"]
+mod tests;

@@ -5,17 +5,21 @@
 //! client (secrets, ssh agents, credentials) is passed on to the client's session. The worker
 //! keeps nothing that the next step could not do without.
 
+mod boundary;
 mod connection;
 mod definition;
 mod error;
+mod folders;
 mod health;
 mod inputs;
 mod lent;
 mod lost;
 mod probe;
 mod proxies;
+mod pulled;
 mod received;
 mod results;
+mod serving;
 mod session;
 mod solve;
 mod status;
@@ -30,6 +34,7 @@ pub(crate) use probe::{EMULATED, PARALLELISM, PLATFORM};
 use connection::Target;
 use crosskit_platforms::Platform;
 use health::Watch;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -122,6 +127,8 @@ struct Inner {
     /// What it said when it was last asked.
     facts: Mutex<Option<Facts>>,
     counters: Arc<Counters>,
+    /// Registries whose images it did not get.
+    out_of_reach: Mutex<HashSet<String>>,
 }
 
 impl RemoteWorker {
@@ -134,8 +141,8 @@ impl RemoteWorker {
         let fault = |why| RemoteError::worker(&options.name, why);
         let target = Target::new(&options).map_err(fault)?;
         let watch = Watch::default();
-        let (facts, counters) = Default::default();
-        Ok(RemoteWorker(Arc::new(Inner { options, target, watch, facts, counters })))
+        let (facts, counters, out_of_reach) = Default::default();
+        Ok(RemoteWorker(Arc::new(Inner { options, target, watch, facts, counters, out_of_reach })))
     }
 
     /// What people call it.

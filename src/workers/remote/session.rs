@@ -1,6 +1,7 @@
 //! Our session at a worker: one for each build, open as long as the build lives.
 
 use super::connection::Line;
+use super::folders::Folders;
 use super::inputs::InputImage;
 use super::lent::Lent;
 use super::proxies::Clients;
@@ -33,6 +34,7 @@ pub(super) struct RemoteSession {
     pub(super) line: Line,
     pub(super) lent: Lent,
     pub(super) clients: Clients,
+    pub(super) folders: Folders,
     images: Images,
     /// Cancelled when the worker has closed it.
     over: CancellationToken,
@@ -72,8 +74,10 @@ impl RemoteWorker {
         let line = self.0.target.connect().await.map_err(|why| self.fault(why))?;
         let lent = Lent::new(parts.snapshots.content().clone(), self.0.counters.clone());
         let clients = Clients::new(parts.sessions.clone(), job.sessions().to_vec());
+        let folders = Folders::new(self.0.counters.clone());
         let server = SessionServer::new("")
             .with_name(NAME)
+            .with_dirs(folders.dirs.clone())
             .with_content(lent.clone())
             .with_secrets(clients.clone())
             .with_ssh(clients.clone())
@@ -90,7 +94,16 @@ impl RemoteWorker {
             }
         });
         let images = Images::default();
-        Ok(RemoteSession { id, line, lent, clients, images, over, _serving: AbortOnDropHandle::new(serving) })
+        Ok(RemoteSession {
+            id,
+            line,
+            lent,
+            clients,
+            folders,
+            images,
+            over,
+            _serving: AbortOnDropHandle::new(serving),
+        })
     }
 }
 

@@ -8,12 +8,15 @@ use super::solve::{Solved, Solving};
 use super::{RemoteError, RemoteWorker};
 use crate::workers::platform_of;
 use crate::{LocalParts, ResultRef};
+use crosskit_api::errors::ErrorDetails;
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_llb::Vertex;
 use crosskit_snapshots::About;
 use crosskit_solver::{ErrorKind, OpContext, OpError};
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use tonic::Status;
 
 impl RemoteWorker {
     /// Runs a step there and returns its results, whose blobs are then in our content store.
@@ -68,29 +71,29 @@ impl RemoteWorker {
         let session = self.session(cx, parts).await?;
         let _asking = session.clients.of_step(&cx.jobs);
         let platform = platform_of(vertex);
-        let lent = inputs.iter().map(|input| async {
-            match input {
-                Some(input) => session.lend(input, &platform).await.map(Some),
-                None => Ok(None),
+        let (boundary, step, solved) = {
+            let attempt = async |pull: bool| {
+                let boundary = self.boundary(&session, vertex, &platform, inputs, parts, pull).await?;
+                let step = StepDefinition::new(vertex, &platform, &boundary.sources)
+                    .ok_or_else(|| internal("a step without a process"))?;
+                let solved = self.solve(cx, &session, &step).await?;
+                Ok::<_, Failed>((boundary, step, solved))
+            };
+            match attempt(true).await {
+                Err(Failed::Pull { image, why }) => {
+                    tracing::info!(worker = self.name(), image, why, "sending an image that it cannot pull");
+                    self.0.note_out_of_reach(&image);
+                    attempt(false).await
+                }
+                done => done,
             }
-        });
-        let images = try_join_all(lent).await?;
-        let manifests: Vec<_> = images.iter().map(|i| i.as_ref().map(|i| i.manifest)).collect();
-        let step = StepDefinition::new(vertex, &platform, &manifests)
-            .ok_or_else(|| internal("a step without a process"))?;
-        let work = self.solve(cx, &session, &step);
-        let solved = tokio::select! {
-            biased;
-            solved = work => solved?,
-            () = session.closed() => return Err(self.fault("it has closed the session")),
-            why = self.down() => {
-                // A connection that was silent may stay so after the worker is back.
-                session.abandon();
-                return Err(self.fault(why));
-            }
+            .map_err(|failed| match failed {
+                Failed::Pull { why, .. } => self.fault(why),
+                Failed::Other(error) => error,
+            })?
         };
         let about = About::new(format!("mount / from exec {}", args(exec)));
-        let written = Written { worker: self, session: &session, images: &images, parts };
+        let written = Written { worker: self, session: &session, images: &boundary.images, parts };
         let mut results = Vec::with_capacity(step.outputs.len());
         let mut solved = solved.into_iter();
         for output in &step.outputs {
@@ -112,7 +115,7 @@ impl RemoteWorker {
         cx: &OpContext,
         session: &RemoteSession,
         step: &StepDefinition,
-    ) -> Result<Vec<std::collections::BTreeMap<String, String>>, RemoteError> {
+    ) -> Result<Vec<BTreeMap<String, String>>, Failed> {
         let written =
             |(at, output): (usize, &StepOutput)| matches!(output, StepOutput::Written(_)).then_some(at);
         let wanted: Vec<usize> = step.outputs.iter().enumerate().filter_map(written).collect();
@@ -123,21 +126,60 @@ impl RemoteWorker {
         }
         let mut followed = solving[0].follow(step, cx.progress.clone());
         let mut runs: Vec<_> = solving.into_iter().map(|solving| Box::pin(solving.run())).collect();
-        let solved: Vec<Solved> = match runs.len() {
-            1 => vec![runs.remove(0).await],
-            _ => join_all(runs).await,
+        let run = async {
+            match runs.len() {
+                1 => vec![runs.remove(0).await],
+                _ => join_all(runs).await,
+            }
+        };
+        let solved: Vec<Solved> = tokio::select! {
+            biased;
+            solved = run => solved,
+            () = session.closed() => return Err(self.fault("it has closed the session").into()),
+            why = self.down() => {
+                // A connection that was silent may stay so after the worker is back.
+                session.abandon();
+                return Err(self.fault(why).into());
+            }
         };
         followed.ended().await;
-        solved
-            .into_iter()
-            .map(|solved| {
-                solved.map_err(|status| match (session.line.broken(&status), session.lent.take_failure()) {
-                    (Some(why), _) => self.fault(why),
-                    (None, Some(own)) => RemoteError::Step(own),
-                    (None, None) => RemoteError::of_call(self.name(), &status, &followed.printed.end()),
-                })
-            })
-            .collect()
+        let failed = |status| self.failed(&status, session, step, &followed.printed.end());
+        solved.into_iter().map(|solved| solved.map_err(failed)).collect()
+    }
+
+    /// What the end of a call means.
+    fn failed(
+        &self,
+        status: &Status,
+        session: &RemoteSession,
+        step: &StepDefinition,
+        printed: &[u8],
+    ) -> Failed {
+        if let Some(why) = session.line.broken(status) {
+            return self.fault(why).into();
+        }
+        if let Some(own) = session.lent.take_failure() {
+            return RemoteError::Step(own).into();
+        }
+        let vertex = ErrorDetails::from_status(status).vertex.unwrap_or_default();
+        if let Some(image) = step.pulled_in(&vertex) {
+            return Failed::Pull { image: image.to_string(), why: status.message().to_string() };
+        }
+        RemoteError::of_call(self.name(), status, printed).into()
+    }
+}
+
+/// Why a step did not end well.
+enum Failed {
+    /// The worker did not get an image.
+    Pull { image: String, why: String },
+    /// Anything else.
+    Other(RemoteError),
+}
+
+impl From<RemoteError> for Failed {
+    fn from(error: RemoteError) -> Self {
+        Failed::Other(error)
     }
 }
 
@@ -152,7 +194,7 @@ struct Written<'a> {
 impl Written<'_> {
     async fn result(
         &self,
-        response: &std::collections::BTreeMap<String, String>,
+        response: &BTreeMap<String, String>,
         input: Option<usize>,
         about: About,
     ) -> Result<ResultRef, RemoteError> {

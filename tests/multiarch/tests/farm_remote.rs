@@ -7,7 +7,7 @@ mod certificates;
 mod endpoint;
 
 use certificates::Authority;
-use crosskit_llb::{Constraints, ExecMount, SecretMount};
+use crosskit_llb::{Constraints, ExecMount, LocalSource, SecretMount};
 use crosskit_multiarch::{Daemon, DaemonOptions, Scene, processes_of, until};
 use crosskit_solver::ErrorKind;
 use crosskit_workers::remote::{Health, RemoteError, RemoteOptions, RemoteWorker, Tls};
@@ -189,6 +189,82 @@ fn only_what_the_other_side_lacks_travels() {
         assert!(all.received - one.received < 50_000, "{all:?}");
         assert!(all.sent - one.sent < 50_000, "{all:?}");
     });
+}
+
+#[test]
+fn of_a_folder_that_a_step_looks_into_only_what_has_changed_travels() {
+    with_worker(async |scene, _daemon, remote, there| {
+        let context = scene.context("context", &[("small", "one\n")]);
+        std::fs::write(context.join("large"), vec![7; 3 << 20]).unwrap();
+        let look = async |session: String| {
+            let mut steps = Steps::on(&scene.base());
+            let source =
+                LocalSource { name: "context".into(), session: session.clone(), ..Default::default() };
+            let source = steps.builder.local(&source, Constraints::default());
+            let mut exec = Steps::exec(steps.base, "wc -c < /in/large > /size; cat /in/small > /small");
+            exec.mounts = vec![ExecMount {
+                target: "/in".into(),
+                source: Some(source),
+                readonly: true,
+                ..Default::default()
+            }];
+            let done = steps.builder.exec(exec, Constraints::on(platform())).root.unwrap();
+            let result = there.build(&steps.graph(done), &[session]).await.result.unwrap();
+            (there.read(&result, "size").await, there.read(&result, "small").await)
+        };
+        let first = look(there.client_with_context(&context).await).await;
+        assert_eq!(first, (b"3145728\n".to_vec(), b"one\n".to_vec()));
+        let before = remote.traffic().sent;
+        assert!(before > 3 << 20, "{before}");
+        std::fs::write(context.join("small"), "two\n").unwrap();
+        let second = look(there.client_with_context(&context).await).await;
+        assert_eq!(second, (b"3145728\n".to_vec(), b"two\n".to_vec()));
+        assert!(remote.traffic().sent - before < 30_000, "{}", remote.traffic().sent - before);
+    });
+}
+
+/// Pushes an image that is large enough for a worker to pull it itself.
+fn push_large(scene: &Scene, daemon: &Daemon) -> String {
+    let name = scene.registry.reference("large:latest");
+    let script = "FROM BASE\nRUN head -c 40000000 /dev/urandom > /large\n";
+    let context = scene.context("large", &[("Dockerfile", script)]);
+    let output = format!("type=image,name={name},push=true");
+    daemon.build(&context).output(&output).run().ok();
+    name
+}
+
+#[test]
+fn a_large_image_is_pulled_by_the_worker_itself() {
+    with_worker(async |scene, _daemon, remote, there| {
+        let pusher = scene.daemon_with(DaemonOptions { name: "pusher".into(), ..Default::default() });
+        let large = push_large(&scene, &pusher);
+        let graph = Steps::script(&large, "wc -c < /large > /count");
+        let result = there.build(&graph, &[]).await.result.unwrap();
+        assert_eq!(there.layers(&result).await.len(), 3);
+        assert!(remote.traffic().sent < 100_000, "{:?}", remote.traffic());
+        assert!(remote.traffic().received < 100_000, "{:?}", remote.traffic());
+        assert_eq!(there.read(&result, "count").await, b"40000000\n");
+    });
+}
+
+#[test]
+fn a_worker_without_a_way_to_the_registry_gets_images_from_here() {
+    let scene = Scene::set();
+    let pusher = scene.daemon_with(DaemonOptions { name: "pusher".into(), ..Default::default() });
+    let large = push_large(&scene, &pusher);
+    // A network of its own, with nobody else in it.
+    let through = ["unshare", "--net"].map(Into::into).to_vec();
+    let daemon = scene.daemon_with(DaemonOptions { through, ..Default::default() });
+    let runtime = runtime();
+    runtime.block_on(async {
+        let remote = worker(&daemon);
+        let there = Endpoint::new(Some(remote.clone()));
+        let graph = Steps::script(&large, "wc -c < /large > /count");
+        let result = there.build(&graph, &[]).await.result.unwrap();
+        assert_eq!(there.read(&result, "count").await, b"40000000\n");
+        assert!(remote.traffic().sent > 40_000_000, "{:?}", remote.traffic());
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crosskit_images::ContentStore;
 use crosskit_images::registry::{RegistryHosts, install_crypto_provider};
 use crosskit_llb::{Builder, Constraints, Exec, Graph, ImageSource, Output, Vertex};
 use crosskit_metadata::Database;
-use crosskit_session::{SecretSource, Secrets, SessionManager, SessionServer, WAIT_FOR_SESSION};
+use crosskit_session::{LocalDirs, SecretSource, Secrets, SessionManager, SessionServer, WAIT_FOR_SESSION};
 use crosskit_snapshots::{LayerForm, Snapshots};
 use crosskit_solver::{
     CacheMap, ErrorKind, Job, JobContext, LoadOptions, LogLimits, Op, OpContext, OpError, OpResolver, Solver,
@@ -17,6 +17,7 @@ use crosskit_workers::{ResultRef, WorkerOptions, Workers};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -132,7 +133,17 @@ impl Endpoint {
         for (id, value) in secrets {
             all.add(id, Some(SecretSource::Value(value.as_bytes().to_vec()))).unwrap();
         }
-        let client = SessionServer::new("").with_secrets(all);
+        self.connect(SessionServer::new("").with_secrets(all)).await
+    }
+
+    /// A client that lends the folder `context`, as the same client as the last time.
+    pub async fn client_with_context(&self, context: &Path) -> String {
+        let mut dirs = LocalDirs::default();
+        dirs.add("context", context);
+        self.connect(SessionServer::new("one machine").with_dirs(dirs)).await
+    }
+
+    async fn connect(&self, client: SessionServer) -> String {
         let id = client.id().to_string();
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (manager, headers) = (self.sessions.clone(), client.headers());
