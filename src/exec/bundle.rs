@@ -79,6 +79,9 @@ impl Bundle {
         let cwd = if process.cwd.is_empty() { "/".to_owned() } else { absolute(&process.cwd) };
         let stubs = Stubs::find(&rootfs, &process.mounts, process.remove_mount_stubs_recursive)?;
         rootfs.make_folders(&cwd, user.uid, user.gid)?;
+        // It stays in the layer of a root filesystem without one, and runtimes make it with different modes. A missing
+        // one that cannot be made is theirs to complain about.
+        let _ = rootfs.make_folders("/dev", 0, 0);
 
         let dir = shared.containers.join(&id);
         fs::create_dir(&dir).map_err(|error| match error.kind() {

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use crosskit_exec::{ExecConfig, ExtraHost, LinuxResources, Mount, Network, Process, Security, Ulimit};
 use lab::{Lab, RUNTIMES, native_rootfs, process, sh};
+use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
 async fn output_and_exit_codes_come_through() {
@@ -132,6 +133,8 @@ async fn files_and_names_of_the_machine() {
         assert!(servers(&resolv) >= servers(&here).max(1), "{runtime}: {resolv}");
         assert!(!rootfs.path().join("etc/hosts").exists(), "mount points are not part of the result");
         assert!(!rootfs.path().join("etc/resolv.conf").exists());
+        let dev = std::fs::metadata(rootfs.path().join("dev")).expect("made, and part of the result");
+        assert_eq!(dev.permissions().mode() & 0o7777, 0o755, "{runtime}: the same whatever runs it");
     }
 }
 
