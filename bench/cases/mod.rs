@@ -2,6 +2,7 @@
 //! whoever's programs are measured.
 
 mod contexts;
+mod farm;
 mod graphs;
 mod idle;
 mod layers;
@@ -15,13 +16,14 @@ use std::process::{Command, Stdio};
 pub type Case = (&'static str, fn(&Scene) -> Vec<Row>);
 
 /// All of them, in the order of the table.
-pub const ALL: [Case; 6] = [
+pub const ALL: [Case; 7] = [
     ("steps", steps::steps),
     ("platforms", steps::platforms),
     ("idle", idle::idle),
     ("contexts", contexts::contexts),
     ("graphs", graphs::graphs),
     ("layers", layers::layers),
+    ("farm", farm::farm),
 ];
 
 /// Milliseconds that a build's client takes, start and end of its process included.

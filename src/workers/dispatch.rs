@@ -5,7 +5,7 @@ use crosskit_llb::names::CUSTOM_NAME;
 use crosskit_llb::{DigestMap, Vertex};
 use crosskit_platforms::Platform;
 use crosskit_scheduler::{
-    Ask, Assignment, BuildId, Entitlements, Farm, Health, Outcome, PlacementKey, Policy, Record,
+    Ask, Assignment, BuildId, Entitlements, Farm, Health, Kind, Outcome, PlacementKey, Policy, Record,
     SchedulerError, Split, TicketId, Turn, WorkerState, WorkerView,
 };
 use crosskit_solver::{ErrorKind, OpError};
@@ -301,6 +301,11 @@ impl Place {
     /// The name of the worker.
     pub fn worker(&self) -> &str {
         self.assignment.as_ref().map_or("", |assignment| &assignment.decision.worker)
+    }
+
+    /// How the worker runs programs.
+    pub fn kind(&self) -> Kind {
+        self.assignment.as_ref().map_or(Kind::Native, |assignment| assignment.decision.kind)
     }
 
     /// Gives it back and says how it was used.

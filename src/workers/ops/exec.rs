@@ -2,6 +2,7 @@
 
 use super::Materialize;
 use super::content::FilesOf;
+use super::emulator::Tail;
 use super::mounts::{self, Prepared, secret};
 use crate::dispatch::Place;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
@@ -10,7 +11,7 @@ use crate::{LocalParts, ResultRef, Workers};
 use crosskit_api::pb;
 use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Security, Stdio, Ulimit};
 use crosskit_platforms::Platform;
-use crosskit_scheduler::Outcome;
+use crosskit_scheduler::{Kind, Outcome};
 use crosskit_solver::{CacheDep, CacheMap, ErrorKind, Op, OpContext, OpError, Permit, progress::Stream};
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -123,7 +124,7 @@ impl ExecOp {
         loop {
             let name = place.worker().to_string();
             let Some(remote) = self.workers.remote(&name) else {
-                let ran = self.run(cx, inputs).await;
+                let ran = self.run_here(cx, inputs, place.kind()).await;
                 place.end(match &ran {
                     Ok(_) => Outcome::Finished,
                     Err(e) if e.kind() == ErrorKind::Canceled => Outcome::Canceled,
@@ -156,17 +157,45 @@ impl ExecOp {
         }
     }
 
-    /// Runs it on this machine.
-    async fn run(&self, cx: &OpContext, inputs: Vec<ResultRef>) -> Result<Vec<ResultRef>, OpError> {
+    /// Runs it on this machine, once more if the emulator has crashed rather than the step.
+    async fn run_here(
+        &self,
+        cx: &OpContext,
+        inputs: Vec<ResultRef>,
+        kind: Kind,
+    ) -> Result<Vec<ResultRef>, OpError> {
+        let tail = Tail::default();
+        let ran = self.run(cx, inputs.clone(), Some(&tail).filter(|_| kind == Kind::Emulated)).await;
+        let Err(error) = &ran else { return ran };
+        let Some(line) = error.details().exit_code.and_then(|code| tail.crash(code)) else { return ran };
+        tracing::warn!(platform = self.platform.format(), line, "an emulator has crashed");
+        let note = format!("the emulator for {} has crashed ({line}); once more\n", self.platform.format());
+        cx.progress.writer(Stream::Stderr).take(note.as_bytes());
+        self.run(cx, inputs, None).await
+    }
+
+    /// Runs it on this machine. The end of what it says goes into `tail`.
+    async fn run(
+        &self,
+        cx: &OpContext,
+        inputs: Vec<ResultRef>,
+        tail: Option<&Tail>,
+    ) -> Result<Vec<ResultRef>, OpError> {
         let meta = self.meta()?;
         let step = meta.args.join(" ");
         let prepared = mounts::prepare(&self.parts, cx, &self.op.mounts, &inputs, &meta.cwd, &step).await?;
         let process = self.process(cx, &prepared).await?;
         // What does not fit into the limits is passed on when these are dropped.
         let (mut out, mut err) = (cx.progress.writer(Stream::Stdout), cx.progress.writer(Stream::Stderr));
+        let tail = tail.cloned();
         let stdio = Stdio {
             stdout: Output::call(move |text| out.take(&text)),
-            stderr: Output::call(move |text| err.take(&text)),
+            stderr: Output::call(move |text| {
+                if let Some(tail) = &tail {
+                    tail.add(&text);
+                }
+                err.take(&text);
+            }),
             ..Stdio::default()
         };
         let ended = self.parts.executor.run(process, stdio, cx.cancel.clone()).await;

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod content;
+mod emulator;
 pub mod exec;
 pub mod file;
 pub mod join;

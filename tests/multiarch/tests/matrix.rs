@@ -265,6 +265,33 @@ fn an_unknown_platform_is_refused_by_name() {
 }
 
 #[test]
+fn a_step_whose_emulator_crashes_is_run_once_more() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    // Says what QEMU says when it crashes itself, and ends as it would; the second time it works, the third is never.
+    let crash = "echo 'qemu-riscv64: QEMU internal SIGSEGV {code=MAPERR, addr=0x0}' >&2; exit 139";
+    let step = |times: usize| {
+        format!(
+            "FROM BASE\nRUN --mount=type=cache,id=crash-{times},target=/seen echo x >> /seen/times; \
+             if [ $(/bin/wc -l < /seen/times) -le {times} ]; then echo left > /by-the-first; {crash}; fi; \
+             echo worked > /result\n"
+        )
+    };
+    let out = scene.path("out");
+    let context = scene.context("once", &[("Dockerfile", &step(1))]);
+    let ran = daemon.build(&context).platforms(&["linux/riscv64"]).into(&out).run().ok();
+    ran.says("the emulator for linux/riscv64 has crashed");
+    assert_eq!(Tree::of_folder(&out).text("result"), "worked\n");
+    assert!(!out.join("by-the-first").exists(), "it began anew");
+    let context = scene.context("twice", &[("Dockerfile", &step(2))]);
+    daemon.build(&context).platforms(&["linux/riscv64"]).run().fails().says("exit code: 139");
+    let context = scene.context("native", &[("Dockerfile", &step(3))]);
+    let ran = daemon.build(&context).platforms(&["linux/amd64"]).run().fails();
+    ran.never_says("once more").says("exit code: 139");
+    daemon.stop();
+}
+
+#[test]
 fn a_platform_that_nothing_can_run_fails_before_any_step_and_says_how_to_get_it() {
     let scene = Scene::set();
     let daemon = scene.daemon();
