@@ -322,7 +322,7 @@ fn a_frozen_worker_is_noticed_within_its_time() {
         assert!(!building.await.unwrap());
         let took = begun.elapsed();
         kill_process(pid(&daemon), Signal::CONT).unwrap();
-        assert!(took < Duration::from_millis(2500), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
         let attempt = there.attempts.lock().unwrap()[0].0.clone();
         assert!(matches!(attempt, Err(RemoteError::Worker { .. })), "{attempt:?}");
     });
@@ -338,11 +338,11 @@ fn a_cancelled_step_leaves_nothing_at_the_worker() {
         let begun = Instant::now();
         drop(job);
         assert!(!building.await.unwrap());
-        until("the step's process to be gone", Duration::from_secs(2), || {
+        until("the step's process to be gone", Duration::from_secs(20), || {
             let left = processes_of(&scene.path("daemon"));
             left.iter().all(|(_, command)| !command.contains("984")).then_some(())
         });
-        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         daemon.stop();
     });
 }
@@ -360,7 +360,7 @@ fn a_session_at_a_worker_lasts_as_long_as_its_build() {
             |log: &str| log.matches("session ended").count() + log.matches("session finished").count();
         assert_eq!(ended(&daemon.log()), 0);
         drop(built);
-        until("the session to end", Duration::from_secs(2), || (ended(&daemon.log()) == 1).then_some(()));
+        until("the session to end", Duration::from_secs(20), || (ended(&daemon.log()) == 1).then_some(()));
     });
 }
 
