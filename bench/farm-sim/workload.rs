@@ -58,7 +58,7 @@ impl Workload {
         Workload {
             seed: plan.seed,
             // As images at registries and repositories at CI services are: a long tail.
-            popularity: Popularity::new(plan.projects, 0.9),
+            popularity: Popularity::new(plan.projects, 0.7),
             random: Random::new(plan.seed, u64::MAX),
         }
     }

@@ -33,12 +33,21 @@ impl Load {
         self.slots.saturating_sub(self.busy)
     }
 
-    /// How many places it may have taken before work that has been here goes elsewhere, when the
-    /// share of a place is so much.
-    fn allowed(&self, share: f32) -> u32 {
-        let part = (share * self.slots as f32) as u32;
-        part.max(self.slots / 4).max(1)
+    /// How many places it may have taken before work that has been here goes elsewhere.
+    fn allowed(&self, share: Share) -> u32 {
+        let part = share.of_a_place * self.slots as f32;
+        let part = if share.up { part.ceil() } else { part };
+        (part as u32).max(self.slots / 4).max(1)
     }
+}
+
+/// What every place of a tier has of the work there is, times the policy's load factor.
+#[derive(Clone, Copy)]
+struct Share {
+    of_a_place: f32,
+    /// Whether parts of a place count for whole ones. Not before every worker could have
+    /// something to do: until then the idle ones come first.
+    up: bool,
 }
 
 /// A worker that can be given work, with what its place among the choices for a key follows from:
@@ -201,8 +210,9 @@ impl Tier {
         least.2
     }
 
-    fn share(&self, load_factor: f32) -> f32 {
-        load_factor * (self.busy + 1) as f32 / self.slots.max(1) as f32
+    fn share(&self, load_factor: f32) -> Share {
+        let of_a_place = load_factor * (self.busy + 1) as f32 / self.slots.max(1) as f32;
+        Share { of_a_place, up: self.busy >= self.up.len() as u64 }
     }
 
     /// Why a worker that can be given work was not chosen, though another of its tier was.
