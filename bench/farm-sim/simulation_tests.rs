@@ -7,7 +7,7 @@ fn small() -> Plan {
     Plan {
         workers: 200,
         builds: 4000,
-        projects: 300,
+        projects: 100,
         load: 0.5,
         lifetime: Some(Duration::from_secs(3600)),
         ..Plan::default()
@@ -20,7 +20,7 @@ fn a_farm_with_churn_runs_all_builds_in_little_more_than_the_least_time() {
     assert_eq!((report.builds, report.refused), (4000, 0));
     assert!(report.deaths > 0 && report.lost > 0, "{report}");
     assert!(report.overhead() < 1.3, "{report}");
-    assert!(report.warm_share() > 0.85, "{report}");
+    assert!(report.warm_share() > 0.8, "{report}");
 }
 
 #[test]

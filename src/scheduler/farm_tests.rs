@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{
     Ask, Assignment, BuildId, Choice, Entitlements, Farm, Health, Kind, Outcome, PlacementKey, Policy,
-    Reason, SchedulerError, TicketId, WhenFull, WorkerState,
+    Reason, SchedulerError, TicketId, Turn, WhenFull, WorkerState,
 };
 
 const START: Duration = Duration::ZERO;
@@ -531,6 +531,8 @@ fn play(events: Vec<Event>, when_full: WhenFull) {
     }
     assert_eq!(waiting, BTreeMap::new(), "somebody waits for ever");
     assert!(farm.workers().iter().all(|it| it.running == 0 && it.waiting == 0));
+    // Whoever rests has rested by then.
+    assert_eq!(farm.assign(now + after(3600)), Turn::default());
     assert_eq!(farm.wake(), None);
 }
 

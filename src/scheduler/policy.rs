@@ -38,6 +38,8 @@ pub struct Policy {
     pub verdicts: usize,
     /// How many decisions are remembered.
     pub history: usize,
+    /// Of how many placement keys it is remembered where they were last.
+    pub homes: usize,
 }
 
 impl Default for Policy {
@@ -53,6 +55,7 @@ impl Default for Policy {
             rest: Duration::from_secs(5),
             verdicts: 64,
             history: 4096,
+            homes: 1 << 18,
         }
     }
 }
@@ -67,6 +70,8 @@ pub enum Choice {
     Holds,
     /// It is the first choice for such work, and has done it before if anybody has.
     Warm,
+    /// The first choice has no place, or more than its share; this one has run such a group last.
+    Knows,
     /// The choices before it for such work have no place, or more than their share.
     Next,
     /// All that have a place have more than their share; this one has least.
@@ -120,6 +125,7 @@ impl fmt::Display for Choice {
             Choice::Only => f.write_str("the only one that can run it"),
             Choice::Holds => f.write_str("has the steps before it"),
             Choice::Warm => f.write_str("the first choice for such steps"),
+            Choice::Knows => f.write_str("has run such steps last, and the first choice is busy"),
             Choice::Next => f.write_str("the next choice for such steps, as the first is busy"),
             Choice::LeastLoaded => f.write_str("the least loaded"),
         }

@@ -363,7 +363,19 @@ impl Farm {
 
     /// The worker that has the earlier steps of a ticket's group, if it can be given work.
     pub(super) fn holder(&self, ticket: &Ticket) -> Option<u32> {
-        let (worker, life) = *self.holders.get(&ticket.build)?.get(&ticket.group)?;
+        self.still_there(ticket, *self.holders.get(&ticket.build)?.get(&ticket.group)?)
+    }
+
+    /// The worker that has run such a group last, if it has a place, and not more than its share
+    /// while others have nothing to do.
+    pub(super) fn home(&self, ticket: &Ticket) -> Option<u32> {
+        let home = self.still_there(ticket, self.homes.get(ticket.key)?)?;
+        let pool = &self.pools[ticket.pool as usize];
+        let tier = &pool.tiers[pool.tier(&ticket.excluded)?];
+        tier.may_return(&self.loads[home as usize], self.policy.load_factor).then_some(home)
+    }
+
+    fn still_there(&self, ticket: &Ticket, (worker, life): (u32, u64)) -> Option<u32> {
         let known = &self.workers[worker as usize];
         if known.life != life || !known.listed || ticket.excluded.contains(&worker) {
             return None;

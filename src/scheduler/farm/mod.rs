@@ -5,6 +5,7 @@
 //! owner says it is. A decision looks at the workers of one platform, never at all of them.
 
 mod history;
+mod homes;
 mod members;
 mod pool;
 mod turn;
@@ -23,6 +24,7 @@ pub use turn::{Assignment, Refusal, Turn};
 
 use crate::{Entitlements, PlacementKey, Policy};
 use history::History;
+use homes::Homes;
 use members::Worker;
 use pool::{Load, Pool};
 use turn::Timer;
@@ -108,6 +110,7 @@ pub struct Farm {
     /// The workers that have the steps of groups, and which of their lives that was.
     holders: HashMap<BuildId, HashMap<usize, (u32, u64)>>,
     lives: u64,
+    homes: Homes,
     timers: BTreeSet<(Duration, Timer)>,
     /// Tickets that were not looked at yet.
     fresh: Vec<TicketId>,
@@ -123,7 +126,6 @@ impl Farm {
     pub fn new(policy: Policy) -> Self {
         Farm {
             history: History::new(policy.history),
-            policy,
             workers: Vec::new(),
             loads: Vec::new(),
             names: HashMap::new(),
@@ -134,10 +136,12 @@ impl Farm {
             last: 0,
             holders: HashMap::new(),
             lives: 0,
+            homes: Homes::new(policy.homes),
             timers: BTreeSet::new(),
             fresh: Vec::new(),
             touched: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            policy,
         }
     }
 

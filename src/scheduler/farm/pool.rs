@@ -215,6 +215,12 @@ impl Tier {
         Share { of_a_place, up: self.busy >= self.up.len() as u64 }
     }
 
+    /// Whether work may return to a worker that knows it.
+    pub(super) fn may_return(&self, load: &Load, load_factor: f32) -> bool {
+        let share = self.share(load_factor);
+        load.free() > 0 && (share.up || load.busy < load.allowed(share))
+    }
+
     /// Why a worker that can be given work was not chosen, though another of its tier was.
     pub(super) fn passed_over(&self, load: &Load, load_factor: f32) -> Reason {
         if load.free() == 0 {

@@ -272,6 +272,9 @@ impl Farm {
             pool.tiers[tier].choose(&self.loads, ticket.key, &ticket.excluded, factor)
         });
         let Some((worker, choice)) = found else { return false };
+        // Rather than who comes next, the one that has run such a group last.
+        let home = (choice != Choice::Warm).then(|| self.home(ticket)).flatten();
+        let (worker, choice) = home.map_or((worker, choice), |home| (home, Choice::Knows));
         let choice = if pool.candidates(&ticket.excluded) == 1 { Choice::Only } else { choice };
         let choice = if self.holder(ticket) == Some(worker) { Choice::Holds } else { choice };
         self.start(id, worker, choice, now, turn);
@@ -282,7 +285,7 @@ impl Farm {
         self.leave_queues(id);
         let Some(ticket) = self.tickets.get(&id) else { return };
         let decision = Arc::new(self.decision(ticket, worker, choice));
-        let (build, group, pool) = (ticket.build, ticket.group, ticket.pool);
+        let (build, group, pool, key) = (ticket.build, ticket.group, ticket.pool, ticket.key);
         let waited = now.saturating_sub(ticket.asked);
         let platform: &Platform = &self.pools[pool as usize].platform;
         let record = self.history.add(|| Record {
@@ -303,7 +306,9 @@ impl Farm {
         self.load(worker, |load| load.busy += 1);
         let known = &mut self.workers[worker as usize];
         known.running.push(id);
-        self.holders.entry(build).or_default().insert(group, (worker, known.life));
+        let life = known.life;
+        self.holders.entry(build).or_default().insert(group, (worker, life));
+        self.homes.set(key, (worker, life));
         turn.assigned.push(Assignment { ticket: id, build, group, decision, waited });
     }
 
