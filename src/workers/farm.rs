@@ -93,6 +93,16 @@ impl Farm {
         self.members.get(name).map(|member| &member.worker)
     }
 
+    /// Whether one of them runs a platform, as far as is known.
+    pub(crate) fn may_run(&self, platform: &Platform) -> bool {
+        let runs = |member: &Member| {
+            let facts = member.about.last().facts;
+            let said = facts.map(|facts| member.worker.platforms(&facts)).unwrap_or_default();
+            said.iter().any(|p| crosskit_platforms::Matcher::only(p).matches(platform))
+        };
+        self.members.values().any(runs)
+    }
+
     /// Waits until every worker has been asked once, though not for long.
     pub(crate) async fn asked(&self) {
         let all = async {

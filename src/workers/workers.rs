@@ -265,6 +265,11 @@ impl Workers {
         }
     }
 
+    /// Whether a worker on another machine may get steps of a platform.
+    pub(crate) fn may_go_elsewhere(&self, platform: &Platform) -> bool {
+        self.0.farm.may_run(platform)
+    }
+
     /// A worker on another machine.
     pub(crate) fn remote(&self, name: &str) -> Option<&RemoteWorker> {
         self.0.farm.get(name)

@@ -91,11 +91,12 @@ impl ExecOp {
     fn map(&self) -> Result<CacheMap<ResultRef>, OpError> {
         let keys =
             exec_inputs(&self.op, self.inputs).map_err(|e| OpError::new(ErrorKind::User, e.to_string()))?;
-        Ok(CacheMap {
-            digest: exec_digest(&self.op, &self.platform),
-            deps: keys.into_iter().map(dep).collect(),
-            load_with: None,
-        })
+        let mut deps: Vec<_> = keys.into_iter().map(dep).collect();
+        if self.workers.may_go_elsewhere(&self.platform) {
+            // What a worker has, or brings from where it is, need not come here first.
+            deps.iter_mut().for_each(|dep| dep.preprocess = None);
+        }
+        Ok(CacheMap { digest: exec_digest(&self.op, &self.platform), deps, load_with: None })
     }
 
     fn meta(&self) -> Result<&pb::Meta, OpError> {

@@ -204,3 +204,7 @@ impl Auth for Clients {
         .await
     }
 }
+
+#[cfg(test)]
+#[path = "proxies_tests.rs"]
+mod tests;
