@@ -46,6 +46,7 @@ fn form(options: &ImageOptions, epoch: Option<i64>) -> LayerForm {
         level: options.compression_level,
         force: options.force_compression,
         epoch,
+        carry: false,
     }
 }
 

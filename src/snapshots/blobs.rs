@@ -25,11 +25,14 @@ pub struct LayerForm {
     pub force: bool,
     /// Later file times become this one, in seconds since 1970.
     pub epoch: Option<i64>,
+    /// Whether new blobs only carry the layers to another machine: later exports do not take
+    /// them, and those who carry again get the same ones.
+    pub carry: bool,
 }
 
 impl Default for LayerForm {
     fn default() -> Self {
-        LayerForm { packing: LayerPacking::Gzip, level: None, force: false, epoch: None }
+        LayerForm { packing: LayerPacking::Gzip, level: None, force: false, epoch: None, carry: false }
     }
 }
 
@@ -82,7 +85,8 @@ async fn layer_blob(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {
         if form.epoch.is_some() {
             return node.variant(form);
         }
-        let fitting = node.blob(|blob| fits(blob, form));
+        let carried = form.carry.then(|| node.carried(|blob| fits(blob, form))).flatten();
+        let fitting = carried.or_else(|| node.blob(|blob| fits(blob, form)));
         if form.force { fitting } else { fitting.or_else(|| node.blob(|_| true)) }
     };
     if let Some(blob) = known(node) {
@@ -99,6 +103,7 @@ async fn layer_blob(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {
     node.update(|record| {
         match form.epoch {
             Some(epoch) => record.variants.push((epoch, made.clone())),
+            None if form.carry => record.carried.push(made.clone()),
             None => record.blobs.push(made.clone()),
         }
         record.size = None;
@@ -172,7 +177,7 @@ fn remember_chain(node: &Arc<Node>) -> Result<()> {
         if !matches!(layer.parents, Parents::Layer(_)) {
             return Ok(());
         }
-        let Some(blob) = layer.blob(|_| true) else { return Ok(()) };
+        let Some(blob) = layer.any_blob(|_| true) else { return Ok(()) };
         let id = layer.record().chain.unwrap_or_else(|| lazy::chain_id(chain.as_ref(), &blob));
         if layer.record().chain.is_none() && layer.store.db.get(CHAINS, id.as_bytes())?.is_none() {
             layer.update(|record| record.chain = Some(id))?;

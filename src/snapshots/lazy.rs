@@ -64,7 +64,7 @@ impl Ref {
     /// nobody is, until [`Snapshots::from_layers`] names somebody again.
     pub fn is_within_reach(&self) -> bool {
         self.node().layers().iter().all(|layer| {
-            let here = || layer.blob(|blob| layer.store.content.holds(&blob.desc)).is_some();
+            let here = || layer.any_blob(|blob| layer.store.content.holds(&blob.desc)).is_some();
             layer.record().files
                 || !matches!(layer.parents, Parents::Layer(_))
                 || layer.lazy.provider().is_some()
@@ -77,15 +77,26 @@ impl Snapshots {
     /// The snapshot that a chain of layers is, bottom first. Nothing is fetched now. The same
     /// chain gives the same snapshot; each call brings the newest way to get the blobs.
     pub fn from_layers(&self, layers: Vec<RemoteLayer>, about: About) -> Result<Option<Ref>> {
-        self.from_layers_over(None, layers, about)
+        self.chain_over(None, layers, about, false)
     }
 
-    /// The same with a snapshot below the chain, which stays as it is.
-    pub fn from_layers_over(
+    /// The same with a snapshot below the chain, which stays as it is. The blobs only carry the
+    /// layers from another machine: an export makes its own.
+    pub fn from_carried_layers(
         &self,
         base: Option<&Ref>,
         layers: Vec<RemoteLayer>,
         about: About,
+    ) -> Result<Option<Ref>> {
+        self.chain_over(base, layers, about, true)
+    }
+
+    fn chain_over(
+        &self,
+        base: Option<&Ref>,
+        layers: Vec<RemoteLayer>,
+        about: About,
+        carried: bool,
     ) -> Result<Option<Ref>> {
         let mut below: Option<Arc<Node>> = base.map(|base| base.node().clone());
         // A snapshot that is no chain of layers stands for itself.
@@ -101,7 +112,8 @@ impl Snapshots {
             let parent = below.take();
             let node = self.0.chain(id, || {
                 let origin = Origin::Layer { parent: parent.as_ref().map(|p| p.id.clone()) };
-                let record = Record { blobs: vec![blob], ..Record::new(origin, about.clone()) };
+                let mut record = Record::new(origin, about.clone());
+                if carried { &mut record.carried } else { &mut record.blobs }.push(blob);
                 (Parents::Layer(parent), record)
             })?;
             *node.lazy.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
@@ -148,9 +160,9 @@ pub(crate) async fn materialize(node: &Arc<Node>) -> Result<()> {
 
 /// Makes sure that the blob of a layer is in the store.
 pub(crate) async fn fetch(node: &Arc<Node>) -> Result<Option<LayerBlob>> {
-    let Some(first) = node.blob(|_| true) else { return Ok(None) };
+    let Some(first) = node.any_blob(|_| true) else { return Ok(None) };
     let content = &node.store.content;
-    if let Some(here) = node.blob(|blob| content.holds(&blob.desc)) {
+    if let Some(here) = node.any_blob(|blob| content.holds(&blob.desc)) {
         return Ok(Some(here));
     }
     let get = || async {

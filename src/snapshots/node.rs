@@ -124,8 +124,19 @@ impl Node {
         fitting.find(|(_, b)| layer_packing(&b.desc.media_type) == Some(form.packing)).map(|(_, b)| b.clone())
     }
 
+    /// A blob that the layer is known by.
     pub(crate) fn blob(&self, wanted: impl Fn(&LayerBlob) -> bool) -> Option<LayerBlob> {
         self.record().blobs.iter().find(|b| wanted(b)).cloned()
+    }
+
+    /// A blob that carries the layer between machines.
+    pub(crate) fn carried(&self, wanted: impl Fn(&LayerBlob) -> bool) -> Option<LayerBlob> {
+        self.record().carried.iter().find(|b| wanted(b)).cloned()
+    }
+
+    /// A blob with the layer's files, whatever it is there for.
+    pub(crate) fn any_blob(&self, wanted: impl Fn(&LayerBlob) -> bool) -> Option<LayerBlob> {
+        self.blob(&wanted).or_else(|| self.carried(&wanted))
     }
 }
 

@@ -128,6 +128,9 @@ pub(crate) struct Record {
     /// The layer as blobs that are known, in whatever compression.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) blobs: Vec<LayerBlob>,
+    /// The layer as blobs that only carry it between machines: an export makes its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) carried: Vec<LayerBlob>,
     /// The layer with its times cut off at a moment, as blobs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) variants: Vec<(i64, LayerBlob)>,
@@ -151,6 +154,7 @@ impl Record {
             files: false,
             chain: None,
             blobs: Vec::new(),
+            carried: Vec::new(),
             variants: Vec::new(),
             key: None,
             built_upon: false,
@@ -159,7 +163,7 @@ impl Record {
 
     /// All blobs that go when the snapshot goes.
     pub(crate) fn all_blobs(&self) -> impl Iterator<Item = &LayerBlob> {
-        self.blobs.iter().chain(self.variants.iter().map(|(_, blob)| blob))
+        self.blobs.iter().chain(&self.carried).chain(self.variants.iter().map(|(_, blob)| blob))
     }
 
     pub(crate) fn is_mutable(&self) -> bool {

@@ -104,6 +104,37 @@ async fn layers_travel_and_are_unpacked_when_needed() {
 }
 
 #[tokio::test]
+async fn blobs_that_only_carry_layers_are_not_what_an_export_takes() {
+    for from in BOTH {
+        let (here, there) = (Root::new(from), Root::new(from));
+        let (source, target) = (here.open(), there.open());
+        let top = three_layers(&source).await;
+        let carry = LayerForm { packing: LayerPacking::Plain, carry: true, ..LayerForm::default() };
+        let digests = async |snapshot: &crosskit_snapshots::Ref, form: LayerForm| {
+            let layers = snapshot.layers(form).await.unwrap();
+            layers.iter().map(|l| l.blob.desc.digest).collect::<Vec<_>>()
+        };
+        let plain = digests(&top, carry).await;
+        let packed = digests(&top, LayerForm::default()).await;
+        assert!(plain.iter().all(|digest| !packed.contains(digest)));
+        // Whoever carries them again carries the same.
+        assert_eq!(digests(&top, carry).await, plain);
+
+        let (_, layers) = remote(&top, carry, false).await;
+        let base = step(&target, None, |at| write(at, "below", "0")).await;
+        let arrived = target.from_carried_layers(Some(&base), layers.clone(), About::new("shipped"));
+        let arrived = arrived.unwrap().unwrap();
+        let again = target.from_carried_layers(Some(&base), layers, About::new("shipped")).unwrap().unwrap();
+        assert_eq!(arrived, again);
+        assert_eq!(digests(&arrived, carry).await[1..], plain);
+        assert_eq!(digests(&arrived, LayerForm::default()).await[1..], packed);
+        let mut all = THREE.map(String::from).to_vec();
+        all.insert(1, "below=0".into());
+        assert_eq!(tree(&arrived).await, all);
+    }
+}
+
+#[tokio::test]
 async fn failures_of_a_provider_come_through_and_can_be_tried_again() {
     let (here, there) = (Root::new(BOTH[0]), Root::new(BOTH[0]));
     let (source, target) = (here.open(), there.open());

@@ -22,7 +22,7 @@ impl InputImage {
     /// Makes the image of an input. Layers that are no blobs yet become such, not compressed:
     /// whoever unpacks them next is near. Those of images stay as they are, and where they are.
     pub(super) async fn of(input: &Ref, platform: &Platform) -> crosskit_snapshots::Result<Self> {
-        let form = LayerForm { packing: LayerPacking::Plain, ..LayerForm::default() };
+        let form = LayerForm { packing: LayerPacking::Plain, carry: true, ..LayerForm::default() };
         let layers = input.layers(form).await?;
         let blobs: Vec<_> = layers.iter().map(|layer| (&layer.blob.desc, layer.blob.diff_id)).collect();
         let documents = documents(&blobs, platform);

@@ -65,7 +65,7 @@ pub(super) async fn take(
         }
         layers.push(RemoteLayer { desc, diff_id, provider: provider.clone() });
     }
-    snapshots.from_layers_over(base, layers, about).map_err(|e| NoResult::Own(snapshot_error(e)))
+    snapshots.from_carried_layers(base, layers, about).map_err(|e| NoResult::Own(snapshot_error(e)))
 }
 
 fn descriptor(told: &str) -> Result<Descriptor, NoResult> {

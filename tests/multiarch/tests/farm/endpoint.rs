@@ -63,7 +63,12 @@ struct Elsewhere {
 
 impl Op<ResultRef> for Elsewhere {
     fn cache_map<'a>(&'a self, cx: &'a OpContext) -> BoxFuture<'a, Result<CacheMap<ResultRef>, OpError>> {
-        self.here.cache_map(cx)
+        Box::pin(async move {
+            let mut map = self.here.cache_map(cx).await?;
+            // Inputs stay where they are.
+            map.deps.iter_mut().for_each(|dep| dep.preprocess = None);
+            Ok(map)
+        })
     }
 
     fn exec<'a>(
@@ -183,10 +188,16 @@ impl Endpoint {
         std::fs::read(mounted.path().join(path)).unwrap()
     }
 
-    /// The digests of a result's layers, not compressed.
+    /// The digests of a result's layers, as tars and as an export packs them.
     pub async fn layers(&self, result: &ResultRef) -> Vec<String> {
         let layers = result.as_ref().unwrap().layers(LayerForm::default()).await.unwrap();
-        layers.iter().map(|layer| layer.blob.diff_id.to_string()).collect()
+        layers.iter().map(|layer| format!("{} {}", layer.blob.diff_id, layer.blob.desc.digest)).collect()
+    }
+
+    /// Bytes of blobs that are here.
+    pub fn stored(&self) -> u64 {
+        let content = self.workers.local().snapshots.content();
+        content.list().unwrap().iter().map(|(_, size)| size).sum()
     }
 
     pub async fn shutdown(&self) {
