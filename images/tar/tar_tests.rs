@@ -50,6 +50,15 @@ fn a_plain_header_is_ustar() {
     assert_eq!(tar[154..156], *b"\0 ");
 }
 
+/// One name that is split between two fields beside a number that none of them holds.
+#[test]
+fn a_long_path_beside_a_large_number_comes_back() {
+    let mut header = file(&format!("n{}/{}", "a".repeat(90), "a".repeat(9)), 0);
+    header.uid = 0o10_000_000;
+    assert_eq!(read(&write(&[(header.clone(), b"")]))[0].0.name, header.name);
+    assert_eq!(read(&write(&[(header.clone(), b"")]))[0].0.uid, header.uid);
+}
+
 #[test]
 fn what_ustar_cannot_say_is_said_by_pax() {
     let long = format!("{}/{}", "d".repeat(90), "f".repeat(60));
