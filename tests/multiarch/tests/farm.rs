@@ -1,6 +1,6 @@
 //! Workers of other architectures behind one endpoint.
 
-use crosskit_multiarch::{Daemon, DaemonOptions, Images, Ran, Scene, Tree, processes_of, until};
+use crosskit_multiarch::{Daemon, DaemonOptions, Images, Line, Ran, Scene, Tree, processes_of, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::path::Path;
@@ -163,6 +163,54 @@ fn a_frozen_worker_is_noticed_and_passed_over() {
     rustix::process::kill_process(pid, Signal::CONT).expect("thaw the worker");
     until_state(&scene, &daemon, "riscv-1", "up");
     for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_worker_that_is_cut_off_is_replaced_and_used_again_when_it_can_be_reached() {
+    let scene = Scene::set();
+    let line = Line::lay();
+    let far = scene.daemon_with(DaemonOptions {
+        name: "riscv".into(),
+        config: "[dns]\n  nameservers = [\"10.77.0.2\"]\n".into(),
+        arguments: vec![
+            "--oci-worker-platform=linux/riscv64".into(),
+            format!("--addr=tcp://{}:1234", line.address),
+        ],
+        through: line.through(),
+        ..Default::default()
+    });
+    let config = format!(
+        "[dns]\n  nameservers = [\"10.77.0.1\"]\n[farm]\n  probe-interval = \"500ms\"\n  dead-after = \"2s\"\n\
+         [[farm.worker]]\n  name = \"riscv-1\"\n  addr = \"tcp://{}:1234\"\n  insecure = true\n",
+        line.address
+    );
+    let daemon = scene.daemon_with(DaemonOptions { config, ..Default::default() });
+    let dockerfile = "FROM BASE\nRUN echo first > /first\n\
+        RUN /bin/cat /etc/resolv.conf > /where && (/bin/grep 10.77.0.1 /where || /bin/sleep 987)\n";
+    let context = scene.context("cut", &[("Dockerfile", dockerfile)]);
+    let out = scene.path("out");
+    let building = daemon.build(&context).platforms(&["linux/riscv64"]).into(&out).start();
+    let folder = scene.path("riscv");
+    until("the step to run at the worker", LONG, || {
+        processes_of(&folder).iter().any(|(_, command)| command.contains("987")).then_some(())
+    });
+    line.cut();
+    building.finish(LONG).ok().says("riscv-1");
+    let at = |out: &Path| Tree::of_folder(out).text("where");
+    assert!(at(&out).contains("10.77.0.1"), "emulated, where the endpoint is");
+    until_state(&scene, &daemon, "riscv-1", "down");
+    line.mend();
+    until_state(&scene, &daemon, "riscv-1", "up");
+    let context = scene.context("again", &[("Dockerfile", WHERE)]);
+    daemon.build(&context).platforms(&["linux/riscv64"]).into(&out).run().ok();
+    assert!(at(&out).contains("10.77.0.2"));
+    // What it ran for nobody ends there too.
+    until("the step at the worker to be gone", LONG, || {
+        processes_of(&folder).iter().all(|(_, command)| !command.contains("987")).then_some(())
+    });
+    for daemon in [daemon, far] {
         daemon.stop();
     }
 }

@@ -1,0 +1,63 @@
+//! A machine of its own as far as the network is concerned: a namespace at the end of a line that can be cut.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+/// A network namespace and the line to it. Both are gone when it is dropped.
+pub struct Line {
+    name: String,
+    /// Our end of the line.
+    near: String,
+    /// The address at the far end.
+    pub address: String,
+}
+
+impl Line {
+    /// Lays a line to a new namespace.
+    pub fn lay() -> Line {
+        let id = std::process::id();
+        // Sixteen thousand small networks, so that tests side by side have one each.
+        let network = format!("10.{}.{}", 200 + (id >> 12 & 3), id >> 6 & 63);
+        let (first, name) = ((id & 63) * 4, format!("crosskit-{id}"));
+        let line = Line { near: format!("ck{id}"), address: format!("{network}.{}", first + 2), name };
+        let (near, far) = (line.near.as_str(), format!("cf{id}"));
+        ip(&["netns", "add", &line.name]);
+        ip(&["link", "add", near, "type", "veth", "peer", "name", &far]);
+        ip(&["link", "set", &far, "netns", &line.name]);
+        ip(&["addr", "add", &format!("{network}.{}/30", first + 1), "dev", near]);
+        ip(&["link", "set", near, "up"]);
+        ip(&["-n", &line.name, "addr", "add", &format!("{}/30", line.address), "dev", &far]);
+        ip(&["-n", &line.name, "link", "set", &far, "up"]);
+        ip(&["-n", &line.name, "link", "set", "lo", "up"]);
+        line
+    }
+
+    /// What to start a program through, to have it at the far end.
+    pub fn through(&self) -> Vec<OsString> {
+        vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into()]
+    }
+
+    /// Cuts the line: whatever is sent is lost, and nobody is told.
+    pub fn cut(&self) {
+        ip(&["link", "set", &self.near, "down"]);
+    }
+
+    /// Mends it again.
+    pub fn mend(&self) {
+        ip(&["link", "set", &self.near, "up"]);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // With the namespace both ends of the line go.
+        for command in [["link", "del", &self.near], ["netns", "del", &self.name]] {
+            let _ = Command::new("ip").args(command).status();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let said = Command::new("ip").args(arguments).output().expect("ip runs: iproute2 is among the parts");
+    assert!(said.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+}
