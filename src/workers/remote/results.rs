@@ -39,16 +39,16 @@ pub(super) async fn take(
     let told = response
         .get(DESCRIPTOR)
         .ok_or_else(|| NoResult::Worker(format!("it does not tell the {DESCRIPTOR} of a result")))?;
-    let root = descriptor(told)?;
-    let content = lent.content();
-    let manifest = manifest(content, root).await?;
-    let config = document(content, &manifest.config).await?;
+    let mut used = Used { lent, digests: Vec::new() };
+    let manifest = manifest(&mut used, descriptor(told)?).await?;
+    let config = used.document(&manifest.config).await?;
     let config = ImageConfig::parse(&config).map_err(|e| senseless(&e))?;
     let diff_ids = config.rootfs.diff_ids;
     if diff_ids.len() != manifest.layers.len() {
         let (layers, ids) = (manifest.layers.len(), diff_ids.len());
         return Err(NoResult::Worker(format!("a result of {layers} layers has a config of {ids}")));
     }
+    used.digests.extend(manifest.layers.iter().map(|desc| desc.digest));
     let below = base.map_or(&[][..], |base| &base.layers);
     let shared = below.iter().zip(&diff_ids).take_while(|(layer, id)| layer.blob.diff_id == **id).count();
     // What it was written over is here already, in whatever form.
@@ -57,15 +57,42 @@ pub(super) async fn take(
         None => (None, 0),
     };
     let provider: Arc<dyn BlobProvider> = Arc::new(Shipped);
-    let mut layers = Vec::new();
-    for (desc, diff_id) in manifest.layers.into_iter().zip(diff_ids).skip(skip) {
+    let layers = manifest.layers.into_iter().zip(diff_ids).skip(skip).map(|(desc, diff_id)| {
         let desc = Descriptor::new(desc.media_type, desc.digest, desc.size);
-        if !content.holds(&desc) {
+        RemoteLayer { desc, diff_id, provider: provider.clone() }
+    });
+    let layers: Vec<RemoteLayer> = layers.collect();
+    let descs: Vec<Descriptor> = layers.iter().map(|layer| layer.desc.clone()).collect();
+    let own = |e| NoResult::Own(snapshot_error(e));
+    let made = snapshots.from_carried_layers(base, layers, about).map_err(own)?;
+    // Only now nothing takes the blobs away any more.
+    for desc in descs {
+        lent.ensure(&desc.digest).await.map_err(NoResult::Own)?;
+        if !lent.content().holds(&desc) {
             return Err(NoResult::Worker(format!("layer {} of a result was not shipped", desc.digest)));
         }
-        layers.push(RemoteLayer { desc, diff_id, provider: provider.clone() });
     }
-    snapshots.from_carried_layers(base, layers, about).map_err(|e| NoResult::Own(snapshot_error(e)))
+    Ok(made)
+}
+
+/// The blobs of a result, held until it is a snapshot.
+struct Used<'a> {
+    lent: &'a Lent,
+    digests: Vec<Digest>,
+}
+
+impl Drop for Used<'_> {
+    fn drop(&mut self) {
+        self.digests.iter().for_each(|digest| self.lent.release(digest));
+    }
+}
+
+impl Used<'_> {
+    async fn document(&mut self, desc: &Descriptor) -> Result<Vec<u8>, NoResult> {
+        self.digests.push(desc.digest);
+        self.lent.ensure(&desc.digest).await.map_err(NoResult::Own)?;
+        self.lent.content().read_async(desc.digest, LARGEST_DOCUMENT).await.map_err(|e| senseless(&e))
+    }
 }
 
 fn descriptor(told: &str) -> Result<Descriptor, NoResult> {
@@ -76,20 +103,15 @@ fn descriptor(told: &str) -> Result<Descriptor, NoResult> {
 }
 
 /// The manifest of the image; the first one where a daemon makes an index of it.
-async fn manifest(content: &ContentStore, mut root: Descriptor) -> Result<Manifest, NoResult> {
-    let mut bytes = document(content, &root).await?;
+async fn manifest(used: &mut Used<'_>, mut root: Descriptor) -> Result<Manifest, NoResult> {
+    let mut bytes = used.document(&root).await?;
     if media_types::is_index(&root.media_type) {
         let index = Index::parse(&bytes).map_err(|e| senseless(&e))?;
         let first = index.manifests.into_iter().next();
         root = first.ok_or_else(|| NoResult::Worker("the index of a result is empty".to_string()))?;
-        bytes = document(content, &root).await?;
+        bytes = used.document(&root).await?;
     }
     Manifest::parse(&bytes).map_err(|e| senseless(&e))
-}
-
-async fn document(content: &ContentStore, desc: &Descriptor) -> Result<Vec<u8>, NoResult> {
-    let digest: Digest = desc.digest;
-    content.read_async(digest, LARGEST_DOCUMENT).await.map_err(|e| senseless(&e))
 }
 
 fn senseless(error: &crosskit_images::Error) -> NoResult {

@@ -230,6 +230,34 @@ fn of_a_folder_that_a_step_looks_into_only_what_has_changed_travels() {
     });
 }
 
+#[test]
+fn a_worker_with_a_full_disk_is_at_fault_whoever_notices() {
+    let scene = Scene::set();
+    // A small disk of its own, in the daemon's folder so that it is taken away with it.
+    let disk = scene.path("daemon/disk");
+    std::fs::create_dir_all(&disk).unwrap();
+    let size = std::ffi::CString::new("size=64m").unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &disk, "tmpfs", flags, Some(size.as_c_str())).unwrap();
+    let daemon = scene.daemon_with(DaemonOptions { root: Some(disk.join("root")), ..Default::default() });
+    let runtime = runtime();
+    runtime.block_on(async {
+        let there = Endpoint::new(Some(worker(&daemon)));
+        let base = scene.base();
+        for (noticed_by, script) in [
+            ("the step", "dd if=/dev/urandom of=/big bs=1M count=200"),
+            ("the worker, when it makes the layer", "dd if=/dev/urandom of=/big bs=1M count=40"),
+        ] {
+            there.build(&Steps::script(&base, script), &[]).await.result.unwrap_err();
+            let attempt = there.attempts.lock().unwrap().last().unwrap().0.clone();
+            let Err(RemoteError::Worker { name, why }) = attempt else { panic!("{noticed_by}: {attempt:?}") };
+            assert_eq!(name, "far");
+            assert!(why.to_lowercase().contains("no space left on device"), "{noticed_by}: {why}");
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+}
+
 /// Pushes an image that is large enough for a worker to pull it itself.
 fn push_large(scene: &Scene, daemon: &Daemon) -> String {
     let name = scene.registry.reference("large:latest");
