@@ -34,7 +34,7 @@ pub(crate) use probe::{EMULATED, PARALLELISM, PLATFORM};
 use connection::Target;
 use crosskit_platforms::Platform;
 use health::Watch;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -127,8 +127,8 @@ struct Inner {
     /// What it said when it was last asked.
     facts: Mutex<Option<Facts>>,
     counters: Arc<Counters>,
-    /// Registries whose images it did not get.
-    out_of_reach: Mutex<HashSet<String>>,
+    /// Registries whose images it did not get, and when that was.
+    out_of_reach: Mutex<HashMap<String, tokio::time::Instant>>,
 }
 
 impl RemoteWorker {

@@ -2,13 +2,18 @@
 
 use super::inputs::InputImage;
 use super::{Inner, RemoteWorker};
-use crosskit_images::{ContentStore, Descriptor, Digest, Index, Manifest, media_types, resolve_platform};
+use crosskit_images::{ContentStore, Descriptor, Digest, Index, Manifest, resolve_platform};
 use crosskit_platforms::{Matcher, Platform};
 use std::sync::PoisonError;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// From how many bytes on a worker pulls an image itself. A small one is here and there before a
 /// registry has answered.
 const LARGE: u64 = 32 << 20;
+
+/// How long a worker that did not get an image of a registry is not asked to pull from it.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// A manifest at most, in bytes.
 const LARGEST_DOCUMENT: u64 = 8 << 20;
@@ -38,13 +43,14 @@ impl RemoteWorker {
 
 impl Inner {
     fn cannot_pull(&self, registry: &str) -> bool {
-        self.out_of_reach.lock().unwrap_or_else(PoisonError::into_inner).contains(registry)
+        let known = self.out_of_reach.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(registry).is_some_and(|when| when.elapsed() < AGAIN_AFTER)
     }
 
     /// Notes that the worker does not get images of a registry.
     pub(super) fn note_out_of_reach(&self, name: &str) {
         let mut known = self.out_of_reach.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(registry(name).to_string());
+        known.insert(registry(name).to_string(), Instant::now());
     }
 }
 
@@ -66,7 +72,6 @@ async fn stands_for(content: &ContentStore, digest: &str, platform: &Platform) -
             continue;
         }
         let manifest = Manifest::parse(&bytes).ok()?;
-        debug_assert!(!media_types::is_index(&manifest.media_type));
         return Some(manifest.layers.into_iter().map(|layer| layer.digest).collect());
     }
     None
