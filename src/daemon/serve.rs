@@ -128,7 +128,7 @@ impl Daemon {
             max_parallelism: config.worker.max_parallelism,
             policy: Policy { prefer: config.farm.prefer.clone(), ..Policy::default() },
             emulated_slots: config.farm.emulated_slots,
-            remotes: config.farm.remotes(),
+            remotes: config.farm.workers.clone(),
             dns: config.dns.clone().map(dns).transpose()?,
         })
         .map_err(state("worker"))?;

@@ -29,7 +29,7 @@ pub use policy::{Choice, Policy, Reason, WhenFull};
 pub use preflight::{Runners, preflight};
 pub use shape::executing_platform;
 pub use split::{Group, Split, split};
-pub use workers::{Health, Kind, WorkerState, default_slots};
+pub use workers::{Health, Kind, WorkerState};
 
 #[cfg(test)]
 mod farm_tests;

@@ -3,9 +3,7 @@ use crosskit_llb::{Digest, Graph, Limits};
 use crosskit_platforms::Platform;
 use prost::Message;
 
-use crate::{
-    Entitlements, Group, Health, Kind, PlacementKey, Policy, Split, WorkerState, default_slots, preflight,
-};
+use crate::{Entitlements, Group, Health, Kind, PlacementKey, Policy, Split, WorkerState, preflight};
 
 fn platform(specifier: &str) -> Platform {
     Platform::parse(specifier).unwrap()
@@ -28,10 +26,7 @@ fn local() -> Vec<WorkerState> {
     let emulated = ["linux/arm64", "linux/arm/v7", "linux/riscv64"].map(platform).to_vec();
     vec![
         WorkerState::idle("native", Kind::Native, vec![platform("linux/amd64/v3")]),
-        WorkerState {
-            slots: default_slots(Kind::Emulated, 2, None),
-            ..WorkerState::idle("qemu", Kind::Emulated, emulated)
-        },
+        WorkerState { slots: Some(2), ..WorkerState::idle("qemu", Kind::Emulated, emulated) },
     ]
 }
 

@@ -98,13 +98,3 @@ impl Runs {
         self.0.iter().any(|(architecture, own)| *architecture == wanted.architecture && own.matches(wanted))
     }
 }
-
-/// How many steps a local worker runs at once when nobody says: natively as many as there are,
-/// as BuildKit does, or as many as `max_parallelism` says; under an emulator, which needs far
-/// more of the processor for the same work, one for each core.
-pub fn default_slots(kind: Kind, cores: usize, max_parallelism: Option<usize>) -> Option<usize> {
-    match kind {
-        Kind::Native | Kind::Remote => max_parallelism,
-        Kind::Emulated => Some(max_parallelism.unwrap_or(cores).max(1)),
-    }
-}

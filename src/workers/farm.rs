@@ -96,8 +96,8 @@ impl Farm {
     /// Whether one of them runs a platform, as far as is known.
     pub(crate) fn may_run(&self, platform: &Platform) -> bool {
         let runs = |member: &Member| {
-            let facts = member.about.last().facts;
-            let said = facts.map(|facts| member.worker.platforms(&facts)).unwrap_or_default();
+            let last = member.about.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = last.facts.as_ref().map(|facts| member.worker.platforms(facts)).unwrap_or_default();
             said.iter().any(|p| crosskit_platforms::Matcher::only(p).matches(platform))
         };
         self.members.values().any(runs)

@@ -110,7 +110,7 @@ fn a_farm_is_read_strictly() {
     assert_eq!((farm.probe_interval, farm.dead_after), (Duration::from_millis(500), Duration::from_secs(5)));
     let far = &farm.workers[0];
     assert_eq!((far.platforms[0].format(), far.slots), ("linux/loong64".to_string(), Some(8)));
-    assert_eq!(far.tls.as_ref().unwrap().server_name.as_deref(), Some("builder"));
+    assert_eq!(far.tls.as_ref().unwrap().server_name, "builder");
     assert!(farm.workers[1].allow_secret_env && !far.allow_secret_env);
 }
 

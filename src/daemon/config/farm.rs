@@ -2,8 +2,8 @@
 
 use super::Settings;
 use crosskit_platforms::Platform;
-use crosskit_scheduler::Kind;
-use crosskit_workers::remote::{RemoteOptions, Tls};
+use crosskit_scheduler::{Kind, Policy};
+use crosskit_workers::remote::{DEAD_AFTER, PROBE_INTERVAL, RemoteOptions, Tls};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 type Wrong = (String, String);
 
 /// The workers on other machines, and how one is chosen.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Farm {
     /// The kinds of workers that may be used, the one that is liked best first.
     pub prefer: Vec<Kind>,
@@ -23,48 +23,16 @@ pub struct Farm {
     /// How long a worker may be silent before it counts as gone.
     pub dead_after: Duration,
     /// The workers.
-    pub workers: Vec<FarmWorker>,
-}
-
-/// A worker on another machine.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FarmWorker {
-    /// No other has it.
-    pub name: String,
-    /// `tcp://HOST:PORT` or `unix://PATH`.
-    pub address: String,
-    /// What it runs; empty for what it says is native.
-    pub platforms: Vec<Platform>,
-    /// How many steps it gets at a time; None for what it says itself.
-    pub slots: Option<usize>,
-    /// Certificates.
-    pub tls: Option<WorkerTls>,
-    /// Whether it may be reached without TLS.
-    pub insecure: bool,
-    /// Whether a worker that writes secret environment variables to its disk gets such steps.
-    pub allow_secret_env: bool,
-}
-
-/// Certificates for one worker.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct WorkerTls {
-    /// The authority that its certificate is from; None for those of the system.
-    pub ca: Option<PathBuf>,
-    /// Our certificate.
-    pub cert: Option<PathBuf>,
-    /// Its key.
-    pub key: Option<PathBuf>,
-    /// The name in its certificate; None for the one in its address.
-    pub server_name: Option<String>,
+    pub workers: Vec<RemoteOptions>,
 }
 
 impl Default for Farm {
     fn default() -> Self {
         Farm {
-            prefer: vec![Kind::Native, Kind::Remote, Kind::Emulated],
+            prefer: Policy::default().prefer,
             emulated_slots: None,
-            probe_interval: Duration::from_secs(1),
-            dead_after: Duration::from_secs(5),
+            probe_interval: PROBE_INTERVAL,
+            dead_after: DEAD_AFTER,
             workers: Vec::new(),
         }
     }
@@ -92,18 +60,21 @@ impl Farm {
             }
         }
         let (probe, dead) = (s.time("farm/probe-interval"), s.time("farm/dead-after"));
-        let farm = Farm {
+        let mut farm = Farm {
             prefer: if named.is_empty() { usual.prefer } else { prefer },
             emulated_slots: slots(s.int("farm/emulated-slots"), "farm.emulated-slots")?,
             probe_interval: probe.unwrap_or(usual.probe_interval),
             dead_after: dead.unwrap_or(usual.dead_after),
-            workers: s.groups("farm/worker").iter().map(FarmWorker::read).collect::<Result<_, _>>()?,
+            workers: s.groups("farm/worker").iter().map(worker).collect::<Result<_, _>>()?,
         };
         if farm.probe_interval.is_zero() {
             return wrong("farm.probe-interval", "must be longer than nothing");
         }
         if farm.dead_after <= farm.probe_interval {
             return wrong("farm.dead-after", "must be longer than farm.probe-interval");
+        }
+        for worker in &mut farm.workers {
+            (worker.probe_interval, worker.dead_after) = (farm.probe_interval, farm.dead_after);
         }
         let mut names = BTreeSet::from(["native", "emulated"]);
         for worker in &farm.workers {
@@ -115,28 +86,6 @@ impl Farm {
     }
 }
 
-impl Farm {
-    /// The workers as those who reach them want to know them.
-    pub(crate) fn remotes(&self) -> Vec<RemoteOptions> {
-        let options = |worker: &FarmWorker| RemoteOptions {
-            platforms: worker.platforms.clone(),
-            slots: worker.slots,
-            tls: worker.tls.clone().map(|tls| Tls {
-                ca: tls.ca,
-                cert: tls.cert,
-                key: tls.key,
-                server_name: tls.server_name.unwrap_or_default(),
-            }),
-            insecure: worker.insecure,
-            allow_secret_env: worker.allow_secret_env,
-            probe_interval: self.probe_interval,
-            dead_after: self.dead_after,
-            ..RemoteOptions::new(&worker.name, &worker.address)
-        };
-        self.workers.iter().map(options).collect()
-    }
-}
-
 fn slots(given: Option<i64>, key: &str) -> Result<Option<usize>, Wrong> {
     match given.map(usize::try_from) {
         None => Ok(None),
@@ -145,60 +94,58 @@ fn slots(given: Option<i64>, key: &str) -> Result<Option<usize>, Wrong> {
     }
 }
 
-impl FarmWorker {
-    fn read(s: &Settings) -> Result<FarmWorker, Wrong> {
-        let name = s.text("name").unwrap_or_default().to_string();
-        if name.is_empty() {
-            return wrong("farm.worker.name", "every worker needs a name");
+/// A worker from its table, with the usual times.
+fn worker(s: &Settings) -> Result<RemoteOptions, Wrong> {
+    let name = s.text("name").unwrap_or_default().to_string();
+    if name.is_empty() {
+        return wrong("farm.worker.name", "every worker needs a name");
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        return wrong("farm.worker.name", format!("{name:?} may have letters, digits, '-', '_' and '.'"));
+    }
+    let mut platforms = Vec::new();
+    for text in s.list("platforms") {
+        match Platform::parse(&text) {
+            Ok(platform) => platforms.push(platform.normalize()),
+            Err(e) => return wrong("farm.worker.platforms", format!("{text:?} of {name:?}: {e}")),
         }
-        if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return wrong("farm.worker.name", format!("{name:?} may have letters, digits, '-', '_' and '.'"));
+    }
+    let tls = s.tables.iter().any(|table| table == "tls").then(|| {
+        let path = |key: &str| s.text(key).map(PathBuf::from);
+        Tls {
+            ca: path("tls/ca"),
+            cert: path("tls/cert"),
+            key: path("tls/key"),
+            server_name: s.text("tls/server-name").unwrap_or_default().to_string(),
         }
-        let mut platforms = Vec::new();
-        for text in s.list("platforms") {
-            match Platform::parse(&text) {
-                Ok(platform) => platforms.push(platform.normalize()),
-                Err(e) => return wrong("farm.worker.platforms", format!("{text:?} of {name:?}: {e}")),
-            }
-        }
-        let tls = s.tables.iter().any(|table| table == "tls").then(|| {
-            let path = |key: &str| s.text(key).map(PathBuf::from);
-            WorkerTls {
-                ca: path("tls/ca"),
-                cert: path("tls/cert"),
-                key: path("tls/key"),
-                server_name: s.text("tls/server-name").map(str::to_string),
-            }
-        });
-        if tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
-            return wrong("farm.worker.tls", format!("{name:?} needs both cert and key, or neither"));
-        }
-        let address = s.text("addr").unwrap_or_default().to_string();
-        let insecure = s.bool("insecure").unwrap_or(false);
-        match address.split_once("://") {
-            Some(("unix", path)) if !path.is_empty() => {}
-            Some(("tcp", host)) if !host.is_empty() => {
-                if tls.is_none() && !insecure {
-                    let why = format!(
-                        "{name:?} would be reached without TLS, and with it whatever builds hold; give it \
+    });
+    if tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
+        return wrong("farm.worker.tls", format!("{name:?} needs both cert and key, or neither"));
+    }
+    let address = s.text("addr").unwrap_or_default().to_string();
+    let insecure = s.bool("insecure").unwrap_or(false);
+    match address.split_once("://") {
+        Some(("unix", path)) if !path.is_empty() => {}
+        Some(("tcp", host)) if !host.is_empty() => {
+            if tls.is_none() && !insecure {
+                let why = format!(
+                    "{name:?} would be reached without TLS, and with it whatever builds hold; give it \
                          a tls table, or say insecure = true"
-                    );
-                    return wrong("farm.worker.addr", why);
-                }
-            }
-            _ => {
-                let why = format!("{address:?} of {name:?} is neither tcp://HOST:PORT nor unix://PATH");
+                );
                 return wrong("farm.worker.addr", why);
             }
         }
-        Ok(FarmWorker {
-            slots: slots(s.int("slots"), "farm.worker.slots")?,
-            allow_secret_env: s.bool("allow-secret-env").unwrap_or(false),
-            name,
-            address,
-            platforms,
-            tls,
-            insecure,
-        })
+        _ => {
+            let why = format!("{address:?} of {name:?} is neither tcp://HOST:PORT nor unix://PATH");
+            return wrong("farm.worker.addr", why);
+        }
     }
+    Ok(RemoteOptions {
+        slots: slots(s.int("slots"), "farm.worker.slots")?,
+        allow_secret_env: s.bool("allow-secret-env").unwrap_or(false),
+        platforms,
+        tls,
+        insecure,
+        ..RemoteOptions::new(name, address)
+    })
 }

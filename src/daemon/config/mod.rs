@@ -6,7 +6,7 @@ mod reader;
 mod schema;
 pub mod units;
 
-pub use farm::{Farm, FarmWorker, WorkerTls};
+pub use farm::Farm;
 pub use reader::{Document, Settings, read};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
