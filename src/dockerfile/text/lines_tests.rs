@@ -30,6 +30,19 @@ fn lines_are_joined() {
 }
 
 #[test]
+fn a_file_that_ends_behind_an_escape_character_ends_its_line_there() {
+    assert_eq!(keywords("FROM a\nRUN b \\"), [one("FROM a", 1, 1), one("RUN b", 2, 2)]);
+    assert_eq!(keywords("FROM a\n\\"), [one("FROM a", 1, 1), one("", 2, 2)]);
+    assert_eq!(keywords("FROM a\n\\\u{2028}"), [one("FROM a", 1, 1), one("\\", 2, 2)]);
+    let text = read(b"FROM a\n\\").unwrap();
+    let error = instruction::parse::dockerfile(text, &Linter::silent()).unwrap_err();
+    assert_eq!(
+        (error.to_string().as_str(), error.locations[0].first),
+        ("dockerfile parse error on line 2: unknown instruction: ", 2)
+    );
+}
+
+#[test]
 fn mistakes_have_their_lines() {
     for (file, want, first, last) in [
         ("", "file with no instructions", 0, 0),
@@ -75,6 +88,12 @@ fn print(text: &Text) -> String {
         }
     }
     out
+}
+
+/// Whether every statement can be written on a line of its own. One that the file's end cut off behind an escape character
+/// may be empty, and one whose escape character stood before a space other than blank and tab would go on into the next.
+fn has_lines(text: &Text) -> bool {
+    text.statements.iter().all(|Statement { code, .. }| !code.is_empty() && !code.ends_with(text.escape))
 }
 
 /// Statements without the places that printing changes.
@@ -161,11 +180,13 @@ proptest! {
         let Ok(text) = read(file.as_bytes()) else {
             return Ok(());
         };
+        prop_assume!(has_lines(&text));
         // What is printed is read once more, as a comment may then be a directive or belong to another line.
         let Ok(again) = read(print(&text).as_bytes()) else {
             return Err(TestCaseError::fail(format!("{file:?} cannot be read again:\n{}", print(&text))));
         };
         let printed = print(&again);
+        prop_assume!(has_lines(&again));
         prop_assert_eq!(bare(again), bare(read(printed.as_bytes()).unwrap()));
     }
 }
