@@ -328,6 +328,35 @@ fn a_worker_that_failed_rests_until_a_probe_has_passed_or_some_time() {
     place(&mut farm, ask(3, 1), rest);
 }
 
+/// One that has failed again and again rests for longer than a step waits for one that is silent.
+#[test]
+fn a_step_waits_for_the_only_worker_until_it_has_rested() {
+    // Whether its owner wakes in time or much too late.
+    for late in [0, 60] {
+        let mut farm = farm(Policy::default(), [remote("a", 1)]);
+        let (rest, grace) = (farm.policy().rest, farm.policy().grace);
+        let fail = |farm: &mut Farm, now| {
+            let placed = place(farm, ask(1, 1), now);
+            farm.done(placed.ticket, Outcome::WorkerFailed, now);
+            farm.assign(now);
+        };
+        fail(&mut farm, START);
+        fail(&mut farm, rest);
+        fail(&mut farm, rest * 3);
+        let (now, rested) = (rest * 3, rest * 7);
+        assert!(rested > now + grace);
+        let waits = farm.ask(ask(2, 1), now);
+        assert_eq!(farm.assign(now), Turn::default());
+        if late == 0 {
+            assert_eq!(farm.assign(now + grace), Turn::default());
+            assert_eq!(farm.wake(), Some(rested));
+        }
+        let turn = farm.assign(rested + after(late));
+        assert_eq!((turn.assigned[0].ticket, turn.refused.len()), (waits, 0));
+        assert_eq!(farm.wake(), None);
+    }
+}
+
 #[test]
 fn what_a_dead_worker_ran_is_said_and_goes_elsewhere() {
     let mut farm = farm(Policy::default(), [remote("a", 2), remote("b", 2)]);
@@ -521,7 +550,9 @@ fn play(events: Vec<Event>, when_full: WhenFull) {
         for ticket in std::mem::take(&mut running).into_keys() {
             farm.done(ticket, Outcome::Finished, now);
         }
-        for placed in farm.assign(now).assigned {
+        let turn = farm.assign(now);
+        assert_eq!(turn.refused, [], "there is somebody for everybody");
+        for placed in turn.assigned {
             assert!(waiting.remove(&placed.ticket).is_some());
             running.insert(placed.ticket, placed.decision.worker.clone());
         }

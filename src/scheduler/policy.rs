@@ -30,7 +30,8 @@ pub struct Policy {
     /// the worker that has the earlier steps of its group, or is its first choice. Moving the
     /// results of a step takes about as long.
     pub patience: Duration,
-    /// How long a step waits for somebody who can run it and does not answer now.
+    /// How long a step waits for somebody who can run it and does not answer now. One that only
+    /// rests is waited for until it has rested.
     pub grace: Duration,
     /// How long a worker gets nothing new after it has failed; doubled each time it fails again.
     pub rest: Duration,

@@ -304,6 +304,15 @@ impl Farm {
         self.pools[ticket.pool as usize].able == ticket.excluded.iter().filter(able).count()
     }
 
+    /// When the first of those that could take a ticket, and only rest, has rested.
+    pub(super) fn rested_at(&self, id: TicketId) -> Option<Duration> {
+        let ticket = self.tickets.get(&id)?;
+        let able = self.names.values().filter(|worker| !ticket.excluded.contains(worker));
+        let known = able.map(|worker| &self.workers[*worker as usize]);
+        let here = known.filter(|known| known.places.iter().any(|(pool, _)| *pool == ticket.pool));
+        here.filter(|known| known.state.health == Health::Up).filter_map(|known| known.resting).min()
+    }
+
     /// A worker has a place back.
     pub(super) fn released(&mut self, worker: u32, ticket: TicketId, outcome: Outcome, now: Duration) {
         let known = &mut self.workers[worker as usize];

@@ -53,12 +53,12 @@ pub struct Turn {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
+    /// A worker has rested. Before the others of the same moment, which may be about it.
+    Rest(u32),
     /// A ticket lets nobody go first any longer.
     Patience(TicketId),
     /// A ticket waits no longer for somebody who can run it.
     Grace(TicketId),
-    /// A worker has rested.
-    Rest(u32),
 }
 
 impl Farm {
@@ -128,7 +128,11 @@ impl Farm {
                     self.set_timer(id, None);
                     self.dirty.extend(self.tickets.get(&id).map(|ticket| ticket.pool));
                 }
-                Timer::Grace(id) => self.refuse(id, turn),
+                // Whoever rests comes back, and at a known time.
+                Timer::Grace(id) => match self.rested_at(id) {
+                    Some(until) => self.set_timer(id, Some((until, Timer::Grace(id)))),
+                    None => self.refuse(id, turn),
+                },
             }
         }
     }
