@@ -57,12 +57,6 @@ pub enum SchedulerError {
         /// Who has.
         workers: Vec<String>,
     },
-    /// A platform was asked for and not built.
-    #[error("there is no result for {}, which was asked for", .0.format())]
-    Missing(Box<Platform>),
-    /// A platform was built twice.
-    #[error("there are two results for {}", .0.format())]
-    Twice(Box<Platform>),
 }
 
 fn cannot_run(platform: &Platform, steps: usize, example: &str, tried: &[String]) -> String {
@@ -99,7 +93,6 @@ impl SchedulerError {
             SchedulerError::NothingAnswers { .. } | SchedulerError::AllFailed { .. } => {
                 ErrorKind::Unavailable
             }
-            SchedulerError::Missing(_) | SchedulerError::Twice(_) => ErrorKind::Internal,
         }
     }
 }

@@ -1,16 +1,14 @@
-//! Where: split, route, merge as pure decisions.
+//! Where: split and route as pure decisions.
 //!
 //! A graph for many platforms is [`split`] into groups of steps that need a machine of one
-//! platform, a [`Farm`] routes the steps of each group to a worker, and the results are
-//! [`merge`]d in the order that was asked for. Nothing here does anything: graphs and the state
-//! of workers go in, decisions with their reasons come out, so that thousands of workers can be
-//! simulated.
+//! platform, and a [`Farm`] routes the steps of each group to a worker. Nothing here does anything:
+//! graphs and the state of workers go in, decisions with their reasons come out, so that thousands
+//! of workers can be simulated.
 
 mod convex;
 mod entitlements;
 mod error;
 mod farm;
-mod merge;
 mod placement;
 mod policy;
 mod preflight;
@@ -23,7 +21,6 @@ pub use error::{ErrorKind, SchedulerError};
 pub use farm::{
     Ask, Assignment, BuildId, Decision, Farm, Outcome, Record, Refusal, TicketId, Turn, Verdict, WorkerView,
 };
-pub use merge::{MergePlan, merge};
 pub use placement::PlacementKey;
 pub use policy::{Choice, Policy, Reason, WhenFull};
 pub use preflight::{Runners, preflight};
@@ -33,8 +30,6 @@ pub use workers::{Health, Kind, WorkerState};
 
 #[cfg(test)]
 mod farm_tests;
-#[cfg(test)]
-mod merge_tests;
 #[cfg(test)]
 mod preflight_tests;
 #[cfg(test)]
