@@ -44,6 +44,8 @@ impl Drop for Listed {
     fn drop(&mut self) {
         self.session.close();
         self.shared.locked().remove(self.session.id());
+        // Here, for a client that leaves takes away the stream, and with it whoever waits for it.
+        tracing::debug!(session = self.session.id(), "session ended");
     }
 }
 
@@ -81,7 +83,9 @@ impl SessionManager {
         tracing::debug!(session = session.id(), name = session.name(), "session opened");
         tokio::select! {
             ended = connection => {
-                tracing::debug!(session = session.id(), ?ended, "session ended");
+                if let Err(error) = ended {
+                    tracing::debug!(session = session.id(), %error, "the connection of a session broke");
+                }
                 Ok(())
             }
             failed = health::watch(&session, health_timeout) => Err(failed),

@@ -98,14 +98,15 @@ struct Inner {
     id: String,
     sessions: Vec<String>,
     values: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
-    memos: Mutex<HashMap<String, Arc<Memo>>>,
+    /// None after the end: then nothing is remembered any more.
+    memos: Mutex<Option<HashMap<String, Arc<Memo>>>>,
     log: Arc<JobLog>,
 }
 
 impl JobContext {
     pub(crate) fn new(id: String, sessions: Vec<String>, log: Arc<JobLog>) -> Self {
-        let (values, memos) = Default::default();
-        JobContext(Arc::new(Inner { id, sessions, values, memos, log }))
+        let memos = Mutex::new(Some(HashMap::new()));
+        JobContext(Arc::new(Inner { id, sessions, values: Mutex::default(), memos, log }))
     }
 
     /// The name that the client gave it.
@@ -131,7 +132,8 @@ impl JobContext {
     }
 
     /// Decides something once for the whole build, such as which image a tag means: the first
-    /// caller for a key computes it, the others wait. A failure is not remembered.
+    /// caller for a key computes it, the others wait. A failure is not remembered, nor is what is
+    /// decided after the end.
     pub async fn decide_once<T, E, F>(&self, key: &str, decide: F) -> Result<Arc<T>, E>
     where
         T: Any + Send + Sync,
@@ -139,7 +141,8 @@ impl JobContext {
     {
         let slot = {
             let mut memos = self.0.memos.lock().unwrap_or_else(PoisonError::into_inner);
-            memos.entry(key.to_owned()).or_default().clone()
+            let known = memos.as_mut().map(|memos| memos.entry(key.to_owned()).or_default().clone());
+            known.unwrap_or_default()
         };
         let mut slot = slot.lock().await;
         if let Some(known) = slot.clone().and_then(|known| known.downcast::<T>().ok()) {
@@ -165,7 +168,7 @@ impl JobContext {
     /// known for a while after the end.
     pub(crate) fn let_go(&self) {
         let values = std::mem::take(&mut *self.0.values.lock().unwrap_or_else(PoisonError::into_inner));
-        let memos = std::mem::take(&mut *self.0.memos.lock().unwrap_or_else(PoisonError::into_inner));
+        let memos = self.0.memos.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Outside of the locks: what ends here may look for others.
         drop((values, memos));
     }
@@ -178,5 +181,25 @@ impl JobContext {
 impl fmt::Debug for JobContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("JobContext").field(&self.0.id).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    #[tokio::test]
+    async fn a_decision_is_kept_until_the_end_and_none_after_it() {
+        let job = JobContext::new("build".into(), Vec::new(), Arc::default());
+        let decide = |key: &'static str| {
+            let job = job.clone();
+            async move { job.decide_once(key, async { Ok::<_, Infallible>(()) }).await.unwrap() }
+        };
+        let early = decide("early").await;
+        assert_eq!(Arc::strong_count(&early), 2);
+        job.let_go();
+        assert_eq!(Arc::strong_count(&early), 1);
+        assert_eq!(Arc::strong_count(&decide("late").await), 1);
     }
 }

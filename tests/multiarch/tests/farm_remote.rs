@@ -394,7 +394,7 @@ fn a_session_at_a_worker_lasts_as_long_as_its_build() {
             |log: &str| log.matches("session ended").count() + log.matches("session finished").count();
         assert_eq!(ended(&daemon.log()), 0);
         drop(built);
-        until("the session to end", Duration::from_secs(20), || (ended(&daemon.log()) == 1).then_some(()));
+        until("the session to end", Duration::from_secs(3), || (ended(&daemon.log()) == 1).then_some(()));
     });
 }
 
