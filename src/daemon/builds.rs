@@ -163,7 +163,9 @@ impl Builder {
         let result = if request.definition.is_none() && request.frontend.is_empty() {
             let forwarder = Forwarder::new(bridge, request.frontend_inputs.clone());
             let _registered = self.forwarded.register(&request.r#ref, Arc::clone(&forwarder));
-            forwarder.outcome().await?
+            let outcome = forwarder.outcome().await;
+            forwarder.close().await;
+            outcome?
         } else {
             let asked = bridge::SolveRequest {
                 definition: request.definition.clone(),

@@ -25,6 +25,7 @@ mod rootfs;
 mod runtime;
 mod sandbox;
 mod seccomp;
+mod signals;
 mod spec;
 mod streams;
 mod stubs;
@@ -49,4 +50,5 @@ pub use process::{
 };
 pub use resolv::DnsConfig;
 pub use runtime::Chosen;
+pub use signals::signal_number;
 pub use streams::{Output, Stdio, Terminal, WindowSize};

@@ -19,15 +19,15 @@ use tokio_util::sync::CancellationToken;
 pub struct Failure {
     /// Which action failed, by its number in the operation, if it was one.
     pub action: Option<usize>,
-    /// What that action had made until then.
-    pub partial: Option<Ref>,
+    /// What each action has made, as far as that can be had: what the failed one had made until then, and what it read.
+    pub made: Vec<Option<Ref>>,
     /// Why.
     pub source: Error,
 }
 
 impl From<Error> for Failure {
     fn from(source: Error) -> Self {
-        Failure { action: None, partial: None, source }
+        Failure { action: None, made: Vec::new(), source }
     }
 }
 
@@ -185,7 +185,7 @@ impl Run<'_> {
                 }
                 self.make(needed).await?;
             }
-            let failed = |source| Failure { action: Some(number), partial: None, source };
+            let failed = |source| Failure { action: Some(number), made: Vec::new(), source };
             let mut work = self.start(action.input).await.map_err(failed)?;
             let outcome = match self.sources(action).await {
                 Ok((sources, users)) => {
@@ -197,8 +197,8 @@ impl Run<'_> {
             };
             if let Err(source) = outcome {
                 // What is there so far helps whoever looks for the reason.
-                let partial = work.commit().await.ok();
-                return Err(Failure { action: Some(number), partial, source });
+                let made = self.made(number, work).await;
+                return Err(Failure { action: Some(number), made, source });
             }
             let once = self.users.get(&index).copied().unwrap_or(0) == 1;
             let value = match once && action.output == -1 {
@@ -209,6 +209,24 @@ impl Run<'_> {
             Ok(())
         }
         .boxed()
+    }
+
+    /// What each action has made; `work` is that of the one that failed.
+    async fn made(&mut self, failed: usize, work: Box<Work>) -> Vec<Option<Ref>> {
+        let mut made = vec![None; self.op.actions.len()];
+        for (index, value) in self.values.drain() {
+            let number = usize::try_from(index).ok().and_then(|index| index.checked_sub(self.inputs.len()));
+            if let Some(place) = number.and_then(|number| made.get_mut(number)) {
+                *place = match value {
+                    Value::Ready(reference) => Some(reference),
+                    Value::Open(work) => work.commit().await.ok(),
+                };
+            }
+        }
+        if let Some(place) = made.get_mut(failed) {
+            *place = work.commit().await.ok();
+        }
+        made
     }
 
     /// What an action works on: what the one before it left open, or something new.

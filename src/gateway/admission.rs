@@ -57,6 +57,18 @@ impl Entitlements {
     }
 }
 
+/// What a process asks for, from the numbers of its message.
+///
+/// # Errors
+/// A number that stands for nothing.
+pub fn modes(network: i32, security: i32) -> Result<(pb::NetMode, pb::SecurityMode), GatewayError> {
+    let network = pb::NetMode::try_from(network)
+        .map_err(|_| GatewayError::invalid(format!("unknown network mode {network}")))?;
+    let security = pb::SecurityMode::try_from(security)
+        .map_err(|_| GatewayError::invalid(format!("invalid security mode {security}")))?;
+    Ok((network, security))
+}
+
 /// Checks a whole graph.
 ///
 /// # Errors
@@ -64,7 +76,8 @@ impl Entitlements {
 pub fn admit(graph: &Graph, entitlements: &Entitlements) -> Result<(), GatewayError> {
     for vertex in graph.vertices() {
         if let Some(Op::Exec(exec)) = &vertex.op.op {
-            entitlements.check(exec.network(), exec.security())?;
+            let (network, security) = modes(exec.network, exec.security)?;
+            entitlements.check(network, security)?;
             if let Some(device) = exec.cdi_devices.iter().find(|d| !d.optional) {
                 return Err(GatewayError::unimplemented(format!(
                     "device {} is requested by the build, and CDI devices are not available yet",
@@ -108,5 +121,7 @@ mod tests {
         granted.check(pb::NetMode::Host, pb::SecurityMode::Sandbox).unwrap();
         let refused = granted.check(pb::NetMode::Host, pb::SecurityMode::Insecure).unwrap_err();
         assert_eq!(refused.message(), "security.insecure is not allowed");
+        assert_eq!(modes(0, 2).unwrap_err().message(), "invalid security mode 2");
+        assert_eq!(modes(3, 0).unwrap_err().message(), "unknown network mode 3");
     }
 }

@@ -77,7 +77,7 @@ impl Builds {
         };
         match tokio::time::timeout(WAIT_FOR_BUILD, wait).await {
             Ok(Some(found)) => Ok(found),
-            _ => Err(GatewayError::new(Code::NotFound, format!("unknown job {id}"))),
+            _ => Err(GatewayError::new(Code::NotFound, format!("no such job {id}"))),
         }
     }
 

@@ -102,6 +102,11 @@ const FRONTEND: &[&str] = &[
     "frontend.caps",
     "gateway.solve.evaluate",
     "gateway.evaluate",
+    "gateway.exec",
+    "gateway.exec.extrahosts",
+    "gateway.exec.secretenv",
+    "gateway.exec.signals",
+    "gateway.exec.filesystem",
     "gateway.warnings",
     "source.metaresolver",
 ];

@@ -85,6 +85,7 @@ pub async fn solve(
         forwarder.end(Err(e));
     }
     forwarder.end(Err(GatewayError::plain("the frontend ended without a result")));
+    forwarder.close().await;
     let result = forwarder.outcome().await?;
     if let Refs::ByPlatform(handles) = &result.refs
         && handles.is_empty()

@@ -2,19 +2,24 @@
 //! in a container. Its calls are answered here; what it returns in the end is the build's result.
 
 use crate::bridge::{Bridge, SolveRequest};
+use crate::containers::{self, Container, ContainerMount, Containers, Surroundings};
 use crate::result::{FrontendResult, Handle, Refs};
-use crate::{GatewayError, caps};
+use crate::{GatewayError, caps, processes};
+use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::{self, result::Result as Returned};
 use crosskit_api::{control, pb};
 use crosskit_snapshots::Mounted;
-use crosskit_workers::files;
+use crosskit_workers::ops::left::LeftOver;
+use crosskit_workers::{ResultRef, files};
+use futures::Stream;
 use indexmap::IndexMap;
 use rand::Rng;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
-use tonic::Code;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
 
 type Outcome = Result<FrontendResult, GatewayError>;
 
@@ -23,7 +28,10 @@ pub struct Forwarder {
     bridge: Arc<Bridge>,
     inputs: BTreeMap<String, pb::Definition>,
     refs: Mutex<HashMap<String, Handle>>,
+    /// What failed operations have left, by the ids that their errors name.
+    left: Mutex<HashMap<String, ResultRef>>,
     mounts: tokio::sync::Mutex<HashMap<String, Arc<Looked>>>,
+    containers: Arc<Containers>,
     outcome: watch::Sender<Option<Outcome>>,
 }
 
@@ -57,6 +65,8 @@ impl Forwarder {
             bridge,
             inputs,
             refs: Mutex::default(),
+            left: Mutex::default(),
+            containers: Arc::default(),
             mounts: tokio::sync::Mutex::default(),
             outcome: watch::channel(None).0,
         })
@@ -132,7 +142,8 @@ impl Forwarder {
         let as_return = request.allow_result_return;
         let as_messages = request.allow_result_array_ref;
         let (last, exporter_attr) = (request.r#final, request.exporter_attr.clone());
-        let result = self.bridge.solve(SolveRequest::from_frontend(request)?).await?;
+        let request = SolveRequest::from_frontend(request)?;
+        let result = self.bridge.solve(request).await.map_err(|e| self.with_ids(e))?;
         let mut answer = frontend::SolveResponse::default();
         let keep = |handle: &Option<Handle>| match handle {
             None => frontend::Ref::default(),
@@ -188,7 +199,7 @@ impl Forwarder {
     /// # Errors
     /// What fails in it.
     pub async fn evaluate(&self, request: frontend::EvaluateRequest) -> Result<(), GatewayError> {
-        self.handle(&request.r#ref)?.result().await?;
+        self.result(&request.r#ref).await?;
         Ok(())
     }
 
@@ -197,14 +208,122 @@ impl Forwarder {
     /// # Errors
     /// What fails in the ref, and a file that can't be read.
     pub async fn read_file(&self, request: frontend::ReadFileRequest) -> Result<Vec<u8>, GatewayError> {
-        let range = match request.range {
-            None => None,
-            Some(r) => {
-                let part = |v: i64| u64::try_from(v).map_err(|_| GatewayError::invalid("negative range"));
-                Some((part(r.offset)?, part(r.length)?))
-            }
-        };
+        let range = range(request.range)?;
         self.look(&request.r#ref, move |root| files::read_file(root, &request.file_path, range)).await
+    }
+
+    /// Makes a container for processes.
+    ///
+    /// # Errors
+    /// An id that is taken, results that nobody knows or that fail, mounts that make no sense.
+    pub async fn new_container(
+        &self,
+        mut request: frontend::NewContainerRequest,
+    ) -> Result<(), GatewayError> {
+        if self.containers.find(&request.container_id).is_some() {
+            return Err(containers::exists(&request.container_id));
+        }
+        let mut mounts = Vec::with_capacity(request.mounts.len());
+        for mount in std::mem::take(&mut request.mounts) {
+            let result = match mount.result_id.as_str() {
+                "" => None,
+                id => Some(self.result_or_left(id).await.map_err(|e| {
+                    e.while_doing(&format!("failed to find ref {id} for {:?} mount", mount.dest))
+                })?),
+            };
+            mounts.push(ContainerMount { mount, result });
+        }
+        let around = Surroundings {
+            parts: Arc::clone(self.bridge.shared().workers.local()),
+            sessions: self.bridge.job().sessions().to_vec(),
+            entitlements: self.bridge.entitlements().clone(),
+        };
+        self.containers.add(Container::new(around, request, mounts).await?)
+    }
+
+    /// Ends a container and all that runs in it.
+    ///
+    /// # Errors
+    /// No such container.
+    pub async fn release_container(
+        &self,
+        request: frontend::ReleaseContainerRequest,
+    ) -> Result<(), GatewayError> {
+        self.containers.release(&request.container_id).await
+    }
+
+    /// Runs processes in containers.
+    pub fn exec_process(
+        &self,
+        messages: impl Stream<Item = Result<frontend::ExecMessage, Status>> + Send + 'static,
+    ) -> ReceiverStream<Result<frontend::ExecMessage, Status>> {
+        processes::converse(Arc::clone(&self.containers), messages)
+    }
+
+    /// Reads a file of a container's mount.
+    ///
+    /// # Errors
+    /// No such container or mount, and a file that can't be read.
+    pub async fn read_file_container(
+        &self,
+        request: frontend::ReadFileRequest,
+    ) -> Result<Vec<u8>, GatewayError> {
+        let range = range(request.range)?;
+        self.look_inside(&request.r#ref, request.mount_index, move |root| {
+            files::read_file(root, &request.file_path, range)
+        })
+        .await
+    }
+
+    /// Lists a folder of a container's mount.
+    ///
+    /// # Errors
+    /// No such container or mount, and a folder that can't be read.
+    pub async fn read_dir_container(
+        &self,
+        request: frontend::ReadDirRequest,
+    ) -> Result<Vec<crosskit_api::fsutil::Stat>, GatewayError> {
+        self.look_inside(&request.r#ref, request.mount_index, move |root| {
+            files::read_dir(root, &request.dir_path, &request.include_pattern)
+        })
+        .await
+    }
+
+    /// Asks for the facts of a file of a container's mount.
+    ///
+    /// # Errors
+    /// No such container or mount, and a file that isn't there.
+    pub async fn stat_file_container(
+        &self,
+        request: frontend::StatFileRequest,
+    ) -> Result<crosskit_api::fsutil::Stat, GatewayError> {
+        self.look_inside(&request.r#ref, request.mount_index, move |root| {
+            files::stat_file(root, &request.path)
+        })
+        .await
+    }
+
+    /// Calls `at` with the root of a container's mount, which stays mounted meanwhile.
+    async fn look_inside<T: Send + 'static>(
+        &self,
+        id: &str,
+        mount: i32,
+        at: impl FnOnce(&std::path::Path) -> Result<T, files::FileError> + Send + 'static,
+    ) -> Result<T, GatewayError> {
+        let container = self
+            .containers
+            .find(id)
+            .ok_or_else(|| GatewayError::plain(format!("container details for {id}@{mount} not found")))?;
+        let place = container.place(mount)?;
+        let looking = tokio::task::spawn_blocking(move || at(&place));
+        let looked = looking.await.map_err(|e| GatewayError::plain(e.to_string()))?;
+        drop(container);
+        looked.map_err(GatewayError::from)
+    }
+
+    /// Ends what still runs in the frontend's containers. To be called when the conversation is over.
+    pub async fn close(&self) {
+        self.containers.release_all().await;
     }
 
     /// Lists a folder of a ref.
@@ -298,14 +417,48 @@ impl Forwarder {
         })
     }
 
+    /// What a ref stands for.
+    async fn result(&self, id: &str) -> Result<ResultRef, GatewayError> {
+        let result = self.handle(id)?.result().await;
+        result.map_err(|e| self.with_ids(e.into()))
+    }
+
+    /// The same, also for what a failed operation has left.
+    async fn result_or_left(&self, id: &str) -> Result<ResultRef, GatewayError> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        match left {
+            Some(left) => Ok(left),
+            None => self.result(id).await,
+        }
+    }
+
+    /// The same error with ids for what the failed operation has left, by which a container can have it.
+    fn with_ids(&self, error: GatewayError) -> GatewayError {
+        let left = error.solve_error().and_then(|failed| failed.error.attachment::<LeftOver>());
+        let (Some(left), Some(mut solve)) = (left, error.details().solve.clone()) else { return error };
+        let mut known = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut name = |results: &[ResultRef]| -> Vec<String> {
+            let name = |result: &ResultRef| match result {
+                None => String::new(),
+                Some(found) => {
+                    known.entry(found.id().to_string()).or_insert_with(|| result.clone());
+                    found.id().to_string()
+                }
+            };
+            results.iter().map(name).collect()
+        };
+        solve.input_i_ds = name(&left.inputs);
+        solve.mount_i_ds = name(&left.mounts);
+        error.with_details(ErrorDetails { solve: Some(solve), ..ErrorDetails::default() })
+    }
+
     /// Calls `at` with the root of a ref. Mounts stay until the conversation ends.
     async fn look<T: Send + 'static>(
         &self,
         id: &str,
         at: impl FnOnce(&std::path::Path) -> Result<T, files::FileError> + Send + 'static,
     ) -> Result<T, GatewayError> {
-        let handle = self.handle(id)?;
-        let result = handle.result().await?;
+        let result = self.result(id).await?;
         let looked = {
             let mut mounts = self.mounts.lock().await;
             match mounts.get(id) {
@@ -337,6 +490,12 @@ impl Forwarder {
     fn refs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Handle>> {
         self.refs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Offset and length in bytes.
+fn range(range: Option<frontend::FileRange>) -> Result<Option<(u64, u64)>, GatewayError> {
+    let part = |v: i64| u64::try_from(v).map_err(|_| GatewayError::invalid("negative range"));
+    range.map(|range| Ok((part(range.offset)?, part(range.length)?))).transpose()
 }
 
 /// An id that nobody can guess, in BuildKit's form: 25 lower-case letters and digits.

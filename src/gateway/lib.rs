@@ -8,10 +8,12 @@ pub mod bridge;
 pub mod builds;
 mod builtin;
 pub mod caps;
+mod containers;
 mod error;
 mod external;
 pub mod forwarder;
 pub mod health;
+mod processes;
 pub mod result;
 pub mod server;
 

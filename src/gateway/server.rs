@@ -1,11 +1,10 @@
 //! The LLBBridge service: calls of frontends, given to the conversation that they belong to.
 
-use crate::GatewayError;
 use crate::builds::Builds;
 use crate::forwarder::Forwarder;
 use crosskit_api::frontend::{self as api, llb_bridge_server::LlbBridge};
-use futures::stream::BoxStream;
 use std::sync::Arc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -27,10 +26,6 @@ impl Calls {
             }
         }
     }
-}
-
-fn later(what: &str) -> Status {
-    GatewayError::unimplemented(format!("{what} is not available yet")).to_status()
 }
 
 /// Calls that are answered by one method of the conversation.
@@ -128,45 +123,57 @@ impl LlbBridge for Calls {
 
     async fn new_container(
         &self,
-        _request: Request<api::NewContainerRequest>,
+        request: Request<api::NewContainerRequest>,
     ) -> Result<Response<api::NewContainerResponse>, Status> {
-        Err(later("running containers from a frontend"))
+        forward!(self, request, "NewContainer", |f, m| {
+            f.new_container(m).await?;
+            api::NewContainerResponse {}
+        })
     }
 
-    type ExecProcessStream = BoxStream<'static, Result<api::ExecMessage, Status>>;
+    type ExecProcessStream = ReceiverStream<Result<api::ExecMessage, Status>>;
 
     async fn exec_process(
         &self,
-        _request: Request<Streaming<api::ExecMessage>>,
+        request: Request<Streaming<api::ExecMessage>>,
     ) -> Result<Response<Self::ExecProcessStream>, Status> {
-        Err(later("running processes from a frontend"))
+        forward!(self, request, "ExecProcess", |f, m| f.exec_process(m))
     }
 
     async fn read_file_container(
         &self,
-        _request: Request<api::ReadFileRequest>,
+        request: Request<api::ReadFileRequest>,
     ) -> Result<Response<api::ReadFileResponse>, Status> {
-        Err(later("reading files of a frontend's container"))
+        forward!(self, request, "ReadFileContainer", |f, m| api::ReadFileResponse {
+            data: f.read_file_container(m).await?
+        })
     }
 
     async fn read_dir_container(
         &self,
-        _request: Request<api::ReadDirRequest>,
+        request: Request<api::ReadDirRequest>,
     ) -> Result<Response<api::ReadDirResponse>, Status> {
-        Err(later("listing folders of a frontend's container"))
+        forward!(self, request, "ReadDirContainer", |f, m| api::ReadDirResponse {
+            entries: f.read_dir_container(m).await?
+        })
     }
 
     async fn stat_file_container(
         &self,
-        _request: Request<api::StatFileRequest>,
+        request: Request<api::StatFileRequest>,
     ) -> Result<Response<api::StatFileResponse>, Status> {
-        Err(later("looking at files of a frontend's container"))
+        forward!(self, request, "StatFileContainer", |f, m| api::StatFileResponse {
+            stat: Some(f.stat_file_container(m).await?)
+        })
     }
 
     async fn release_container(
         &self,
-        _request: Request<api::ReleaseContainerRequest>,
+        request: Request<api::ReleaseContainerRequest>,
     ) -> Result<Response<api::ReleaseContainerResponse>, Status> {
-        Err(later("running containers from a frontend"))
+        forward!(self, request, "ReleaseContainer", |f, m| {
+            f.release_container(m).await?;
+            api::ReleaseContainerResponse {}
+        })
     }
 }

@@ -24,7 +24,7 @@ pub use local::LocalParts;
 pub use origins::{Origin, Origins};
 pub use records::message as platform_message;
 pub use results::SnapshotResults;
-pub use workers::{WorkerError, WorkerOptions, Workers};
+pub use workers::{WorkerError, WorkerOptions, Workers, from_message as platform_from_message};
 
 /// What a vertex yields: a filesystem, or None for an empty one.
 pub type ResultRef = Option<crosskit_snapshots::Ref>;

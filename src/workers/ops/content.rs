@@ -1,5 +1,6 @@
 //! Knowing an input by the files in it that count.
 
+use super::left::LeftOver;
 use super::snapshot_error;
 use crate::ResultRef;
 use crate::keys::Selector;
@@ -7,6 +8,7 @@ use crosskit_cache::KeyDigest;
 use crosskit_snapshots::checksum::{ContentQuery, content_digest};
 use crosskit_solver::{ContentKey, OpContext, OpError};
 use futures::future::BoxFuture;
+use std::sync::Arc;
 
 /// The digest of the files that some selectors choose.
 pub struct FilesOf {
@@ -37,7 +39,9 @@ impl ContentKey<ResultRef> for FilesOf {
                     snapshot_error(e).context(format!("failed to calculate checksum of ref {id}"))
                 })
             });
-            let digests = futures::future::try_join_all(digests).await?;
+            let left = || LeftOver { inputs: vec![input.clone()], mounts: Vec::new() };
+            let digests = futures::future::try_join_all(digests).await;
+            let digests = digests.map_err(|error| error.attach(Arc::new(left())))?;
             let joined = digests.iter().map(ToString::to_string).collect::<Vec<_>>().join("\0");
             Ok(Some(KeyDigest::of(joined.as_bytes())))
         })

@@ -52,14 +52,6 @@ fn take(place: &Mutex<Option<Place>>) -> Option<Place> {
     place.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// What is left of a step that failed, for those who look into it.
-pub struct FailedStep {
-    /// What its outputs had become.
-    pub results: Vec<ResultRef>,
-    /// What its inputs were.
-    pub inputs: Vec<ResultRef>,
-}
-
 impl Op<ResultRef> for ExecOp {
     fn cache_map<'a>(&'a self, _cx: &'a OpContext) -> BoxFuture<'a, Result<CacheMap<ResultRef>, OpError>> {
         Box::pin(std::future::ready(self.map()))
@@ -184,7 +176,9 @@ impl ExecOp {
     ) -> Result<Vec<ResultRef>, OpError> {
         let meta = self.meta()?;
         let step = meta.args.join(" ");
-        let prepared = mounts::prepare(&self.parts, cx, &self.op.mounts, &inputs, &meta.cwd, &step).await?;
+        let sessions = cx.jobs.sessions();
+        let prepared =
+            mounts::prepare(&self.parts, &sessions, &self.op.mounts, &inputs, &meta.cwd, &step).await?;
         let process = self.process(cx, &prepared).await?;
         // What does not fit into the limits is passed on when these are dropped.
         let (mut out, mut err) = (cx.progress.writer(Stream::Stdout), cx.progress.writer(Stream::Stderr));
@@ -201,29 +195,30 @@ impl ExecOp {
         };
         let ended = self.parts.executor.run(process, stdio, cx.cancel.clone()).await;
         let exit = ended.map_err(exec_error)?;
-        let valid = exit.is_success(&meta.valid_exit_codes);
-        let results = prepared.finish().await?;
-        if valid {
-            return Ok(results);
+        if exit.is_success(&meta.valid_exit_codes) {
+            return prepared.finish().await;
         }
+        let left = prepared.left(&self.op.mounts, &inputs).await?;
         let details = crosskit_api::errors::ErrorDetails {
             exit_code: u32::try_from(exit.code).ok(),
             ..Default::default()
         };
         Err(OpError::new(ErrorKind::User, exit.failure(&meta.args))
             .with_details(details)
-            .attach(Arc::new(FailedStep { results, inputs })))
+            .attach(Arc::new(left)))
     }
 
     async fn process(&self, cx: &OpContext, prepared: &Prepared) -> Result<Process, OpError> {
         let meta = self.meta()?;
         let mut process = process_of(meta, self.op.network(), self.op.security(), &self.platform)?;
+        let sessions = cx.jobs.sessions();
         for wanted in &self.op.secretenv {
             if wanted.id.is_empty() {
                 let message = format!("secret ID missing for {:?} environment variable", wanted.name);
                 return Err(OpError::new(ErrorKind::User, message));
             }
-            let value = secret(&self.parts, cx, &wanted.id, wanted.optional).await?.unwrap_or_default();
+            let value =
+                secret(&self.parts, &sessions, &wanted.id, wanted.optional).await?.unwrap_or_default();
             process.env.push(format!("{}={}", wanted.name, String::from_utf8_lossy(&value)));
         }
         if let Some(limits) = &self.resources {

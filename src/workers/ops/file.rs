@@ -1,6 +1,7 @@
 //! Operations on files: copying, making, removing.
 
 use super::exec::dep;
+use super::left::LeftOver;
 use crate::keys::{file_digest, file_inputs};
 use crate::{LocalParts, ResultRef};
 use crosskit_api::details::{self, solve::Subject};
@@ -33,7 +34,7 @@ impl Op<ResultRef> for FileOp {
         Box::pin(async move {
             crosskit_fileops::run(&self.parts.snapshots, &self.op, &inputs, cx.progress.name())
                 .await
-                .map_err(failed)
+                .map_err(|failure| failed(failure, inputs))
         })
     }
 }
@@ -48,7 +49,7 @@ impl FileOp {
 }
 
 /// A failed action as an error of the operation.
-fn failed(failure: Failure) -> OpError {
+fn failed(failure: Failure, inputs: Vec<ResultRef>) -> OpError {
     use crosskit_fileops::Kind;
     let kind = match failure.source.kind() {
         Kind::User => ErrorKind::User,
@@ -60,7 +61,9 @@ fn failed(failure: Failure) -> OpError {
     let action = failure.action.and_then(|a| i64::try_from(a).ok());
     let error = OpError::from_error(kind, failure.source);
     match action {
-        Some(index) => error.about(Subject::File(details::FileAction { index })),
+        Some(index) => error
+            .about(Subject::File(details::FileAction { index }))
+            .attach(Arc::new(LeftOver { inputs, mounts: failure.made })),
         None => error,
     }
 }

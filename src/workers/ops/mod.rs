@@ -6,6 +6,7 @@ mod emulator;
 pub mod exec;
 pub mod file;
 pub mod join;
+pub mod left;
 pub mod mounts;
 pub mod pinned;
 pub mod source;

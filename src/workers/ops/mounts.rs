@@ -1,5 +1,6 @@
 //! The mounts of a process: what stands behind each, and what each becomes when it is over.
 
+use super::left::LeftOver;
 use super::pinned::Pinned;
 use super::{InputTree, mount_input, snapshot_error};
 use crate::{LocalParts, ResultRef};
@@ -7,7 +8,7 @@ use crosskit_api::pb;
 use crosskit_exec::{Mount as ExecMount, Process};
 use crosskit_session::{SessionError, SshSocket};
 use crosskit_snapshots::{About, CacheMount, Mounted, MutableRef, Ref, Sharing};
-use crosskit_solver::{ErrorKind, OpContext, OpError};
+use crosskit_solver::{ErrorKind, OpError};
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,10 @@ pub struct Prepared {
     pub readonly_rootfs: bool,
     /// The other mounts, in the order in which they are mounted.
     pub mounts: Vec<ExecMount>,
-    outputs: Vec<Output>,
+    /// Where what stands behind each mount is on this machine, in the order they were asked for; None for one in memory
+    /// or one that isn't there.
+    pub places: Vec<Option<PathBuf>>,
+    outputs: Vec<(usize, Output)>,
     held: Held,
 }
 
@@ -40,6 +44,19 @@ enum Output {
     Unchanged(Option<Ref>),
 }
 
+impl Output {
+    async fn result(self) -> Result<ResultRef, OpError> {
+        match self {
+            Output::Unchanged(input) => Ok(input),
+            Output::Written(mutable) => {
+                let id = mutable.id().to_string();
+                let failed = |e| snapshot_error(e).context(format!("error committing {id}"));
+                mutable.commit().await.map(Some).map_err(failed)
+            }
+        }
+    }
+}
+
 /// What has to stay until the process is over, unmounted in this order.
 #[derive(Default)]
 struct Held {
@@ -49,7 +66,7 @@ struct Held {
     mounted: Vec<Mounted>,
     inputs: Vec<InputTree>,
     caches: Vec<CacheMount>,
-    scratch: Vec<MutableRef>,
+    scratch: Vec<(usize, MutableRef)>,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -70,30 +87,42 @@ struct Behind {
     readonly: bool,
 }
 
-/// Makes the mounts of a process ready. `cwd` is what relative places are seen from.
+/// Makes the mounts of a process ready. Secrets and agents are those of `sessions`; `cwd` is what relative places are
+/// seen from, and `step` names the process in descriptions.
 ///
 /// # Errors
 /// A mount that makes no sense, an input or a secret that isn't there.
 pub async fn prepare(
     parts: &LocalParts,
-    cx: &OpContext,
+    sessions: &[String],
     mounts: &[pb::Mount],
     inputs: &[ResultRef],
     cwd: &str,
     step: &str,
 ) -> Result<Prepared, OpError> {
-    let mut building =
-        Building { parts, cx, inputs, step, held: Held::default(), outputs: Vec::new(), caches: Vec::new() };
+    let mut building = Building {
+        parts,
+        sessions,
+        inputs,
+        step,
+        held: Held::default(),
+        outputs: Vec::new(),
+        caches: Vec::new(),
+    };
     let mut root = None;
     let mut ready = Vec::new();
-    for mount in mounts {
+    let mut places = vec![None; mounts.len()];
+    for (at, mount) in mounts.iter().enumerate() {
         let place = crosskit_llb::paths::absolute(cwd, &mount.dest);
         if mount.mount_type() == pb::MountType::Tmpfs {
             let size = mount.tmpfs_opt.as_ref().map_or(0, |t| u64::try_from(t.size).unwrap_or(0));
             ready.push(ExecMount::tmpfs(place, size));
             continue;
         }
-        let Some(behind) = building.behind(mount).await? else { continue };
+        let Some(behind) = building.behind(at, mount).await? else { continue };
+        if let Some(place) = places.get_mut(at) {
+            *place = Some(behind.path.clone());
+        }
         if mount.dest == ROOT {
             root = Some(behind);
             continue;
@@ -109,6 +138,7 @@ pub async fn prepare(
         rootfs: root.path,
         readonly_rootfs: root.readonly,
         mounts: ready,
+        places,
         outputs: building.outputs,
         held: building.held,
     })
@@ -130,31 +160,42 @@ impl Prepared {
         let Prepared { outputs, held, .. } = self;
         drop(held);
         let mut results = Vec::with_capacity(outputs.len());
-        for output in outputs {
-            results.push(match output {
-                Output::Unchanged(input) => input,
-                Output::Written(mutable) => {
-                    let id = mutable.id().to_string();
-                    Some(
-                        mutable
-                            .commit()
-                            .await
-                            .map_err(|e| snapshot_error(e).context(format!("error committing {id}")))?,
-                    )
-                }
-            });
+        for (_, output) in outputs {
+            results.push(output.result().await?);
         }
         Ok(results)
+    }
+
+    /// Takes the mounts of a process that failed down and returns what there is behind each, in the order they were
+    /// asked for: what was written there, or its input.
+    ///
+    /// # Errors
+    /// A disk that is full.
+    pub async fn left(self, mounts: &[pb::Mount], inputs: &[ResultRef]) -> Result<LeftOver, OpError> {
+        let Prepared { outputs, mut held, .. } = self;
+        let scratch = std::mem::take(&mut held.scratch);
+        drop(held);
+        let input = |mount: &pb::Mount| inputs.get(usize::try_from(mount.input).ok()?)?.clone();
+        let inputs: Vec<ResultRef> = mounts.iter().map(input).collect();
+        let mut left = LeftOver { mounts: inputs.clone(), inputs };
+        let scratch = scratch.into_iter().map(|(at, mutable)| (at, Output::Written(mutable)));
+        for (at, output) in outputs.into_iter().chain(scratch) {
+            let found = output.result().await?;
+            if let Some(mount) = left.mounts.get_mut(at) {
+                *mount = found;
+            }
+        }
+        Ok(left)
     }
 }
 
 struct Building<'a> {
     parts: &'a LocalParts,
-    cx: &'a OpContext,
+    sessions: &'a [String],
     inputs: &'a [ResultRef],
     step: &'a str,
     held: Held,
-    outputs: Vec<Output>,
+    outputs: Vec<(usize, Output)>,
     /// Caches that earlier mounts of the step show: id and base, and where they are.
     caches: Vec<((String, Option<String>), PathBuf)>,
 }
@@ -172,22 +213,22 @@ impl Building<'_> {
     }
 
     /// None for an optional secret or socket that isn't there.
-    async fn behind(&mut self, mount: &pb::Mount) -> Result<Option<Behind>, OpError> {
+    async fn behind(&mut self, at: usize, mount: &pb::Mount) -> Result<Option<Behind>, OpError> {
         match mount.mount_type() {
-            pb::MountType::Bind => self.bind(mount).await.map(Some),
-            pb::MountType::Cache => self.cache(mount).await.map(Some),
+            pb::MountType::Bind => self.bind(at, mount).await.map(Some),
+            pb::MountType::Cache => self.cache(at, mount).await.map(Some),
             pb::MountType::Secret => self.secret(mount).await,
             pb::MountType::Ssh => self.ssh(mount).await,
             pb::MountType::Tmpfs => Ok(None),
         }
     }
 
-    async fn bind(&mut self, mount: &pb::Mount) -> Result<Behind, OpError> {
+    async fn bind(&mut self, at: usize, mount: &pb::Mount) -> Result<Behind, OpError> {
         let input = self.input(mount)?.cloned();
         let hands_on = mount.output != -1;
         if mount.readonly && mount.dest != ROOT && input.is_some() || mount.readonly && !hands_on {
             if hands_on {
-                self.outputs.push(Output::Unchanged(input.clone()));
+                self.outputs.push((at, Output::Unchanged(input.clone())));
             }
             let tree = mount_input(&self.parts.snapshots, input.as_ref()).await?;
             let path = tree.mounted.path().to_path_buf();
@@ -200,14 +241,14 @@ impl Building<'_> {
         let path = mounted.path().to_path_buf();
         self.held.mounted.push(mounted);
         if hands_on {
-            self.outputs.push(Output::Written(mutable));
+            self.outputs.push((at, Output::Written(mutable)));
         } else {
-            self.held.scratch.push(mutable);
+            self.held.scratch.push((at, mutable));
         }
         Ok(Behind { path, readonly: mount.readonly })
     }
 
-    async fn cache(&mut self, mount: &pb::Mount) -> Result<Behind, OpError> {
+    async fn cache(&mut self, at: usize, mount: &pb::Mount) -> Result<Behind, OpError> {
         let options = mount
             .cache_opt
             .as_ref()
@@ -235,7 +276,7 @@ impl Building<'_> {
             .await
             .map_err(snapshot_error)?;
         if mount.output != -1 {
-            self.outputs.push(Output::Unchanged(input));
+            self.outputs.push((at, Output::Unchanged(input)));
         }
         let path = cache.mounted().path().to_path_buf();
         self.caches.push((key, path.clone()));
@@ -249,7 +290,7 @@ impl Building<'_> {
         if options.id.is_empty() {
             return Err(invalid("secret ID missing from mount options"));
         }
-        let Some(data) = secret(self.parts, self.cx, &options.id, options.optional).await? else {
+        let Some(data) = secret(self.parts, self.sessions, &options.id, options.optional).await? else {
             return Ok(None);
         };
         let path = self.folder()?.join(format!("secret-{}", self.held.secrets.len()));
@@ -266,11 +307,10 @@ impl Building<'_> {
             .ssh_opt
             .as_ref()
             .ok_or_else(|| OpError::new(ErrorKind::User, "invalid ssh mount options"))?;
-        let sessions = self.cx.jobs.sessions();
         let found = self
             .parts
             .sessions
-            .any(&sessions, |session| async move {
+            .any(self.sessions, |session| async move {
                 session.check_ssh(&options.id).await?;
                 Ok(session)
             })
@@ -320,18 +360,17 @@ impl Building<'_> {
     }
 }
 
-/// A secret of one of the builds that want the step; None if it isn't there and needn't be.
+/// A secret of one of these clients; None if it isn't there and needn't be.
 ///
 /// # Errors
 /// A secret that isn't there, and a client that is gone.
 pub async fn secret(
     parts: &LocalParts,
-    cx: &OpContext,
+    sessions: &[String],
     id: &str,
     optional: bool,
 ) -> Result<Option<Vec<u8>>, OpError> {
-    let sessions = cx.jobs.sessions();
-    let found = parts.sessions.any(&sessions, |session| async move { session.secret(id).await }).await;
+    let found = parts.sessions.any(sessions, |session| async move { session.secret(id).await }).await;
     match found {
         Ok(data) => Ok(Some(data)),
         Err(SessionError::NotFound(_)) if optional => Ok(None),
