@@ -1,0 +1,271 @@
+//! A frontend in the client: it opens a build, calls the bridge, and returns.
+
+use crosskit_api::control::control_client::ControlClient;
+use crosskit_api::control::{SolveRequest, SolveResponse};
+use crosskit_api::errors::ErrorDetails;
+use crosskit_api::frontend::exec_message::Input;
+use crosskit_api::frontend::llb_bridge_client::LlbBridgeClient;
+use crosskit_api::frontend::{self as api, ExecMessage};
+use crosskit_api::pb;
+use crosskit_llb::{Builder, Constraints, Exec, Graph, ImageSource, Output};
+use crosskit_multiarch::Daemon;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+
+/// The metadata key by which calls name their build.
+const BUILD_ID: &str = "buildkit-controlapi-buildid";
+
+/// A build whose frontend is the test.
+pub struct Frontend {
+    pub bridge: LlbBridgeClient<Channel>,
+    id: String,
+    solving: JoinHandle<Result<SolveResponse, Status>>,
+}
+
+/// Runs a test's conversation.
+pub fn conversation<T>(talk: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(talk)
+}
+
+impl Frontend {
+    pub async fn begin(daemon: &Daemon, entitlements: &[&str]) -> Frontend {
+        let stream = UnixStream::connect(&daemon.socket).await.unwrap();
+        let channel = crosskit_client::channel_over(stream).await.unwrap();
+        let id = format!("{:032x}", rand::random::<u128>());
+        let mut control = ControlClient::new(channel.clone());
+        let request = SolveRequest {
+            r#ref: id.clone(),
+            entitlements: entitlements.iter().map(|e| (*e).to_string()).collect(),
+            ..SolveRequest::default()
+        };
+        let solving = tokio::spawn(async move { control.solve(request).await.map(|r| r.into_inner()) });
+        let mut frontend = Frontend { bridge: LlbBridgeClient::new(channel), id, solving };
+        let ping = frontend.call(api::PingRequest {});
+        let caps = frontend.bridge.ping(ping).await.unwrap().into_inner().frontend_api_caps;
+        assert!(caps.iter().any(|cap| cap.id == "gateway.exec" && cap.enabled));
+        frontend
+    }
+
+    /// A call of this build.
+    pub fn call<T>(&self, message: T) -> Request<T> {
+        let mut call = Request::new(message);
+        call.metadata_mut().insert(BUILD_ID, self.id.parse().unwrap());
+        call
+    }
+
+    /// Solves a graph at once and gives the id of its result.
+    pub async fn solve(&mut self, graph: &Graph) -> Result<String, Status> {
+        let request = api::SolveRequest {
+            definition: Some(graph.to_definition()),
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            evaluate: true,
+            ..api::SolveRequest::default()
+        };
+        let call = self.call(request);
+        let response = self.bridge.solve(call).await?.into_inner();
+        match response.result.unwrap().result.unwrap() {
+            api::result::Result::Ref(found) => Ok(found.id),
+            other => panic!("not a single result: {other:?}"),
+        }
+    }
+
+    /// A container with these results at these places, and more mounts.
+    pub async fn container(
+        &mut self,
+        id: &str,
+        results: &[(&str, &str)],
+        more: Vec<pb::Mount>,
+    ) -> Result<(), Status> {
+        let bind = |(dest, result): &(&str, &str)| pb::Mount {
+            dest: (*dest).to_string(),
+            result_id: (*result).to_string(),
+            ..pb::Mount::default()
+        };
+        let request = api::NewContainerRequest {
+            container_id: id.to_string(),
+            mounts: results.iter().map(bind).chain(more).collect(),
+            ..api::NewContainerRequest::default()
+        };
+        self.container_as(request).await
+    }
+
+    pub async fn container_as(&mut self, request: api::NewContainerRequest) -> Result<(), Status> {
+        let call = self.call(request);
+        self.bridge.new_container(call).await.map(drop)
+    }
+
+    pub async fn release(&mut self, id: &str) -> Result<(), Status> {
+        let call = self.call(api::ReleaseContainerRequest { container_id: id.to_string() });
+        self.bridge.release_container(call).await.map(drop)
+    }
+
+    /// The stream of processes.
+    pub async fn processes(&mut self) -> Processes {
+        let (sender, messages) = mpsc::channel(64);
+        let call = self.call(ReceiverStream::new(messages));
+        Processes { sender, answers: self.bridge.exec_process(call).await.unwrap().into_inner() }
+    }
+
+    /// Reads a file of a container's mount.
+    pub async fn read(&mut self, container: &str, mount: i32, path: &str) -> Result<Vec<u8>, Status> {
+        let request = api::ReadFileRequest {
+            r#ref: container.to_string(),
+            file_path: path.to_string(),
+            mount_index: mount,
+            ..api::ReadFileRequest::default()
+        };
+        let call = self.call(request);
+        Ok(self.bridge.read_file_container(call).await?.into_inner().data)
+    }
+
+    /// Returns nothing, which ends the build.
+    pub async fn end(mut self) {
+        let call = self.call(api::ReturnRequest { result: Some(api::Result::default()), error: None });
+        self.bridge.r#return(call).await.unwrap();
+        self.solving.await.unwrap().unwrap();
+    }
+
+    /// Goes without a word.
+    pub async fn vanish(self) {
+        self.solving.abort();
+        let _ = self.solving.await;
+    }
+}
+
+/// What a process said and how it ended.
+#[derive(Debug, Default)]
+pub struct Said {
+    pub out: String,
+    pub err: String,
+    pub code: u32,
+    /// What was told besides a code that isn't 0.
+    pub error: String,
+    pub details: ErrorDetails,
+}
+
+/// Processes on one stream.
+pub struct Processes {
+    sender: mpsc::Sender<ExecMessage>,
+    answers: Streaming<ExecMessage>,
+}
+
+impl Processes {
+    pub async fn send(&self, process: &str, input: Input) {
+        self.sender.send(ExecMessage { process_id: process.to_string(), input: Some(input) }).await.unwrap();
+    }
+
+    pub async fn start(&self, process: &str, container: &str, script: &str) {
+        self.init(process, container, script, |_| {}).await;
+    }
+
+    /// Starts a shell's script, with what `more` changes in the request.
+    pub async fn init(
+        &self,
+        process: &str,
+        container: &str,
+        script: &str,
+        more: impl FnOnce(&mut api::InitMessage),
+    ) {
+        let mut init = api::InitMessage {
+            container_id: container.to_string(),
+            meta: Some(pb::Meta {
+                args: ["/bin/sh", "-c", script].map(str::to_string).to_vec(),
+                ..pb::Meta::default()
+            }),
+            fds: vec![0, 1, 2],
+            ..api::InitMessage::default()
+        };
+        more(&mut init);
+        self.send(process, Input::Init(init)).await;
+    }
+
+    pub async fn write(&self, process: &str, text: &str, eof: bool) {
+        let file = api::FdMessage { fd: 0, eof, data: text.as_bytes().to_vec() };
+        self.send(process, Input::File(file)).await;
+    }
+
+    pub async fn signal(&self, process: &str, name: &str) {
+        self.send(process, Input::Signal(api::SignalMessage { name: name.to_string() })).await;
+    }
+
+    /// Listens to one process until its standard output holds `text`.
+    pub async fn hear(&mut self, process: &str, text: &str) -> String {
+        let mut heard = String::new();
+        while !heard.contains(text) {
+            let message = self.answers.message().await.unwrap().expect("the stream goes on");
+            assert_eq!(message.process_id, process);
+            match message.input.unwrap() {
+                Input::File(file) => heard.push_str(&String::from_utf8_lossy(&file.data)),
+                Input::Started(_) => {}
+                other => panic!("{other:?} after {heard:?}, before {text:?}"),
+            }
+        }
+        heard
+    }
+
+    /// Listens to one process to its end.
+    pub async fn end(&mut self, process: &str) -> Said {
+        let mut said = Said::default();
+        loop {
+            let message = self.answers.message().await.unwrap().expect("the process has not ended");
+            assert_eq!(message.process_id, process);
+            match message.input.unwrap() {
+                Input::File(file) => {
+                    let text = String::from_utf8_lossy(&file.data).into_owned();
+                    match file.fd {
+                        1 => said.out.push_str(&text),
+                        _ => said.err.push_str(&text),
+                    }
+                }
+                Input::Exit(exit) => {
+                    said.code = exit.code;
+                    if let Some(error) = exit.error {
+                        said.details = ErrorDetails::from_rpc(&error);
+                        said.error = error.message;
+                    }
+                }
+                Input::Done(_) => return said,
+                Input::Started(_) => {}
+                other => panic!("{other:?} is for the daemon"),
+            }
+        }
+    }
+
+    /// How the stream itself ended.
+    pub async fn refused(&mut self) -> Status {
+        loop {
+            match self.answers.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended well"),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+/// An image, and a script that runs on it when there is one.
+pub fn image(reference: &str, platform: Option<&str>, script: Option<&str>) -> Graph {
+    let platform = match platform {
+        Some(name) => crosskit_platforms::Platform::parse(name).unwrap(),
+        None => crosskit_platforms::native(),
+    };
+    let on = || Constraints::on(crosskit_workers::platform_message(&platform.normalize()));
+    let mut builder = Builder::new();
+    let image = ImageSource { reference: reference.to_string(), ..ImageSource::default() };
+    let mut output: Output = builder.image(&image, on());
+    if let Some(script) = script {
+        let exec = Exec {
+            root: Some(output),
+            args: ["/bin/sh", "-c", script].map(str::to_string).to_vec(),
+            cwd: "/".to_string(),
+            ..Exec::default()
+        };
+        output = builder.exec(exec, on()).root.unwrap();
+    }
+    builder.graph(Some(output)).unwrap()
+}
