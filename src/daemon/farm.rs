@@ -2,8 +2,8 @@
 
 use crosskit_api::farm::farm_server::Farm;
 use crosskit_api::farm::{
-    ExplainRequest, ExplainResponse, ListRequest, ListResponse, SetDrainingRequest, SetDrainingResponse,
-    Step, Verdict, Worker,
+    ExplainRequest, ExplainResponse, ListRequest, ListResponse, Search, SetDrainingRequest,
+    SetDrainingResponse, Step, Verdict, Worker,
 };
 use crosskit_scheduler::{Outcome, Reason};
 use crosskit_workers::Workers;
@@ -35,7 +35,12 @@ impl Farm for Service {
                 name: view.state.name,
             }
         });
-        Ok(Response::new(ListResponse { workers: workers.collect() }))
+        let searches = self.0.searched().into_iter().map(|searched| Search {
+            place: searched.place,
+            workers: searched.workers as u64,
+            problem: searched.problem.unwrap_or_default(),
+        });
+        Ok(Response::new(ListResponse { workers: workers.collect(), searches: searches.collect() }))
     }
 
     async fn set_draining(

@@ -10,8 +10,9 @@ pub fn start(format: &str, level: &str) {
         "warning" => "warn",
         other => other,
     };
-    // What goes on below HTTP is of no use to people, even when they debug builds.
-    let filter = EnvFilter::new(format!("{level},h2=info,hyper=info,tonic=info,rustls=info,tower=info"));
+    // What goes on below HTTP and in the name service is of no use to people, even when they debug builds.
+    let filter =
+        EnvFilter::new(format!("{level},h2=info,hyper=info,tonic=info,rustls=info,tower=info,hickory=info"));
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let started = match format {
         "json" => log.json().try_init(),

@@ -129,6 +129,7 @@ impl Daemon {
             policy: Policy { prefer: config.farm.prefer.clone(), ..Policy::default() },
             emulated_slots: config.farm.emulated_slots,
             remotes: config.farm.workers.clone(),
+            searches: config.farm.searches.clone(),
             dns: config.dns.clone().map(dns).transpose()?,
         })
         .map_err(state("worker"))?;

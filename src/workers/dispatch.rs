@@ -95,6 +95,18 @@ impl Dispatcher {
         })
     }
 
+    /// Takes a worker out that runs nothing. False, and it stays, if it runs something.
+    pub fn remove_idle(&self, name: &str) -> bool {
+        self.0.change(|state, now| {
+            let busy = |worker: &WorkerView| worker.state.name == name && worker.running > 0;
+            let idle = !state.farm.workers().iter().any(busy);
+            if idle {
+                state.farm.remove(name, now);
+            }
+            idle
+        })
+    }
+
     /// All workers.
     pub fn workers(&self) -> Vec<WorkerView> {
         self.lock().farm.workers()

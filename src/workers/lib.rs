@@ -5,6 +5,7 @@
 //! whether every platform of a graph has one ([`Workers::preflight`]), and gives the solver what
 //! runs each vertex. A [`Dispatcher`] asks the scheduler where each step goes.
 
+pub mod discover;
 mod dispatch;
 mod farm;
 pub mod files;
@@ -19,7 +20,7 @@ mod results;
 mod workers;
 
 pub use dispatch::{BuildGroups, Dispatcher, Place};
-pub use farm::Listed;
+pub use farm::{Listed, Searched};
 pub use local::LocalParts;
 pub use origins::{Origin, Origins};
 pub use records::message as platform_message;

@@ -1,7 +1,8 @@
 //! All workers of a daemon, and which vertex goes to which.
 
+use crate::discover::DiscoverOptions;
 use crate::dispatch::{BuildGroups, Dispatcher};
-use crate::farm::{Farm, Listed};
+use crate::farm::{Farm, Listed, Searched};
 use crate::local::LocalParts;
 use crate::ops::{build, exec, file, join, snapshot_error, source};
 use crate::remote::{EMULATED, PARALLELISM, PLATFORM, RemoteError, RemoteOptions, RemoteWorker};
@@ -60,6 +61,8 @@ pub struct WorkerOptions {
     pub emulated_slots: Option<usize>,
     /// The workers on other machines.
     pub remotes: Vec<RemoteOptions>,
+    /// Where to look for more of them.
+    pub searches: Vec<DiscoverOptions>,
 }
 
 /// Why a worker can't start.
@@ -124,6 +127,7 @@ impl Workers {
             .collect::<Result<Vec<_>, _>>()?;
         let volatile = records::volatile_folder(VOLATILE, &options.root)?;
         let id = records::worker_id(&options.root)?;
+        let nameservers = options.dns.as_ref().map(|dns| dns.nameservers.clone()).unwrap_or_default();
         let executor = Executor::new(ExecConfig {
             root: volatile.join("exec"),
             ledger: Some(records::ledger(&volatile)),
@@ -170,7 +174,7 @@ impl Workers {
         });
         here.iter().for_each(|worker| dispatcher.upsert(worker.clone()));
         let here = tokio::sync::Mutex::new(here);
-        let farm = Farm::follow(options.remotes, &dispatcher)?;
+        let farm = Farm::follow(options.remotes, options.searches, &nameservers, &id, &dispatcher)?;
         Ok(Workers(Arc::new(Inner {
             id,
             labels,
@@ -252,6 +256,11 @@ impl Workers {
         self.0.farm.listed(self.0.dispatcher.workers())
     }
 
+    /// The searches for workers as people see them.
+    pub fn searched(&self) -> Vec<Searched> {
+        self.0.farm.searched()
+    }
+
     /// Lets a worker take nothing new, or take work again. False if there is none of that name.
     pub async fn drain(&self, name: &str, draining: bool) -> bool {
         let mut here = self.0.here.lock().await;
@@ -261,7 +270,7 @@ impl Workers {
                 self.0.dispatcher.upsert(worker.clone());
                 true
             }
-            None => self.0.farm.drain(name, draining, &self.0.dispatcher),
+            None => self.0.farm.drain(name, draining),
         }
     }
 
@@ -271,7 +280,7 @@ impl Workers {
     }
 
     /// A worker on another machine.
-    pub(crate) fn remote(&self, name: &str) -> Option<&RemoteWorker> {
+    pub(crate) fn remote(&self, name: &str) -> Option<RemoteWorker> {
         self.0.farm.get(name)
     }
 
@@ -311,8 +320,14 @@ impl Workers {
         let wanted: BTreeSet<&Platform> = split.groups.iter().map(|group| &group.platform).collect();
         tokio::join!(self.look_at_this_machine(wanted), self.0.farm.asked());
         let workers: Vec<_> = self.0.dispatcher.workers().into_iter().map(|worker| worker.state).collect();
-        crosskit_scheduler::preflight(graph, &split, &workers, &self.0.dispatcher.policy())
-            .map_err(|e| OpError::new(ErrorKind::Environment, e.to_string()))?;
+        crosskit_scheduler::preflight(graph, &split, &workers, &self.0.dispatcher.policy()).map_err(|e| {
+            let mut text = e.to_string();
+            for Searched { place, problem, .. } in self.searched() {
+                // Whoever is missing may be one that was not found.
+                text.extend(problem.map(|why| format!("; searching for workers by {place}: {why}")));
+            }
+            OpError::new(ErrorKind::Environment, text)
+        })?;
         self.groups(job).await.learn(&split);
         Ok(())
     }

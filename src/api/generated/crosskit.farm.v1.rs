@@ -5,6 +5,19 @@ pub struct ListRequest {}
 pub struct ListResponse {
     #[prost(message, repeated, tag = "1")]
     pub workers: ::prost::alloc::vec::Vec<Worker>,
+    #[prost(message, repeated, tag = "2")]
+    pub searches: ::prost::alloc::vec::Vec<Search>,
+}
+/// A search for workers that nobody names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Search {
+    #[prost(string, tag = "1")]
+    pub place: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub workers: u64,
+    /// Why that is not all there is; empty if it is.
+    #[prost(string, tag = "3")]
+    pub problem: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Worker {

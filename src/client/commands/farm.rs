@@ -7,7 +7,7 @@ use crate::sizes::Size;
 use crate::tables::{Fill, align};
 use crate::values;
 use crosskit_api::farm::farm_client::FarmClient;
-use crosskit_api::farm::{ExplainRequest, ListRequest, SetDrainingRequest, Step};
+use crosskit_api::farm::{ExplainRequest, ListRequest, ListResponse, Search, SetDrainingRequest, Step};
 use tonic::transport::Channel;
 
 async fn client(flags: &Parsed) -> Result<FarmClient<Channel>, ClientError> {
@@ -21,7 +21,7 @@ fn size(bytes: u64) -> String {
 pub(super) async fn list(flags: &Parsed) -> Result<(), ClientError> {
     let template = template(flags)?;
     let answer = client(flags).await?.list(ListRequest {}).await.map_err(|s| ClientError::call("", s))?;
-    let workers = answer.into_inner().workers;
+    let ListResponse { workers, searches } = answer.into_inner();
     if let Some(template) = &template {
         return workers.iter().try_for_each(|worker| print_formatted(template, &values::farm_worker(worker)));
     }
@@ -48,6 +48,11 @@ pub(super) async fn list(flags: &Parsed) -> Result<(), ClientError> {
     print(&align(&table, Fill::Spaces))?;
     for worker in workers.iter().filter(|worker| !worker.why.is_empty()) {
         print(&format!("{}: {}\n", worker.name, worker.why))?;
+    }
+    for Search { place, workers, problem } in &searches {
+        let problem = if problem.is_empty() { String::new() } else { format!("; {problem}") };
+        let s = if *workers == 1 { "" } else { "s" };
+        print(&format!("{place}: {workers} worker{s}{problem}\n"))?;
     }
     Ok(())
 }

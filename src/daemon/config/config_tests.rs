@@ -1,5 +1,6 @@
 use super::*;
 use crosskit_scheduler::Kind;
+use crosskit_workers::discover::{Place, Selection};
 
 fn load(text: &str) -> Result<(Config, Vec<String>), String> {
     let dir = tempfile::tempdir().unwrap();
@@ -115,6 +116,39 @@ fn a_farm_is_read_strictly() {
 }
 
 #[test]
+fn searches_for_workers_take_what_workers_take() {
+    let (config, _) = load(
+        r#"
+[farm]
+  probe-interval = "500ms"
+[[farm.discover]]
+  dns-srv = "_buildkit._tcp.arm.example."
+  platforms = ["linux/arm64"]
+  slots = 3
+  insecure = true
+[[farm.discover]]
+  kubernetes = { namespace = "ci", selector = "app=buildkitd", port = 1234 }
+  tls = { ca = "/ca", cert = "/cert", key = "/key", server-name = "builder" }
+  allow-secret-env = true
+"#,
+    )
+    .unwrap();
+    let [names, cluster] = config.farm.searches.as_slice() else { panic!("two searches") };
+    assert_eq!(names.place, Place::DnsSrv("_buildkit._tcp.arm.example".into()));
+    assert_eq!((names.like.platforms[0].format(), names.like.slots), ("linux/arm64".to_string(), Some(3)));
+    assert_eq!((names.like.insecure, names.like.probe_interval), (true, Duration::from_millis(500)));
+    let selection = Selection {
+        namespace: Some("ci".into()),
+        selector: "app=buildkitd".into(),
+        port: Some("1234".into()),
+    };
+    assert_eq!(cluster.place, Place::Kubernetes(selection));
+    assert_eq!(cluster.place.to_string(), "kubernetes ci/app=buildkitd");
+    assert_eq!(cluster.like.tls.as_ref().unwrap().server_name, "builder");
+    assert!(cluster.like.allow_secret_env);
+}
+
+#[test]
 fn mistakes_in_a_farm_are_errors() {
     for (text, message) in [
         (
@@ -137,6 +171,24 @@ fn mistakes_in_a_farm_are_errors() {
         (
             "[[farm.worker]]\nname = \"a\"\nplatforms = [\"lin!ux\"]",
             "3: \"farm.worker.platforms\": \"lin!ux\" of \"a\"",
+        ),
+        ("[[farm.discover]]\ninsecure = true", "\"farm.discover\": needs dns-srv or kubernetes"),
+        (
+            "[[farm.discover]]\ndns-srv = \"x\"\nkubernetes = { selector = \"a=b\" }",
+            "\"farm.discover\": takes dns-srv or kubernetes, not both",
+        ),
+        (
+            "[[farm.discover]]\ndns-srv = \"_b._tcp.x\"",
+            "\"farm.discover\": \"dns-srv _b._tcp.x\" would be reached without TLS",
+        ),
+        ("[[farm.discover]]\nkubernetes = {}", "\"farm.discover.kubernetes.selector\": says which services"),
+        (
+            "[[farm.discover]]\nkubernetes = { selector = \"a=b\", namespace = \"../x\" }",
+            "\"farm.discover.kubernetes.namespace\": \"../x\" may have",
+        ),
+        (
+            "[[farm.discover]]\nkubernetes = { selektor = \"a=b\" }",
+            "unknown key \"farm.discover.kubernetes.selektor\" (did you mean \"selector\"?)",
         ),
     ] {
         let error = load(text).unwrap_err();

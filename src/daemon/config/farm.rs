@@ -3,6 +3,7 @@
 use super::Settings;
 use crosskit_platforms::Platform;
 use crosskit_scheduler::{Kind, Policy};
+use crosskit_workers::discover::{DiscoverOptions, Place, Selection};
 use crosskit_workers::remote::{DEAD_AFTER, PROBE_INTERVAL, RemoteOptions, Tls};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub struct Farm {
     pub dead_after: Duration,
     /// The workers.
     pub workers: Vec<RemoteOptions>,
+    /// Where to look for more.
+    pub searches: Vec<DiscoverOptions>,
 }
 
 impl Default for Farm {
@@ -34,6 +37,7 @@ impl Default for Farm {
             probe_interval: PROBE_INTERVAL,
             dead_after: DEAD_AFTER,
             workers: Vec::new(),
+            searches: Vec::new(),
         }
     }
 }
@@ -66,6 +70,7 @@ impl Farm {
             probe_interval: probe.unwrap_or(usual.probe_interval),
             dead_after: dead.unwrap_or(usual.dead_after),
             workers: s.groups("farm/worker").iter().map(worker).collect::<Result<_, _>>()?,
+            searches: s.groups("farm/discover").iter().map(search).collect::<Result<_, _>>()?,
         };
         if farm.probe_interval.is_zero() {
             return wrong("farm.probe-interval", "must be longer than nothing");
@@ -73,7 +78,8 @@ impl Farm {
         if farm.dead_after <= farm.probe_interval {
             return wrong("farm.dead-after", "must be longer than farm.probe-interval");
         }
-        for worker in &mut farm.workers {
+        let like = farm.searches.iter_mut().map(|search| &mut search.like);
+        for worker in farm.workers.iter_mut().chain(like) {
             (worker.probe_interval, worker.dead_after) = (farm.probe_interval, farm.dead_after);
         }
         let mut names = BTreeSet::from(["native", "emulated"]);
@@ -103,11 +109,68 @@ fn worker(s: &Settings) -> Result<RemoteOptions, Wrong> {
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
         return wrong("farm.worker.name", format!("{name:?} may have letters, digits, '-', '_' and '.'"));
     }
+    let mut options = given(s, "farm.worker", &name)?;
+    let address = s.text("addr").unwrap_or_default().to_string();
+    match address.split_once("://") {
+        Some(("unix", path)) if !path.is_empty() => {}
+        Some(("tcp", host)) if !host.is_empty() => protected(&options, "farm.worker.addr", &name)?,
+        _ => {
+            let why = format!("{address:?} of {name:?} is neither tcp://HOST:PORT nor unix://PATH");
+            return wrong("farm.worker.addr", why);
+        }
+    }
+    (options.name, options.addr) = (name, address);
+    Ok(options)
+}
+
+/// A search for workers from its table.
+fn search(s: &Settings) -> Result<DiscoverOptions, Wrong> {
+    let cluster = s.tables.iter().any(|table| table == "kubernetes");
+    let place = match s.text("dns-srv") {
+        Some(_) if cluster => {
+            return wrong("farm.discover", "takes dns-srv or kubernetes, not both; write two");
+        }
+        Some(name) if name.trim_end_matches('.').is_empty() => {
+            return wrong("farm.discover.dns-srv", "is empty; write _buildkit._tcp. and a domain");
+        }
+        Some(name) => Place::DnsSrv(name.trim_end_matches('.').to_string()),
+        None if cluster => Place::Kubernetes(selection(s)?),
+        None => return wrong("farm.discover", "needs dns-srv or kubernetes"),
+    };
+    let like = given(s, "farm.discover", &place.to_string())?;
+    protected(&like, "farm.discover", &place.to_string())?;
+    Ok(DiscoverOptions { place, like })
+}
+
+fn selection(s: &Settings) -> Result<Selection, Wrong> {
+    let text = |key: &str| s.text(&format!("kubernetes/{key}")).map(str::to_string);
+    let selector = text("selector").unwrap_or_default();
+    if selector.is_empty() {
+        let why =
+            "says which services the workers are behind, such as \"kubernetes.io/service-name=buildkitd\"";
+        return wrong("farm.discover.kubernetes.selector", why);
+    }
+    // Its name becomes a part of an address.
+    let namespace = text("namespace");
+    let fits = |name: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    if let Some(namespace) = namespace.as_deref().filter(|name| !fits(name)) {
+        let why = format!(
+            "{namespace:?} may have small letters, digits and '-'; leave it out for the daemon's own"
+        );
+        return wrong("farm.discover.kubernetes.namespace", why);
+    }
+    Ok(Selection { namespace, selector, port: text("port") })
+}
+
+/// What may be said of a worker and of those that are found alike.
+fn given(s: &Settings, table: &str, whose: &str) -> Result<RemoteOptions, Wrong> {
     let mut platforms = Vec::new();
     for text in s.list("platforms") {
         match Platform::parse(&text) {
             Ok(platform) => platforms.push(platform.normalize()),
-            Err(e) => return wrong("farm.worker.platforms", format!("{text:?} of {name:?}: {e}")),
+            Err(e) => return wrong(&format!("{table}.platforms"), format!("{text:?} of {whose:?}: {e}")),
         }
     }
     let tls = s.tables.iter().any(|table| table == "tls").then(|| {
@@ -120,32 +183,26 @@ fn worker(s: &Settings) -> Result<RemoteOptions, Wrong> {
         }
     });
     if tls.as_ref().is_some_and(|tls| tls.cert.is_some() != tls.key.is_some()) {
-        return wrong("farm.worker.tls", format!("{name:?} needs both cert and key, or neither"));
-    }
-    let address = s.text("addr").unwrap_or_default().to_string();
-    let insecure = s.bool("insecure").unwrap_or(false);
-    match address.split_once("://") {
-        Some(("unix", path)) if !path.is_empty() => {}
-        Some(("tcp", host)) if !host.is_empty() => {
-            if tls.is_none() && !insecure {
-                let why = format!(
-                    "{name:?} would be reached without TLS, and with it whatever builds hold; give it \
-                         a tls table, or say insecure = true"
-                );
-                return wrong("farm.worker.addr", why);
-            }
-        }
-        _ => {
-            let why = format!("{address:?} of {name:?} is neither tcp://HOST:PORT nor unix://PATH");
-            return wrong("farm.worker.addr", why);
-        }
+        return wrong(&format!("{table}.tls"), format!("{whose:?} needs both cert and key, or neither"));
     }
     Ok(RemoteOptions {
-        slots: slots(s.int("slots"), "farm.worker.slots")?,
+        slots: slots(s.int("slots"), &format!("{table}.slots"))?,
         allow_secret_env: s.bool("allow-secret-env").unwrap_or(false),
+        insecure: s.bool("insecure").unwrap_or(false),
         platforms,
         tls,
-        insecure,
-        ..RemoteOptions::new(name, address)
+        ..RemoteOptions::new("", "")
     })
+}
+
+/// Refuses plain TCP unless somebody allowed it.
+fn protected(options: &RemoteOptions, key: &str, whose: &str) -> Result<(), Wrong> {
+    if options.tls.is_some() || options.insecure {
+        return Ok(());
+    }
+    let why = format!(
+        "{whose:?} would be reached without TLS, and with it whatever builds hold; give it a tls table, or \
+         say insecure = true"
+    );
+    wrong(key, why)
 }

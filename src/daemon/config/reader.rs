@@ -15,7 +15,7 @@ pub enum Setting {
     Bool(bool),
     /// From an Int key.
     Int(i64),
-    /// From a Text key.
+    /// From a Text or Label key.
     Text(String),
     /// From a List key.
     List(Vec<String>),
@@ -160,6 +160,10 @@ impl Reader<'_> {
             Kind::Bool => Setting::Bool(item.as_bool().ok_or_else(|| wrong("true or false"))?),
             Kind::Int => Setting::Int(item.as_integer().ok_or_else(|| wrong("a whole number"))?),
             Kind::Text => Setting::Text(item.as_str().ok_or_else(|| wrong("a string"))?.to_string()),
+            Kind::Label => Setting::Text(match item.as_integer() {
+                Some(number) => number.to_string(),
+                None => item.as_str().ok_or_else(|| wrong("a name or a number"))?.to_string(),
+            }),
             Kind::List => Setting::List(strings(item).ok_or_else(|| wrong("a list of strings"))?),
             Kind::Time => Setting::Time(
                 match item.as_integer() {

@@ -1,6 +1,6 @@
 //! Every key that `buildkitd.toml` may hold, what it takes, and what becomes of it here.
 
-use Kind::{Bool, Int, List, Size, Table, Tables, Text, Time};
+use Kind::{Bool, Int, Label, List, Size, Table, Tables, Text, Time};
 use Support::{Elsewhere, Refused, Works};
 
 /// What a key takes.
@@ -12,6 +12,8 @@ pub enum Kind {
     Int,
     /// A string.
     Text,
+    /// A string, or a number that is taken for one: a port by its name or number.
+    Label,
     /// A list of strings.
     List,
     /// A duration: seconds as a number, or text such as `48h`.
@@ -183,11 +185,21 @@ pub const KEYS: &[Key] = &[
     key("farm/worker/tls/server-name", Text, Works),
     key("farm/worker/insecure", Bool, Works),
     key("farm/worker/allow-secret-env", Bool, Works),
-    key(
-        "farm/discover",
-        Tables,
-        Refused("workers are not discovered yet; name each in a [[farm.worker]] of its own"),
-    ),
+    key("farm/discover", Tables, Works),
+    key("farm/discover/dns-srv", Text, Works),
+    key("farm/discover/kubernetes", Table, Works),
+    key("farm/discover/kubernetes/namespace", Text, Works),
+    key("farm/discover/kubernetes/selector", Text, Works),
+    key("farm/discover/kubernetes/port", Label, Works),
+    key("farm/discover/platforms", List, Works),
+    key("farm/discover/slots", Int, Works),
+    key("farm/discover/tls", Table, Works),
+    key("farm/discover/tls/ca", Text, Works),
+    key("farm/discover/tls/cert", Text, Works),
+    key("farm/discover/tls/key", Text, Works),
+    key("farm/discover/tls/server-name", Text, Works),
+    key("farm/discover/insecure", Bool, Works),
+    key("farm/discover/allow-secret-env", Bool, Works),
     key("cache", Table, Works),
     key("cache/gha", Table, Elsewhere("GitHub's cache is not available yet")),
     key("cache/gha/*", Table, Elsewhere("GitHub's cache is not available yet")),

@@ -1,62 +1,14 @@
 //! Workers of other architectures behind one endpoint.
 
-use crosskit_multiarch::{Daemon, DaemonOptions, Images, Line, Ran, Scene, Tree, processes_of, until};
+#[path = "farm/machines.rs"]
+mod machines;
+
+use crosskit_multiarch::{Daemon, DaemonOptions, Images, Line, Scene, Tree, processes_of, until};
+use machines::{LONG, WHERE, endpoint, farm, listed, ran_at, until_state, worker};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-const LONG: Duration = Duration::from_secs(60);
-
-/// A worker that is native for one platform, as far as its endpoint can tell. Its steps see its
-/// name service, by which they tell where they ran.
-fn worker(scene: &Scene, name: &str, platform: &str, nameserver: &str) -> Daemon {
-    scene.daemon_with(DaemonOptions {
-        name: name.into(),
-        config: format!("[dns]\n  nameservers = [\"{nameserver}\"]\n"),
-        arguments: vec![format!("--oci-worker-platform={platform}")],
-        ..Default::default()
-    })
-}
-
-fn endpoint(scene: &Scene, farm: &str, workers: &[(&str, &Daemon)]) -> Daemon {
-    let mut config = format!("[dns]\n  nameservers = [\"10.77.0.1\"]\n[farm]\n{farm}\n");
-    for (name, worker) in workers {
-        config
-            .push_str(&format!("[[farm.worker]]\n  name = \"{name}\"\n  addr = \"{}\"\n", worker.address()));
-    }
-    scene.daemon_with(DaemonOptions { config, ..Default::default() })
-}
-
-fn farm(scene: &Scene, daemon: &Daemon, arguments: &[&str]) -> Ran {
-    let mut command = Command::new(scene.programs.path("crosskit"));
-    command.env("BUILDKIT_HOST", daemon.address()).arg("farm").args(arguments);
-    Ran::run(&mut command)
-}
-
-/// What `farm ls` says of one worker.
-fn listed(scene: &Scene, daemon: &Daemon, name: &str) -> Value {
-    let ran = farm(scene, daemon, &["ls", "--format", "{{json .}}"]).ok();
-    let rows = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row of JSON"));
-    rows.into_iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {ran}"))
-}
-
-fn until_state(scene: &Scene, daemon: &Daemon, name: &str, state: &str) {
-    until(&format!("{name} to be {state}"), Duration::from_secs(10), || {
-        (listed(scene, daemon, name)["state"] == state).then_some(())
-    });
-}
-
-const WHERE: &str = "FROM --platform=$BUILDPLATFORM BASE AS native\n\
-    RUN /bin/cat /etc/resolv.conf /proc/sys/kernel/random/uuid > /once\n\
-    FROM BASE\nCOPY --from=native /once /once\nRUN /bin/cat /etc/resolv.conf > /where\nRUN /bin/uname -m > /arch\n";
-
-fn ran_at(out: &Path, platform: &str) -> String {
-    let tree = Tree::of_folder(&out.join(platform));
-    let text = tree.text("where");
-    text.lines().find_map(|line| line.strip_prefix("nameserver ")).expect("a name server").to_owned()
-}
 
 #[test]
 fn each_platform_runs_at_its_worker_and_a_native_step_once_in_the_farm() {

@@ -30,7 +30,7 @@ impl Authority {
         authority
     }
 
-    /// A certificate for the server `worker.test` or for any client, that ends in so many days.
+    /// A certificate for the server `worker.test` at 127.0.0.1 or for any client, that ends in so many days.
     pub fn issue(&self, name: &str, days: i32) -> Tls {
         let [key, request, cert] = ["key", "csr", "pem"].map(|kind| format!("{name}.{kind}"));
         self.openssl(
@@ -43,7 +43,7 @@ impl Authority {
                 "-subj",
                 &format!("/CN={name}"),
                 "-addext",
-                "subjectAltName=DNS:worker.test",
+                "subjectAltName=DNS:worker.test,IP:127.0.0.1",
             ],
         );
         self.openssl(

@@ -110,6 +110,7 @@ impl Endpoint {
             policy: Default::default(),
             emulated_slots: None,
             remotes: Vec::new(),
+            searches: Vec::new(),
             root: folder.path().to_path_buf(),
             snapshots,
             sessions: sessions.clone(),
