@@ -85,6 +85,18 @@ impl Client {
         Ok(Pushed { name: name.with_digest(root.digest) })
     }
 
+    /// Gives a repository a manifest that the store holds, under the tag of the name if it has one.
+    /// What the manifest names has to be there already.
+    pub async fn give_manifest(
+        &self,
+        name: &Reference,
+        desc: &Descriptor,
+        store: &ContentStore,
+    ) -> Result<()> {
+        let endpoint = self.hosts.for_push(name.domain()).map_err(Error::from)?;
+        self.push_manifest(&endpoint, name, desc, name.tag(), store).await
+    }
+
     async fn push_manifest(
         &self,
         endpoint: &Endpoint,

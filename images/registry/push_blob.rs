@@ -21,6 +21,37 @@ use crate::errors::{Error, Result};
 const READ: usize = 256 << 10;
 
 impl Client {
+    /// Whether a repository has a blob, or takes it from one of the `sources`: then it need not be
+    /// given it.
+    pub async fn offer_blob(
+        &self,
+        name: &Reference,
+        desc: &Descriptor,
+        sources: &[Reference],
+    ) -> Result<bool> {
+        let endpoint = self.hosts.for_push(name.domain()).map_err(Error::from)?;
+        retried(|| async {
+            if self.has_blob(&endpoint, name, desc).await? {
+                return Ok(true);
+            }
+            Ok(matches!(self.mount(&endpoint, name, desc, sources).await?, Mount::Mounted))
+        })
+        .await
+    }
+
+    /// Gives a repository a blob that the store holds, unless it has it.
+    pub async fn give_blob(
+        &self,
+        name: &Reference,
+        desc: &Descriptor,
+        store: &ContentStore,
+        progress: Arc<dyn Progress>,
+    ) -> Result<()> {
+        let endpoint = self.hosts.for_push(name.domain()).map_err(Error::from)?;
+        let _permit = endpoint.transfers.acquire().await;
+        self.push_blob(&endpoint, name, desc, &[], store, &progress).await
+    }
+
     /// Makes sure that a repository has a blob: it has it, takes it from another one, or is given it.
     pub(super) async fn push_blob(
         &self,

@@ -13,10 +13,10 @@ pub struct KeyId(pub(crate) u64);
 /// One way an input is known: its key, and which part of it counts.
 pub type Alternative = (KeyId, Option<KeyDigest>);
 
-/// The output that the digest of content has as a key.
+/// The output that content is in the name of a key: see [`KeyDigest::of_output`].
 ///
 /// BuildKit treats content as the output -1 of an operation without inputs
-/// (`solver/edge.go`); it shows in the names of exported keys.
+/// (`solver/edge.go`).
 pub const CONTENT: i32 = -1;
 
 /// From the key of an input to that of an operation's output.
@@ -24,10 +24,8 @@ pub const CONTENT: i32 = -1;
 pub struct Link {
     /// Which input.
     pub input: u32,
-    /// The operation.
-    pub digest: KeyDigest,
-    /// Which of its outputs.
-    pub output: i32,
+    /// The name of the key that it leads to: of an output of an operation.
+    pub name: KeyDigest,
     /// Which part of the input counts.
     pub selector: Option<KeyDigest>,
 }
@@ -51,10 +49,8 @@ impl Record {
 /// Everything about one key, for walking a chain of keys towards its roots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyInfo {
-    /// Of the operation, or of content.
-    pub digest: KeyDigest,
-    /// Which output of the operation; [`CONTENT`] for content.
-    pub output: i32,
+    /// Of an output of the operation, or of content. Keys with other inputs may have the same.
+    pub name: KeyDigest,
     /// For each input the keys that it is known by. Empty for an operation without inputs.
     pub inputs: Vec<Vec<Alternative>>,
     /// What it leads to, oldest first.
@@ -120,14 +116,14 @@ impl<R: 'static> Cache<R> {
         self.with(|index| index.len())
     }
 
-    /// The key of an output of an operation without inputs, or of content.
-    pub fn root(&self, digest: KeyDigest, output: i32) -> Option<KeyId> {
-        self.with(|index| index.root(digest, output).map(KeyId))
+    /// The key of an operation without inputs, or of content.
+    pub fn root(&self, name: KeyDigest) -> Option<KeyId> {
+        self.with(|index| index.root(name).map(KeyId))
     }
 
     /// The same, made where there is none.
-    pub fn ensure_root(&self, digest: KeyDigest, output: i32) -> KeyId {
-        self.with(|index| KeyId(index.ensure_root(digest, output)))
+    pub fn ensure_root(&self, name: KeyDigest) -> KeyId {
+        self.with(|index| KeyId(index.ensure_root(name)))
     }
 
     /// Goes through the keys that a link leads to.
@@ -135,16 +131,16 @@ impl<R: 'static> Cache<R> {
         self.with(|index| index.children(parent.0, link).iter().for_each(|id| each(KeyId(*id))));
     }
 
-    /// The key of an operation's output whose inputs are all of these, found by any alternative
-    /// of each input, or made. It is linked from all alternatives.
+    /// The key of this name whose inputs are all of these, found by any alternative of each input,
+    /// or made. It is linked from all alternatives.
     ///
     /// A key that nothing comes of is to be given back to [`Cache::forget`].
-    pub fn ensure(&self, inputs: &[Vec<Alternative>], digest: KeyDigest, output: i32) -> KeyId {
+    pub fn ensure(&self, inputs: &[Vec<Alternative>], name: KeyDigest) -> KeyId {
         let plain = |alternatives: &Vec<Alternative>| {
             alternatives.iter().map(|(id, selector)| (id.0, *selector)).collect()
         };
         let inputs: Vec<Vec<_>> = inputs.iter().map(plain).collect();
-        self.with(|index| KeyId(index.ensure(&inputs, digest, output)))
+        self.with(|index| KeyId(index.ensure(&inputs, name)))
     }
 
     /// Removes a key unless it leads somewhere.
@@ -205,6 +201,11 @@ impl<R: 'static> Cache<R> {
         self.with(|index| index.add_record(key.0, record));
     }
 
+    /// Whether one result is the lower part of another, so that whoever has the whole has both.
+    pub fn is_part(&self, part: &Record, whole: &Record) -> bool {
+        self.0.results.is_part(&part.id, &whole.id)
+    }
+
     /// Gets a result back.
     pub async fn load(&self, record: &Record, cx: &LoadContext) -> Result<R, CacheError> {
         self.0.results.load(&record.id, cx).await
@@ -224,8 +225,7 @@ impl<R: 'static> Cache<R> {
             for parent in &key.parents {
                 inputs[parent.input as usize].push((KeyId(parent.key), parent.selector));
             }
-            let (digest, output) = (key.digest, key.output);
-            Some(KeyInfo { digest, output, inputs, records: key.records.clone() })
+            Some(KeyInfo { name: key.name, inputs, records: key.records.clone() })
         })
     }
 

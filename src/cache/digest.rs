@@ -46,12 +46,13 @@ impl KeyDigest {
         &self.bytes
     }
 
-    /// The name of a key without inputs in an exported cache: the digest of
-    /// `<digest>@<output>`, with the mark kept (BuildKit `solver/cachemanager.go`).
+    /// The name of the keys of an output of an operation with this digest: the digest of
+    /// `<digest>@<output>`, with the mark kept (BuildKit `solver/cachemanager.go`). It is what
+    /// exchanged caches hold.
     #[must_use]
-    pub fn root(&self, output: i32) -> Self {
-        let root = KeyDigest::of(format!("{self}@{output}").as_bytes());
-        if self.random { root.into_random() } else { root }
+    pub fn of_output(&self, output: i32) -> Self {
+        let name = KeyDigest::of(format!("{self}@{output}").as_bytes());
+        if self.random { name.into_random() } else { name }
     }
 }
 

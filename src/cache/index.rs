@@ -14,8 +14,7 @@ const RANDOM_ROOTS: usize = 2_000;
 /// inputs.
 #[derive(Debug)]
 pub(crate) struct Key {
-    pub digest: KeyDigest,
-    pub output: i32,
+    pub name: KeyDigest,
     pub root: bool,
     pub parents: Vec<Parent>,
     pub records: Vec<Record>,
@@ -35,10 +34,10 @@ pub(crate) struct Parent {
 }
 
 impl Key {
-    pub fn new(digest: KeyDigest, output: i32, root: bool) -> Self {
+    pub fn new(name: KeyDigest, root: bool) -> Self {
         let (parents, records) = Default::default();
-        let lasting = root && !digest.is_random();
-        Key { digest, output, root, parents, records, children: 0, lasting, stored: false }
+        let lasting = root && !name.is_random();
+        Key { name, root, parents, records, children: 0, lasting, stored: false }
     }
 }
 
@@ -47,8 +46,7 @@ impl Key {
 struct LinkKey {
     parent: u64,
     input: u32,
-    output: i32,
-    digest: KeyDigest,
+    name: KeyDigest,
     selector: Option<KeyDigest>,
 }
 
@@ -61,8 +59,8 @@ impl Hash for LinkKey {
             u64::from_le_bytes(word)
         };
         state.write_u64(self.parent);
-        state.write_u64(word(&self.digest) ^ self.selector.as_ref().map_or(0, word));
-        state.write_u64(u64::from(self.input) << 32 | u64::from(self.output as u32));
+        state.write_u64(word(&self.name) ^ self.selector.as_ref().map_or(0, word));
+        state.write_u32(self.input);
     }
 }
 
@@ -104,7 +102,7 @@ impl Targets {
 #[derive(Default)]
 pub(crate) struct Index {
     keys: HashMap<u64, Key, BuildHasherDefault<NumberHasher>>,
-    roots: HashMap<(KeyDigest, i32), u64>,
+    roots: HashMap<KeyDigest, u64>,
     links: HashMap<LinkKey, Targets>,
     by_record: HashMap<Arc<str>, Vec<u64>>,
     random_roots: VecDeque<u64>,
@@ -122,17 +120,17 @@ impl Index {
         self.keys.len()
     }
 
-    pub fn root(&self, digest: KeyDigest, output: i32) -> Option<u64> {
-        self.roots.get(&(digest, output)).copied()
+    pub fn root(&self, name: KeyDigest) -> Option<u64> {
+        self.roots.get(&name).copied()
     }
 
-    pub fn ensure_root(&mut self, digest: KeyDigest, output: i32) -> u64 {
-        if let Some(id) = self.root(digest, output) {
+    pub fn ensure_root(&mut self, name: KeyDigest) -> u64 {
+        if let Some(id) = self.root(name) {
             return id;
         }
-        let id = self.insert(Key::new(digest, output, true));
-        self.roots.insert((digest, output), id);
-        if digest.is_random() {
+        let id = self.insert(Key::new(name, true));
+        self.roots.insert(name, id);
+        if name.is_random() {
             self.random_roots.push_back(id);
             if self.random_roots.len() > RANDOM_ROOTS {
                 let oldest = self.random_roots.drain(..RANDOM_ROOTS / 2).collect();
@@ -150,23 +148,18 @@ impl Index {
     }
 
     pub fn children(&self, parent: u64, link: &Link) -> &[u64] {
-        let Link { input, digest, output, selector } = *link;
-        let link = LinkKey { parent, input, output, digest, selector };
+        let Link { input, name, selector } = *link;
+        let link = LinkKey { parent, input, name, selector };
         self.links.get(&link).map_or(&[], Targets::as_slice)
     }
 
     /// The keys that every input leads to.
-    pub fn common(
-        &self,
-        inputs: &[Vec<(u64, Option<KeyDigest>)>],
-        digest: KeyDigest,
-        output: i32,
-    ) -> Vec<u64> {
+    pub fn common(&self, inputs: &[Vec<(u64, Option<KeyDigest>)>], name: KeyDigest) -> Vec<u64> {
         let mut common: Vec<u64> = Vec::new();
         for (input, alternatives) in inputs.iter().enumerate() {
             let mut found: Vec<u64> = Vec::new();
             for &(parent, selector) in alternatives {
-                let link = Link { input: input as u32, digest, output, selector };
+                let link = Link { input: input as u32, name, selector };
                 found.extend_from_slice(self.children(parent, &link));
             }
             if input == 0 {
@@ -185,15 +178,10 @@ impl Index {
 
     /// The key that all these inputs lead to, made where there is none, with links from each
     /// alternative.
-    pub fn ensure(
-        &mut self,
-        inputs: &[Vec<(u64, Option<KeyDigest>)>],
-        digest: KeyDigest,
-        output: i32,
-    ) -> u64 {
-        let id = match self.common(inputs, digest, output).first() {
+    pub fn ensure(&mut self, inputs: &[Vec<(u64, Option<KeyDigest>)>], name: KeyDigest) -> u64 {
+        let id = match self.common(inputs, name).first() {
             Some(id) => *id,
-            None => self.insert(Key::new(digest, output, false)),
+            None => self.insert(Key::new(name, false)),
         };
         let mut changed = false;
         for (input, alternatives) in inputs.iter().enumerate() {
@@ -212,7 +200,7 @@ impl Index {
     /// Adds a link to `child`; false when it was there or the parent is gone.
     fn link(&mut self, parent: u64, input: u32, selector: Option<KeyDigest>, child: u64) -> bool {
         let Some(key) = self.keys.get(&child) else { return false };
-        let link = LinkKey { parent, input, output: key.output, digest: key.digest, selector };
+        let link = LinkKey { parent, input, name: key.name, selector };
         if parent == child || !self.keys.contains_key(&parent) {
             return false;
         }
@@ -341,11 +329,11 @@ impl Index {
     fn cut(&mut self, id: u64, children: &[u64]) {
         for child in children {
             let Some(key) = self.keys.get_mut(child) else { continue };
-            let (digest, output) = (key.digest, key.output);
+            let name = key.name;
             let (gone, left) = key.parents.iter().partition::<Vec<_>, _>(|link| link.key == id);
             key.parents = left;
             for Parent { input, selector, .. } in gone {
-                self.links.remove(&LinkKey { parent: id, input, output, digest, selector });
+                self.links.remove(&LinkKey { parent: id, input, name, selector });
             }
         }
         if let Some(key) = self.keys.get_mut(&id) {
@@ -357,7 +345,7 @@ impl Index {
     fn take_out(&mut self, id: u64) -> Vec<u64> {
         let Some(key) = self.keys.remove(&id) else { return Vec::new() };
         if key.root {
-            self.roots.remove(&(key.digest, key.output));
+            self.roots.remove(&key.name);
         }
         if key.stored {
             self.dirty.insert(id);
@@ -372,7 +360,7 @@ impl Index {
         }
         for parent in &key.parents {
             let Parent { key: parent, input, selector } = *parent;
-            let link = LinkKey { parent, input, output: key.output, digest: key.digest, selector };
+            let link = LinkKey { parent, input, name: key.name, selector };
             if let Entry::Occupied(mut occupied) = self.links.entry(link) {
                 let gone = match occupied.get_mut() {
                     Targets::One(_) => true,
@@ -408,7 +396,7 @@ impl Index {
         key.lasting = true;
         self.next = self.next.max(id + 1);
         if key.root {
-            self.roots.insert((key.digest, key.output), id);
+            self.roots.insert(key.name, id);
         }
         self.keys.insert(id, key);
     }

@@ -16,6 +16,13 @@ pub trait Results<R>: Send + Sync + 'static {
     /// not do more than look into memory.
     fn exists(&self, id: &str) -> bool;
 
+    /// Whether one result is the lower part of another, such as the first layers of it. Whoever
+    /// loads the whole then gets the part at no cost.
+    fn is_part(&self, part: &str, whole: &str) -> bool {
+        let _ = (part, whole);
+        false
+    }
+
     /// Gets a result back.
     fn load<'a>(&'a self, id: &'a str, cx: &'a LoadContext) -> BoxFuture<'a, Result<R, CacheError>>;
 }

@@ -12,8 +12,7 @@ const SELECTOR: u8 = 1;
 pub(crate) fn encode(key: &Key, lasting: impl Fn(u64) -> bool) -> Vec<u8> {
     let mut row = Vec::with_capacity(64 + key.parents.len() * 48 + key.records.len() * 48);
     row.push(if key.root { ROOT } else { 0 });
-    row.extend_from_slice(key.digest.as_bytes());
-    row.extend_from_slice(&key.output.to_le_bytes());
+    row.extend_from_slice(key.name.as_bytes());
     let parents: Vec<_> = key.parents.iter().filter(|parent| lasting(parent.key)).collect();
     row.extend_from_slice(&(parents.len() as u32).to_le_bytes());
     for parent in parents {
@@ -40,9 +39,8 @@ pub(crate) fn encode(key: &Key, lasting: impl Fn(u64) -> bool) -> Vec<u8> {
 pub(crate) fn decode(row: &[u8]) -> Option<Key> {
     let mut rest = row;
     let root = take::<1>(&mut rest)?[0] & ROOT != 0;
-    let digest = KeyDigest::sha256(*take(&mut rest)?);
-    let output = i32::from_le_bytes(*take(&mut rest)?);
-    let mut key = Key::new(digest, output, root);
+    let name = KeyDigest::sha256(*take(&mut rest)?);
+    let mut key = Key::new(name, root);
     for _ in 0..u32::from_le_bytes(*take(&mut rest)?) {
         let parent = u64::from_le_bytes(*take(&mut rest)?);
         let input = u32::from_le_bytes(*take(&mut rest)?);

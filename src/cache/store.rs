@@ -19,7 +19,7 @@ pub trait KeyStore: Send + Sync + 'static {
 }
 
 /// The table of the keys. Its name counts the changes of the rows' form.
-const TABLE: &str = "cache-keys-1";
+const TABLE: &str = "cache-keys-2";
 
 impl KeyStore for Database {
     fn load(&self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), CacheError> {

@@ -2,12 +2,13 @@
 //! result, the result is computed and exported, and what happened is remembered.
 
 use crate::config::Config;
+use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
 use crate::history::History;
 use crate::version;
 use crosskit_api::control::{self as api, SolveRequest};
 use crosskit_api::types;
 use crosskit_cache::Cache;
-use crosskit_exporters::{Export, ExportError, Exporter, Exporters, Report};
+use crosskit_exporters::{Export, Exporter, Exporters};
 use crosskit_gateway::admission::Entitlements;
 use crosskit_gateway::bridge::{self, Bridge, Shared};
 use crosskit_gateway::builds::Builds;
@@ -15,7 +16,7 @@ use crosskit_gateway::forwarder::Forwarder;
 use crosskit_gateway::{FrontendResult, GatewayError, Refs};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
-use crosskit_solver::{Job, JobError, Solver, StatusStream, StatusUpdate, VertexProgress};
+use crosskit_solver::{Job, JobError, Solver, StatusStream};
 use crosskit_workers::ResultRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -158,6 +159,12 @@ impl Builder {
     ) -> Result<Exported, GatewayError> {
         let exporters = self.exporters(request)?;
         refuse(request)?;
+        let asked = request.cache.take().unwrap_or_default();
+        let caches = self
+            .shared
+            .caches
+            .exports(&cache_options(asked.exports), job.context().sessions())
+            .map_err(cache_error)?;
         let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
         let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), request.session.clone(), entitlements);
         let result = if request.definition.is_none() && request.frontend.is_empty() {
@@ -173,35 +180,21 @@ impl Builder {
                 options: request.frontend_attrs.clone(),
                 inputs: request.frontend_inputs.clone(),
                 evaluate: false,
+                cache_imports: cache_options(asked.imports),
             };
             Box::pin(bridge.solve(asked.preferring_builtin())).await?
         };
-        let export = self.computed(result).await?;
-        let mut response = BTreeMap::new();
-        let mut results = BTreeMap::new();
-        for (at, exporter) in exporters.iter().enumerate() {
-            let step = job.context().step(exporter.name(), Some(&step_id(&request.session, at)));
-            let running = step.begin(false);
-            let report = Arc::new(Reports(step.clone()));
-            let done = exporter.export(&export, report, &request.session).await;
-            running.end(done.as_ref().err().map(ToString::to_string).as_deref());
-            let told = done.map_err(export_error)?;
-            if let Some(desc) = told.get(DESCRIPTOR).and_then(|text| descriptor(text)) {
-                results.insert(i64::try_from(at).unwrap_or(i64::MAX), desc);
-            }
-            response.extend(told);
-        }
-        let of_frontend = export.metadata.iter().filter(|(key, _)| key.starts_with("frontend."));
-        response.extend(of_frontend.map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned())));
-        Ok(Exported { response, results })
+        let export = self.computed(&result).await?;
+        let outputs = Outputs { exporters, caches };
+        outputs.give(&result, export, job.context(), &request.session).await
     }
 
     /// Computes everything that the result needs.
-    async fn computed(&self, result: FrontendResult) -> Result<Export, GatewayError> {
+    async fn computed(&self, result: &FrontendResult) -> Result<Export, GatewayError> {
         let all = result.handles().into_iter().map(|h| h.result());
         futures::future::try_join_all(all).await?;
-        let mut export = Export { metadata: result.metadata, ..Export::default() };
-        match result.refs {
+        let mut export = Export { metadata: result.metadata.clone(), ..Export::default() };
+        match &result.refs {
             Refs::One(None) => {}
             Refs::One(Some(handle)) => export.single = handle.result().await?,
             Refs::ByPlatform(handles) => {
@@ -211,7 +204,7 @@ impl Builder {
                         Some(handle) => handle.result().await?,
                         None => None,
                     };
-                    export.by_platform.insert(platform, found);
+                    export.by_platform.insert(platform.clone(), found);
                 }
             }
         }
@@ -236,50 +229,6 @@ impl Builder {
     }
 }
 
-/// What the exporters of a build said and made.
-struct Exported {
-    response: BTreeMap<String, String>,
-    /// Images, by the exporter's place.
-    results: BTreeMap<i64, api::Descriptor>,
-}
-
-/// The key under which an exporter tells what it made.
-const DESCRIPTOR: &str = "containerimage.descriptor";
-
-/// A descriptor from its JSON in base64.
-fn descriptor(text: &str) -> Option<api::Descriptor> {
-    use base64::Engine as _;
-    let json = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
-    let desc: crosskit_images::Descriptor = serde_json::from_slice(&json).ok()?;
-    Some(api::Descriptor {
-        media_type: desc.media_type,
-        digest: desc.digest.to_string(),
-        size: i64::try_from(desc.size).unwrap_or(i64::MAX),
-        annotations: desc.annotations,
-    })
-}
-
-/// Passes what an exporter reports on to its step's progress.
-struct Reports(VertexProgress);
-
-impl Report for Reports {
-    fn status(&self, id: &str, action: &str, current: u64, total: u64, started: SystemTime, done: bool) {
-        let amount = |v: u64| i64::try_from(v).unwrap_or(i64::MAX);
-        self.0.status(StatusUpdate {
-            id: id.to_string(),
-            action: action.to_string(),
-            current: amount(current),
-            total: amount(total),
-            started: Some(started),
-            completed: done.then(SystemTime::now),
-        });
-    }
-}
-
-fn step_id(session: &str, at: usize) -> String {
-    format!("{session}-export-{at}")
-}
-
 fn sessions(request: &SolveRequest) -> Vec<String> {
     Some(request.session.clone()).filter(|s| !s.is_empty()).into_iter().collect()
 }
@@ -295,14 +244,6 @@ fn refuse(request: &SolveRequest) -> Result<(), GatewayError> {
     }
     if request.enable_session_exporter {
         return later("choosing exporters in the client");
-    }
-    if let Some(cache) = &request.cache {
-        if let Some(export) = cache.exports.first() {
-            return later(&format!("exporting a cache of type {:?}", export.r#type));
-        }
-        if let Some(import) = cache.imports.first() {
-            return later(&format!("importing a cache of type {:?}", import.r#type));
-        }
     }
     if let Some(key) = request
         .frontend_attrs
@@ -395,16 +336,6 @@ fn job_status(error: &JobError) -> Status {
         JobError::Stopped => Code::Unavailable,
     };
     Status::new(code, error.to_string())
-}
-
-fn export_error(error: ExportError) -> GatewayError {
-    use crosskit_exporters::ErrorKind;
-    let code = match error.kind() {
-        ErrorKind::Canceled => Code::Cancelled,
-        ErrorKind::Unavailable => Code::Unavailable,
-        ErrorKind::User | ErrorKind::Environment | ErrorKind::Internal => Code::Unknown,
-    };
-    GatewayError::new(code, error.to_string())
 }
 
 /// The policies of collection as clients see them; `disk` is the size of the disk in bytes.

@@ -8,6 +8,7 @@ pub mod collection;
 pub mod config;
 mod content;
 pub mod control;
+mod exporting;
 pub mod farm;
 mod history;
 pub mod listeners;

@@ -21,6 +21,7 @@ use crosskit_gateway::server::Calls;
 use crosskit_images::ContentStore;
 use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
 use crosskit_metadata::Database;
+use crosskit_remotecache::RemoteCaches;
 use crosskit_scheduler::Policy;
 use crosskit_session::SessionManager;
 use crosskit_snapshots::{DriverChoice, Snapshots};
@@ -144,6 +145,11 @@ impl Daemon {
                 dockerfile: config.frontends.dockerfile,
                 gateway: config.frontends.gateway,
                 gateway_repositories: config.frontends.gateway_repositories.clone(),
+            },
+            caches: RemoteCaches {
+                sessions: sessions.clone(),
+                registries: images.registries.clone(),
+                snapshots: snapshots.clone(),
             },
         };
         let ended = Arc::new(Notify::new());

@@ -66,6 +66,10 @@ impl Exporter for Archive {
         }
     }
 
+    fn image_layers(&self) -> Option<crosskit_snapshots::LayerForm> {
+        Some(crate::blobs::form(&self.options, None))
+    }
+
     fn export<'a>(
         &'a self,
         result: &'a Export,

@@ -36,7 +36,8 @@ pub struct Committed {
 /// `util/converter`).
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
-fn form(options: &ImageOptions, epoch: Option<i64>) -> LayerForm {
+/// How an image's layers are packed.
+pub fn form(options: &ImageOptions, epoch: Option<i64>) -> LayerForm {
     LayerForm {
         packing: match options.compression {
             Compression::Gzip => LayerPacking::Gzip,
@@ -83,6 +84,7 @@ pub async fn commit(
             options.oci(),
             options.epoch.or(export.epoch(platform)?),
             of_platform.manifest.clone(),
+            export.inline_cache_of(platform),
         )?;
         for (kind, desc, bytes) in [
             ("exporting manifest", &made.manifest_desc, &made.manifest),

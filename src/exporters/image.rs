@@ -6,6 +6,7 @@ use crate::{Export, ExportError, Exporter, Exporters, Report, push};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crosskit_images::gojson;
+use crosskit_snapshots::LayerForm;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub fn resolve(
 impl Exporter for Image {
     fn name(&self) -> String {
         "exporting to image".to_string()
+    }
+
+    fn image_layers(&self) -> Option<LayerForm> {
+        Some(blobs::form(&self.options, None))
     }
 
     fn export<'a>(

@@ -18,6 +18,7 @@ pub use error::{ErrorKind, ExportError};
 pub use result::{Export, NamedPlatform};
 
 use crosskit_session::{Session, SessionManager};
+use crosskit_snapshots::LayerForm;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,6 +37,11 @@ pub trait Report: Send + Sync {
 pub trait Exporter: Send + Sync {
     /// The step's name in the progress.
     fn name(&self) -> String;
+
+    /// How the layers of the images that it makes are packed; none where it makes no images.
+    fn image_layers(&self) -> Option<LayerForm> {
+        None
+    }
 
     /// Exports, and returns what the client is told, such as `containerimage.digest`. A result
     /// appears whole or not at all. Dropping the future cancels it.

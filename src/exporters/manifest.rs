@@ -2,6 +2,8 @@
 //! options give the same bytes, on every machine and as BuildKit writes them.
 
 use crate::ExportError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use crosskit_images::{Descriptor, Digest, History, gojson, media_types};
 use crosskit_platforms::Platform;
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,10 @@ const UNDESCRIBED: &str = "created by buildkit";
 
 /// Says in the history who wrote a line.
 const COMMENT: &str = "buildkit.exporter.image.v0";
+
+/// The field of the config in which an image tells of how it was made (BuildKit
+/// `exporter/containerimage/writer.go`).
+const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
 
 /// The PATH of an image that nobody said anything about.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -46,7 +52,7 @@ pub struct Documents {
 /// Makes the documents of an image.
 ///
 /// `config` is what the frontend says, `base` the config of the image it is built on, `epoch`
-/// what times are clamped to, in seconds since 1970.
+/// what times are clamped to, in seconds since 1970, `cache` what the image tells of how it was made.
 ///
 /// # Errors
 /// A config that is none.
@@ -57,6 +63,7 @@ pub fn documents(
     oci: bool,
     epoch: Option<i64>,
     annotations: BTreeMap<String, String>,
+    cache: Option<&[u8]>,
 ) -> Result<Documents, ExportError> {
     let default = match config {
         Some(_) => Vec::new(),
@@ -64,7 +71,7 @@ pub fn documents(
     };
     let config = config.unwrap_or(&default);
     let history = completed_history(history_of(config)?, &layers);
-    let config = patched_config(config, base, &layers, history, epoch)?;
+    let config = patched_config(config, base, &layers, history, epoch, cache)?;
     let (manifest_type, config_type) = match oci {
         true => (media_types::OCI_MANIFEST, media_types::OCI_CONFIG),
         false => (media_types::DOCKER_MANIFEST, media_types::DOCKER_CONFIG),
@@ -185,6 +192,7 @@ fn patched_config(
     layers: &[Layer],
     mut history: Vec<History>,
     epoch: Option<i64>,
+    cache: Option<&[u8]>,
 ) -> Result<Vec<u8>, ExportError> {
     let invalid = |e: serde_json::Error| ExportError::user(format!("invalid image config for export: {e}"));
     let fields: Option<BTreeMap<String, Box<RawValue>>> = serde_json::from_slice(config).map_err(invalid)?;
@@ -219,6 +227,9 @@ fn patched_config(
     let json = |e: crosskit_images::Error| ExportError::internal(e.to_string());
     set("rootfs", gojson::to_vec(&rootfs).map_err(json)?)?;
     set("history", gojson::to_vec(&Some(&history).filter(|h| !h.is_empty())).map_err(json)?)?;
+    if let Some(cache) = cache {
+        set(INLINE_CACHE, gojson::to_vec(&STANDARD.encode(cache)).map_err(json)?)?;
+    }
     let created = match fields.get("created") {
         Some(created) => {
             let text: Option<String> = serde_json::from_str(created.get()).map_err(invalid)?;

@@ -67,6 +67,7 @@ fn an_epoch_clamps_times_but_not_the_base_images() {
         true,
         Some(0),
         BTreeMap::new(),
+        None,
     )
     .unwrap();
     let expected = format!(
@@ -86,7 +87,7 @@ fn an_epoch_clamps_times_but_not_the_base_images() {
 
 #[test]
 fn nothing_at_all_is_an_image_too() {
-    let made = documents(None, None, Vec::new(), false, None, BTreeMap::new()).unwrap();
+    let made = documents(None, None, Vec::new(), false, None, BTreeMap::new(), None).unwrap();
     let text = String::from_utf8(made.config).unwrap();
     assert!(text.contains(r#""rootfs":{"type":"layers","diff_ids":null}"#), "{text}");
     assert!(text.contains(r#""history":null"#) && text.contains(r#""created":null"#), "{text}");
@@ -100,8 +101,8 @@ fn configs_that_are_none_are_refused() {
         (r#"{"os":"linux"}"#, "invalid image config for export: missing architecture"),
         (r#"{"architecture":"amd64"}"#, "invalid image config for export: missing os"),
     ] {
-        let error =
-            documents(Some(config.as_bytes()), None, Vec::new(), true, None, BTreeMap::new()).unwrap_err();
+        let error = documents(Some(config.as_bytes()), None, Vec::new(), true, None, BTreeMap::new(), None)
+            .unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
 }

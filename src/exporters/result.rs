@@ -18,6 +18,9 @@ pub struct Export {
     pub by_platform: IndexMap<String, Option<Ref>>,
     /// What is said of them, by the field's keys.
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// What images are to tell of how they were made, by platform id; under an empty id for the
+    /// single result.
+    pub inline_caches: BTreeMap<String, Vec<u8>>,
 }
 
 /// A platform of a result: the id that keys and results go by, and what it means.
@@ -119,6 +122,12 @@ impl Export {
             Some(found) => Ok(found.as_ref()),
             None => Err(ExportError::user(format!("failed to find ref for ID {}", platform.id))),
         }
+    }
+
+    /// What the image of a platform is to tell of how it was made.
+    pub fn inline_cache_of(&self, platform: &NamedPlatform) -> Option<&[u8]> {
+        let id = if self.is_map { platform.id.as_str() } else { "" };
+        self.inline_caches.get(id).map(Vec::as_slice)
     }
 
     /// Every result, each platform's once.

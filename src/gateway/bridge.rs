@@ -5,7 +5,9 @@ use crate::admission::{Entitlements, admit};
 use crate::result::{FrontendResult, Handle};
 use crate::{GatewayError, builtin, external};
 use crosskit_api::{control, frontend, pb, types};
+use crosskit_cache::Cache;
 use crosskit_llb::{Graph, Limits};
+use crosskit_remotecache::{CacheOptions, RemoteCaches};
 use crosskit_session::SessionManager;
 use crosskit_solver::{Job, JobContext, LoadOptions, OpError};
 use crosskit_sources::BuildMemory;
@@ -29,6 +31,8 @@ pub struct SolveRequest {
     pub inputs: BTreeMap<String, pb::Definition>,
     /// Run everything now.
     pub evaluate: bool,
+    /// Caches elsewhere to look into, for a graph; frontends have options for them.
+    pub cache_imports: Vec<CacheOptions>,
 }
 
 impl SolveRequest {
@@ -37,7 +41,6 @@ impl SolveRequest {
     /// # Errors
     /// What isn't there yet.
     pub fn from_frontend(request: frontend::SolveRequest) -> Result<Self, GatewayError> {
-        refuse_caches(request.cache_imports.iter().map(|c| c.r#type.as_str()))?;
         if !request.source_policies.is_empty() {
             return Err(GatewayError::unimplemented("source policies are not available yet"));
         }
@@ -47,6 +50,11 @@ impl SolveRequest {
             options: request.frontend_opt,
             inputs: request.frontend_inputs,
             evaluate: request.evaluate,
+            cache_imports: request
+                .cache_imports
+                .into_iter()
+                .map(|entry| CacheOptions { kind: entry.r#type, attrs: entry.attrs })
+                .collect(),
         })
     }
 
@@ -64,16 +72,6 @@ impl SolveRequest {
             self.options.remove("source");
         }
         self
-    }
-}
-
-/// Remote caches are not there yet, and nobody should wonder why nothing is cached.
-fn refuse_caches<'a>(mut kinds: impl Iterator<Item = &'a str>) -> Result<(), GatewayError> {
-    match kinds.next() {
-        Some(kind) => {
-            Err(GatewayError::unimplemented(format!("importing a cache of type {kind} is not available yet")))
-        }
-        None => Ok(()),
     }
 }
 
@@ -97,6 +95,8 @@ pub struct Shared {
     pub sessions: SessionManager,
     /// The frontends.
     pub frontends: Frontends,
+    /// Caches elsewhere.
+    pub caches: RemoteCaches,
 }
 
 /// The bridge of one build.
@@ -162,7 +162,9 @@ impl Bridge {
                     "cannot solve with both Definition and Frontend specified",
                 ));
             }
-            (Some(definition), _) => FrontendResult::single(self.load(definition).await?),
+            (Some(definition), _) => {
+                FrontendResult::single(self.load(definition, &request.cache_imports).await?)
+            }
             (None, "") => FrontendResult::default(),
             (None, "dockerfile.v0") => {
                 self.enabled(self.shared.frontends.dockerfile, "dockerfile.v0")?;
@@ -191,28 +193,59 @@ impl Bridge {
     ///
     /// # Errors
     /// A graph that makes no sense or isn't admitted.
-    pub async fn load(&self, definition: pb::Definition) -> Result<Option<Handle>, GatewayError> {
+    pub async fn load(
+        &self,
+        definition: pb::Definition,
+        imports: &[CacheOptions],
+    ) -> Result<Option<Handle>, GatewayError> {
         if definition.def.is_empty() {
             return Ok(None);
         }
         let graph = Graph::decode(definition, &Limits::default())
             .map_err(|e| GatewayError::plain(format!("failed to load LLB: {e}")))?;
-        self.load_graph(graph).await
+        self.load_graph(graph, imports).await
     }
 
     /// The same for a graph that has been read.
     ///
     /// # Errors
     /// A graph that isn't admitted.
-    pub async fn load_graph(&self, graph: Graph) -> Result<Option<Handle>, GatewayError> {
+    pub async fn load_graph(
+        &self,
+        graph: Graph,
+        imports: &[CacheOptions],
+    ) -> Result<Option<Handle>, GatewayError> {
         if graph.is_empty() {
             return Ok(None);
         }
         admit(&graph, &self.entitlements).map_err(|e| e.while_doing("failed to load LLB"))?;
         self.shared.workers.preflight(self.job(), &graph).await.map_err(GatewayError::from)?;
         self.shared.workers.forget_cache_mounts(&graph).map_err(GatewayError::from)?;
+        let caches = self.imported(imports).await;
         let graph = Arc::new(graph);
-        Ok(self.job.load(&graph, LoadOptions::default()).map(|result| Handle::new(result, graph)))
+        let options = LoadOptions { caches, ..LoadOptions::default() };
+        Ok(self.job.load(&graph, options).map(|result| Handle::new(result, graph)))
+    }
+
+    fn import<'a>(&'a self, options: &'a CacheOptions) -> BoxFuture<'a, Option<Cache<ResultRef>>> {
+        Box::pin(async move {
+            let import = async {
+                Ok::<_, std::convert::Infallible>(self.shared.caches.import(self.job(), options).await)
+            };
+            match self.job().decide_once(&format!("cache {options:?}"), import).await {
+                Ok(cache) => (*cache).clone(),
+                Err(never) => match never {},
+            }
+        })
+    }
+
+    /// Caches elsewhere, each read once for the whole build. Those that can't be are left out.
+    async fn imported(&self, imports: &[CacheOptions]) -> Vec<Cache<ResultRef>> {
+        let mut read = Vec::with_capacity(imports.len());
+        for options in imports {
+            read.push(self.import(options));
+        }
+        futures::future::join_all(read).await.into_iter().flatten().collect()
     }
 
     /// Asks for an image's config.
@@ -262,7 +295,7 @@ impl SolvesNested for ByBridge {
             let bridge = self.0.upgrade().ok_or_else(OpError::canceled)?;
             let failed =
                 |e: GatewayError| OpError::new(crosskit_solver::ErrorKind::User, e.message().to_string());
-            match bridge.load(definition).await.map_err(failed)? {
+            match bridge.load(definition, &[]).await.map_err(failed)? {
                 None => Ok(None),
                 Some(handle) => handle.result().await.map_err(|e| e.error),
             }

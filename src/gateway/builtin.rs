@@ -11,6 +11,7 @@ use crosskit_dockerfile::{
     ResolvedImage, SourceWarning,
 };
 use crosskit_llb::{Builder, Constraints, Graph, HttpSource, Limits};
+use crosskit_remotecache::CacheOptions;
 use crosskit_workers::{files, ops};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,8 +62,9 @@ pub async fn dockerfile(
     let metadata = built.metadata();
     let multi_platform = built.multi_platform;
     let mut handles = indexmap::IndexMap::new();
+    let imports = cache_imports(&raw)?;
     for platform in built.platforms {
-        let handle = bridge.load_graph(platform.graph).await?;
+        let handle = bridge.load_graph(platform.graph, &imports).await?;
         handles.insert(platform.id, handle);
     }
     let refs = match multi_platform {
@@ -70,6 +72,31 @@ pub async fn dockerfile(
         false => Refs::One(handles.into_values().next().flatten()),
     };
     Ok(FrontendResult { refs, metadata })
+}
+
+/// The caches to look into: `cache-imports`, a list in JSON, and `cache-from`, names of images.
+fn cache_imports(raw: &BTreeMap<String, String>) -> Result<Vec<CacheOptions>, GatewayError> {
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        #[serde(rename = "Type", alias = "type", default)]
+        kind: String,
+        #[serde(rename = "Attrs", alias = "attrs", default)]
+        attrs: Option<BTreeMap<String, String>>,
+    }
+    let mut imports = Vec::new();
+    if let Some(text) = raw.get("cache-imports").filter(|text| !text.is_empty()) {
+        let listed: Vec<Entry> = serde_json::from_str(text)
+            .map_err(|e| GatewayError::plain(format!("failed to unmarshal cache-imports ({text:?}): {e}")))?;
+        let options =
+            |entry: Entry| CacheOptions { kind: entry.kind, attrs: entry.attrs.unwrap_or_default() };
+        imports.extend(listed.into_iter().map(options));
+    }
+    let names = raw.get("cache-from").filter(|text| !text.is_empty());
+    imports.extend(names.into_iter().flat_map(|text| text.split(',')).map(|name| CacheOptions {
+        kind: "registry".to_string(),
+        attrs: BTreeMap::from([("ref".to_string(), name.to_string())]),
+    }));
+    Ok(imports)
 }
 
 /// Lets the frontend in an image do it.
@@ -143,7 +170,7 @@ impl dockerfile::Bridge for Asked {
     type Ref = Option<Handle>;
 
     async fn solve(&self, graph: Graph, evaluate: bool) -> Result<Self::Ref, BridgeError> {
-        let handle = self.bridge.load_graph(graph).await.map_err(outside)?;
+        let handle = self.bridge.load_graph(graph, &[]).await.map_err(outside)?;
         if evaluate && let Some(handle) = &handle {
             handle.result().await.map_err(|e| outside(e.into()))?;
         }
@@ -244,7 +271,9 @@ impl dockerfile::Bridge for Asked {
 impl Asked {
     /// What the files of an archive from the web say, where its server says nothing.
     async fn archive_time(&self, graph: Graph, filename: String) -> Result<Option<i64>, BridgeError> {
-        let Some(handle) = self.bridge.load_graph(graph).await.map_err(outside)? else { return Ok(None) };
+        let Some(handle) = self.bridge.load_graph(graph, &[]).await.map_err(outside)? else {
+            return Ok(None);
+        };
         let found = handle.result().await.map_err(|e| outside(e.into()))?;
         let snapshots = &self.bridge.shared().workers.local().snapshots;
         let tree = ops::mount_input(snapshots, found.as_ref()).await.map_err(|e| outside(e.into()))?;

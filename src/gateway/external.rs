@@ -74,7 +74,7 @@ pub async fn solve(
     let output = builder.image(&image, Constraints::default());
     let graph = builder.graph(Some(output)).map_err(|e| GatewayError::plain(e.to_string()))?;
     let handle = bridge
-        .load_graph(graph)
+        .load_graph(graph, &[])
         .await?
         .ok_or_else(|| GatewayError::plain("gateway source didn't return default result"))?;
     let root = handle.result().await?;

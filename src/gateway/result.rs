@@ -3,7 +3,7 @@
 use crosskit_api::pb;
 use crosskit_llb::Graph;
 use crosskit_snapshots::Ref;
-use crosskit_solver::{ResultHandle, SolveError};
+use crosskit_solver::{Known, ResultHandle, SolveError};
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -34,6 +34,11 @@ impl Handle {
     /// The first failure of a vertex that it needs.
     pub async fn result(&self) -> Result<Option<Ref>, SolveError> {
         self.result.result().await
+    }
+
+    /// By which keys the result, and all that it depends on, is known: see [`ResultHandle::trail`].
+    pub async fn trail(&self) -> Vec<Known<Option<Ref>>> {
+        self.result.trail().await
     }
 
     /// The graph as it goes over the wire.

@@ -76,24 +76,37 @@ impl Ref {
     }
 }
 
+impl Ref {
+    /// The layers, bottom first, if a blob of each is known already: nothing is made or moved.
+    pub fn known_layers(&self, form: LayerForm) -> Option<Vec<Layer>> {
+        let layer = |node: Arc<Node>| {
+            let blob = known_blob(&node, form)?;
+            Some(Layer { blob, snapshot: Ref::new(node) })
+        };
+        self.node().layers().into_iter().map(layer).collect()
+    }
+}
+
 fn fits(blob: &LayerBlob, form: LayerForm) -> bool {
     layer_packing(&blob.desc.media_type) == Some(form.packing)
 }
 
+/// The blob of a layer in the wanted form, if there is one.
+fn known_blob(node: &Arc<Node>, form: LayerForm) -> Option<LayerBlob> {
+    if form.epoch.is_some() {
+        return node.variant(form);
+    }
+    let carried = form.carry.then(|| node.carried(|blob| fits(blob, form))).flatten();
+    let fitting = carried.or_else(|| node.blob(|blob| fits(blob, form)));
+    if form.force { fitting } else { fitting.or_else(|| node.blob(|_| true)) }
+}
+
 async fn layer_blob(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {
-    let known = |node: &Arc<Node>| {
-        if form.epoch.is_some() {
-            return node.variant(form);
-        }
-        let carried = form.carry.then(|| node.carried(|blob| fits(blob, form))).flatten();
-        let fitting = carried.or_else(|| node.blob(|blob| fits(blob, form)));
-        if form.force { fitting } else { fitting.or_else(|| node.blob(|_| true)) }
-    };
-    if let Some(blob) = known(node) {
+    if let Some(blob) = known_blob(node, form) {
         return Ok(blob);
     }
     let _turn = node.lazy.making_blob.lock().await;
-    if let Some(blob) = known(node) {
+    if let Some(blob) = known_blob(node, form) {
         return Ok(blob);
     }
     let made = match lazy::fetch(node).await? {

@@ -9,6 +9,12 @@ use futures::future::{BoxFuture, try_join_all};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 
+/// The annotation of a layer that says when it was made, RFC 3339.
+const CREATED: &str = "buildkit/createdat";
+
+/// The annotation of a layer that says what the step that made it is called.
+const DESCRIPTION: &str = "buildkit/description";
+
 /// Why a provider failed.
 #[derive(Debug)]
 pub struct ProvideError {
@@ -73,6 +79,18 @@ impl Ref {
     }
 }
 
+impl Ref {
+    /// The blobs of layers that are neither unpacked nor in the content store.
+    pub fn missing_blobs(&self) -> Vec<Descriptor> {
+        let layers = self.node().layers().into_iter();
+        let elsewhere = layers.filter(|layer| {
+            let here = || layer.any_blob(|blob| layer.store.content.holds(&blob.desc)).is_some();
+            !layer.record().files && matches!(layer.parents, Parents::Layer(_)) && !here()
+        });
+        elsewhere.filter_map(|layer| layer.any_blob(|_| true)).map(|blob| blob.desc).collect()
+    }
+}
+
 impl Snapshots {
     /// The snapshot that a chain of layers is, bottom first. Nothing is fetched now. The same
     /// chain gives the same snapshot; each call brings the newest way to get the blobs.
@@ -105,7 +123,8 @@ impl Snapshots {
         if let Some(Parents::View(of)) = below.as_ref().filter(|_| !layers.is_empty()).map(|n| &n.parents) {
             of.update(|record| record.built_upon = true)?;
         }
-        for RemoteLayer { desc, diff_id, provider } in layers {
+        for RemoteLayer { mut desc, diff_id, provider } in layers {
+            let told = Told::take(&mut desc);
             let blob = LayerBlob { desc, diff_id };
             let id = chain_id(chain.as_ref(), &blob);
             chain = Some(id);
@@ -113,6 +132,8 @@ impl Snapshots {
             let node = self.0.chain(id, || {
                 let origin = Origin::Layer { parent: parent.as_ref().map(|p| p.id.clone()) };
                 let mut record = Record::new(origin, about.clone());
+                record.created = told.created.unwrap_or(record.created);
+                record.about.description = told.description.unwrap_or(record.about.description);
                 if carried { &mut record.carried } else { &mut record.blobs }.push(blob);
                 (Parents::Layer(parent), record)
             })?;
@@ -120,6 +141,24 @@ impl Snapshots {
             below = Some(node);
         }
         Ok(below.map(Ref::new))
+    }
+}
+
+/// What a layer's descriptor tells of the step that made it (BuildKit `cache/manager.go`): those
+/// who hand a cache on say when it was and what it is called.
+struct Told {
+    created: Option<i64>,
+    description: Option<String>,
+}
+
+impl Told {
+    fn take(desc: &mut Descriptor) -> Told {
+        let created = desc.annotations.remove(CREATED).and_then(|text| text.parse().ok());
+        let created = created.map(|time: jiff::Timestamp| time.as_nanosecond());
+        Told {
+            created: created.and_then(|nanos| i64::try_from(nanos).ok()),
+            description: desc.annotations.remove(DESCRIPTION),
+        }
     }
 }
 

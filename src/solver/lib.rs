@@ -12,4 +12,4 @@ pub use context::{JobContext, JobGroup, OpContext};
 pub use error::{ErrorKind, JobError, OpError, SolveError};
 pub use op::{CacheDep, CacheMap, ContentKey, Op, OpResolver, Permit, Preprocess};
 pub use progress::{LogLimits, LogWriter, StatusStream, StatusUpdate, VertexProgress};
-pub use solver::{Job, LoadOptions, ResultHandle, Solver, Step};
+pub use solver::{Job, Known, LoadOptions, ResultHandle, Solver, Step};

@@ -235,6 +235,18 @@ pub struct Step<R> {
     pub executed: bool,
 }
 
+/// What the caches know of a result, or of one that it depends on.
+pub struct Known<R> {
+    /// The vertex that it is a result of.
+    pub vertex: Arc<Vertex>,
+    /// Where in the trail its inputs are.
+    pub inputs: Vec<usize>,
+    /// Its keys, those in the solver's own cache first.
+    pub keys: Vec<(Cache<R>, KeyId)>,
+    /// The result, if somebody has needed it in this build.
+    pub result: Option<R>,
+}
+
 /// Takes a demand back when whoever has made it does not wait any more.
 struct Withdraw<'a, R> {
     solver: &'a Shared<R>,
@@ -271,11 +283,12 @@ impl<R: Clone + Send + Sync + 'static> ResultHandle<R> {
         answer.await.unwrap_or_default()
     }
 
-    /// The keys of the result in the solver's own cache, from which its chain of keys can be
-    /// walked. Empty before the result is there and after the build has ended.
-    pub async fn keys(&self) -> Vec<KeyId> {
+    /// The keys by which the result and all that it depends on are known, inputs first, so that
+    /// the last one is the result's own. Chains of keys can be walked from them. Empty after the
+    /// build has ended.
+    pub async fn trail(&self) -> Vec<Known<R>> {
         let (reply, answer) = oneshot::channel();
-        self.0.solver.send(Message::Keys { root: self.0.root, reply });
+        self.0.solver.send(Message::Trail { root: self.0.root, reply });
         answer.await.unwrap_or_default()
     }
 }

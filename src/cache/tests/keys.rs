@@ -20,6 +20,11 @@ fn digest(text: &str) -> KeyDigest {
     KeyDigest::of(text.as_bytes())
 }
 
+/// The name of an output of an operation.
+fn named(text: &str, output: i32) -> KeyDigest {
+    digest(text).of_output(output)
+}
+
 fn at(seconds: u64) -> std::time::SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
@@ -30,7 +35,7 @@ fn only(key: KeyId) -> Vec<Vec<Alternative>> {
 
 /// Where `text` leads to from a key.
 fn next(cache: &Cache<String>, from: KeyId, text: &str) -> Vec<KeyId> {
-    let link = Link { input: 0, digest: digest(text), output: 0, selector: None };
+    let link = Link { input: 0, name: named(text, 0), selector: None };
     let mut found = Vec::new();
     cache.children(from, &link, |key| found.push(key));
     found
@@ -45,36 +50,36 @@ async fn load(cache: &Cache<String>, key: KeyId) -> String {
 async fn a_chain_is_found_again_after_a_restart() {
     let parts = Parts::default();
     let cache = open(&parts);
-    let base = cache.ensure_root(digest("base"), 0);
+    let base = cache.ensure_root(named("base", 0));
     cache.save(base, &"base files".to_owned(), at(1)).unwrap();
-    let step = cache.ensure(&only(base), digest("step"), 0);
+    let step = cache.ensure(&only(base), named("step", 0));
     cache.save(step, &"step files".to_owned(), at(2)).unwrap();
 
     let cache = open(&parts);
-    let base = cache.root(digest("base"), 0).unwrap();
-    assert_eq!(cache.root(digest("base"), 1), None);
+    let base = cache.root(named("base", 0)).unwrap();
+    assert_eq!(cache.root(named("base", 1)), None);
     let found = next(&cache, base, "step");
     assert_eq!(found.len(), 1);
     assert_eq!(load(&cache, found[0]).await, "step files");
     assert_eq!(load(&cache, base).await, "base files");
     assert_eq!(cache.records(base)[0].created(), at(1));
     let info = cache.info(found[0]).unwrap();
-    assert_eq!((info.digest, info.output, info.inputs), (digest("step"), 0, only(base)));
+    assert_eq!((info.name, info.inputs), (named("step", 0), only(base)));
 }
 
 #[tokio::test]
 async fn every_alternative_of_an_input_leads_to_the_key() {
     let cache = Cache::<String>::in_memory("main");
-    let source = cache.ensure_root(digest("source"), 0);
-    let content = cache.ensure_root(digest("content"), CONTENT);
+    let source = cache.ensure_root(named("source", 0));
+    let content = cache.ensure_root(named("content", CONTENT));
     let part = Some(digest("/etc"));
     let both = vec![vec![(source, part), (content, None)]];
-    let key = cache.ensure(&both, digest("copy"), 0);
+    let key = cache.ensure(&both, named("copy", 0));
     // Known by one alternative, it is linked from the other as well.
-    let elsewhere = cache.ensure_root(digest("elsewhere"), 0);
-    let again = cache.ensure(&[vec![(elsewhere, part), (content, None)]], digest("copy"), 0);
+    let elsewhere = cache.ensure_root(named("elsewhere", 0));
+    let again = cache.ensure(&[vec![(elsewhere, part), (content, None)]], named("copy", 0));
     assert_eq!(again, key);
-    let link = Link { input: 0, digest: digest("copy"), output: 0, selector: part };
+    let link = Link { input: 0, name: named("copy", 0), selector: part };
     let mut found = Vec::new();
     cache.children(elsewhere, &link, |key| found.push(key));
     assert_eq!(found, [key]);
@@ -85,21 +90,21 @@ async fn every_alternative_of_an_input_leads_to_the_key() {
 #[tokio::test]
 async fn all_inputs_have_to_lead_to_the_key() {
     let cache = Cache::<String>::in_memory("main");
-    let [a, b, c] = ["a", "b", "c"].map(|text| cache.ensure_root(digest(text), 0));
+    let [a, b, c] = ["a", "b", "c"].map(|text| cache.ensure_root(named(text, 0)));
     let pair = |x, y| vec![vec![(x, None)], vec![(y, None)]];
-    let ab = cache.ensure(&pair(a, b), digest("merge"), 0);
-    let ac = cache.ensure(&pair(a, c), digest("merge"), 0);
+    let ab = cache.ensure(&pair(a, b), named("merge", 0));
+    let ac = cache.ensure(&pair(a, c), named("merge", 0));
     assert_ne!(ab, ac);
-    assert_eq!(cache.ensure(&pair(a, b), digest("merge"), 0), ab);
-    assert_eq!(cache.ensure(&pair(a, c), digest("merge"), 0), ac);
-    assert_ne!(cache.ensure(&pair(b, a), digest("merge"), 0), ab);
-    assert_ne!(cache.ensure(&pair(a, b), digest("merge"), 1), ab);
+    assert_eq!(cache.ensure(&pair(a, b), named("merge", 0)), ab);
+    assert_eq!(cache.ensure(&pair(a, c), named("merge", 0)), ac);
+    assert_ne!(cache.ensure(&pair(b, a), named("merge", 0)), ab);
+    assert_ne!(cache.ensure(&pair(a, b), named("merge", 1)), ab);
 }
 
 #[tokio::test]
 async fn the_newest_result_comes_first() {
     let cache = Cache::<String>::in_memory("main");
-    let key = cache.ensure_root(digest("key"), 0);
+    let key = cache.ensure_root(named("key", 0));
     for (text, time) in [("old", 1), ("new", 3), ("middle", 2)] {
         cache.save(key, &text.to_owned(), at(time)).unwrap();
     }
@@ -112,10 +117,10 @@ async fn the_newest_result_comes_first() {
 async fn keys_that_lead_nowhere_go() {
     let parts = Parts::default();
     let cache = open(&parts);
-    let base = cache.ensure_root(digest("base"), 0);
-    let one = cache.ensure(&only(base), digest("one"), 0);
-    let two = cache.ensure(&only(one), digest("two"), 0);
-    let side = cache.ensure(&only(base), digest("side"), 0);
+    let base = cache.ensure_root(named("base", 0));
+    let one = cache.ensure(&only(base), named("one", 0));
+    let two = cache.ensure(&only(one), named("two", 0));
+    let side = cache.ensure(&only(base), named("side", 0));
     let first = cache.save(two, &"two".to_owned(), at(1)).unwrap();
     let second = cache.save(side, &"side".to_owned(), at(1)).unwrap();
     assert_eq!(cache.keys_of(&first.id), [two]);
@@ -130,9 +135,9 @@ async fn keys_that_lead_nowhere_go() {
 async fn a_key_that_nothing_came_of_is_forgotten() {
     let parts = Parts::default();
     let cache = open(&parts);
-    let base = cache.ensure_root(digest("base"), 0);
+    let base = cache.ensure_root(named("base", 0));
     cache.save(base, &"base".to_owned(), at(1)).unwrap();
-    let step = cache.ensure(&only(base), digest("step"), 0);
+    let step = cache.ensure(&only(base), named("step", 0));
     assert_eq!(parts.0.rows(), 1);
     cache.forget(step);
     assert_eq!(cache.keys(), 1);
@@ -144,16 +149,16 @@ async fn a_key_that_nothing_came_of_is_forgotten() {
 async fn results_that_are_gone_are_not_offered() {
     let parts = Parts::default();
     let cache = open(&parts);
-    let base = cache.ensure_root(digest("base"), 0);
+    let base = cache.ensure_root(named("base", 0));
     let here = cache.save(base, &"here".to_owned(), at(1)).unwrap();
-    let step = cache.ensure(&only(base), digest("step"), 0);
+    let step = cache.ensure(&only(base), named("step", 0));
     let gone = cache.save(step, &"gone".to_owned(), at(1)).unwrap();
     parts.1.remove(&gone.id);
     // Neither while it runs nor after a restart.
     let again = open(&parts);
     assert_eq!((cache.newest(step), cache.records(step)), (None, vec![]));
     assert!(!cache.contains(step));
-    let base = again.root(digest("base"), 0).unwrap();
+    let base = again.root(named("base", 0)).unwrap();
     assert!(next(&again, base, "step").is_empty());
     parts.1.remove(&here.id);
     assert_eq!(open(&parts).keys(), 0);
@@ -163,20 +168,20 @@ async fn results_that_are_gone_are_not_offered() {
 async fn what_can_never_be_met_again_is_not_stored() {
     let parts = Parts::default();
     let cache = open(&parts);
-    let session = cache.ensure_root(digest("session").into_random(), 0);
+    let session = cache.ensure_root(named("session", 0).into_random());
     cache.save(session, &"files".to_owned(), at(1)).unwrap();
-    let content = cache.ensure_root(digest("files"), CONTENT);
-    let copy = cache.ensure(&[vec![(session, None), (content, None)]], digest("copy"), 0);
+    let content = cache.ensure_root(named("files", CONTENT));
+    let copy = cache.ensure(&[vec![(session, None), (content, None)]], named("copy", 0));
     cache.save(copy, &"copied".to_owned(), at(2)).unwrap();
     // What is known by nothing but the session is as fleeting.
-    let scan = cache.ensure(&only(session), digest("scan"), 0);
+    let scan = cache.ensure(&only(session), named("scan", 0));
     cache.save(scan, &"scanned".to_owned(), at(2)).unwrap();
     assert_eq!(next(&cache, session, "copy"), [copy]);
     assert_eq!(next(&cache, session, "scan"), [scan]);
 
     let cache = open(&parts);
     assert_eq!((cache.keys(), parts.0.rows()), (2, 2));
-    let content = cache.root(digest("files"), CONTENT).unwrap();
+    let content = cache.root(named("files", CONTENT)).unwrap();
     let copy = next(&cache, content, "copy");
     assert_eq!(load(&cache, copy[0]).await, "copied");
 }
@@ -184,12 +189,12 @@ async fn what_can_never_be_met_again_is_not_stored() {
 #[tokio::test]
 async fn keys_of_sessions_do_not_pile_up() {
     let cache = Cache::<String>::in_memory("main");
-    let content = cache.ensure_root(digest("content"), CONTENT);
+    let content = cache.ensure_root(named("content", CONTENT));
     let mut copy = content;
     for session in 0..5_001 {
         let random = digest(&session.to_string()).into_random();
-        let session = cache.ensure_root(random, 0);
-        copy = cache.ensure(&[vec![(session, None), (content, None)]], digest("copy"), 0);
+        let session = cache.ensure_root(random);
+        copy = cache.ensure(&[vec![(session, None), (content, None)]], named("copy", 0));
     }
     assert!(cache.keys() <= 2_002, "{}", cache.keys());
     assert_eq!(next(&cache, content, "copy"), [copy]);
@@ -199,9 +204,9 @@ async fn keys_of_sessions_do_not_pile_up() {
 async fn broken_rows_cost_only_themselves() {
     let parts = Parts::default();
     let cache = open(&parts);
-    let [good, bad] = ["good", "bad"].map(|text| cache.ensure_root(digest(text), 0));
-    let on_good = cache.ensure(&only(good), digest("step"), 0);
-    let on_bad = cache.ensure(&only(bad), digest("step"), 0);
+    let [good, bad] = ["good", "bad"].map(|text| cache.ensure_root(named(text, 0)));
+    let on_good = cache.ensure(&only(good), named("step", 0));
+    let on_bad = cache.ensure(&only(bad), named("step", 0));
     for key in [good, on_good, bad, on_bad] {
         cache.save(key, &format!("{key:?}"), at(1)).unwrap();
     }
@@ -213,7 +218,7 @@ async fn broken_rows_cost_only_themselves() {
         let cache = open(&parts);
         // The key whose parent cannot be read could never be found.
         assert_eq!(cache.keys(), 2, "cut at {cut}");
-        let good = cache.root(digest("good"), 0).unwrap();
+        let good = cache.root(named("good", 0)).unwrap();
         assert_eq!(next(&cache, good, "step").len(), 1);
         parts.0.write(rows.iter().map(|(id, row)| (*id, Some(row.clone()))).collect()).unwrap();
     }
@@ -232,9 +237,9 @@ fn digests_are_written_as_buildkit_does() {
         assert!(wrong.parse::<KeyDigest>().is_err(), "{wrong}");
     }
     // The digest of "<digest>@0", and the mark is kept.
-    assert_eq!(empty.root(0), digest(&format!("{text}@0")));
-    assert_eq!(empty.root(-1), digest(&format!("{text}@-1")));
-    assert_eq!(empty.into_random().root(0), digest(&format!("{random}@0")).into_random());
+    assert_eq!(empty.of_output(0), digest(&format!("{text}@0")));
+    assert_eq!(empty.of_output(-1), digest(&format!("{text}@-1")));
+    assert_eq!(empty.into_random().of_output(0), digest(&format!("{random}@0")).into_random());
 }
 
 #[test]
@@ -246,9 +251,9 @@ fn many_keys_are_stored_read_and_looked_up() {
         let database = Database::open(folder.path().join("db")).unwrap();
         let cache = Cache::new("main", Arc::new(database), results.clone());
         let begun = Instant::now();
-        let mut key = cache.ensure_root(digest("base"), 0);
+        let mut key = cache.ensure_root(named("base", 0));
         for step in 0..32_000 {
-            key = cache.ensure(&only(key), steps(step), 0);
+            key = cache.ensure(&only(key), steps(step));
             cache.save(key, &"files".to_owned(), at(1)).unwrap();
         }
         println!("32 000 results saved: {:?}", begun.elapsed());
@@ -260,10 +265,10 @@ fn many_keys_are_stored_read_and_looked_up() {
     println!("32 001 keys read: {:?}", begun.elapsed());
     let digests: Vec<_> = (0..32_000).map(steps).collect();
     let begun = Instant::now();
-    let mut key = cache.root(digest("base"), 0).unwrap();
+    let mut key = cache.root(named("base", 0)).unwrap();
     let mut found = Vec::new();
     for digest in digests {
-        let link = Link { input: 0, digest, output: 0, selector: None };
+        let link = Link { input: 0, name: digest, selector: None };
         cache.children(key, &link, |key| found.push(key));
         key = found.pop().unwrap();
         assert_eq!(cache.records(key).len(), 1);

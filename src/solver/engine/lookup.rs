@@ -2,15 +2,26 @@
 
 use std::collections::HashSet;
 
-use crosskit_cache::{Alternative, CONTENT, KeyDigest, KeyId, Link, LoadContext};
+use crosskit_cache::{Alternative, KeyDigest, KeyId, Link, LoadContext, Record};
 
 use super::Engine;
 use super::state::{EdgeId, Hit, Level, Node};
 use crate::few::Few;
 
 impl<R: Clone + Send + Sync + 'static> Engine<R> {
+    /// The name of an edge's keys; none while its operation's digest is not known.
+    fn name(&mut self, id: EdgeId<R>) -> Option<KeyDigest> {
+        let edge = &self.edges[id];
+        if edge.name.is_none() {
+            let map = self.vertices[edge.vertex].map.done()?;
+            self.edges[id].name = Some(map.digest.of_output(edge.output as i32));
+        }
+        self.edges[id].name
+    }
+
     /// Finds the keys that what is newly known of an input leads to.
     pub(super) fn follow(&mut self, id: EdgeId<R>, input: usize) {
+        let Some(name) = self.name(id) else { return };
         let edge = &self.edges[id];
         let vertex = &self.vertices[edge.vertex];
         let Some(map) = vertex.map.done() else { return };
@@ -18,12 +29,11 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             return;
         }
         let mut found = Few::default();
-        let output = edge.output as i32;
-        let mut link = Link { input: input as u32, digest: map.digest, output, selector: None };
+        let mut link = Link { input: input as u32, name, selector: None };
         if let Some(Some(content)) = vertex.content(input) {
             for cache in vertex.caches.iter() {
                 let known = &self.caches[usize::from(*cache)];
-                if let Some(root) = known.root(content, CONTENT) {
+                if let Some(root) = known.root(content) {
                     known.children(root, &link, |key| found.push(Node { cache: *cache, key }));
                 }
             }
@@ -91,8 +101,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         }
         let mut nodes = Few::default();
         for digest in &vertex.digests {
+            let name = digest.of_output(edge.output as i32);
             for cache in vertex.caches.iter() {
-                let root = self.caches[usize::from(*cache)].root(*digest, edge.output as i32);
+                let root = self.caches[usize::from(*cache)].root(name);
                 root.into_iter().for_each(|key| nodes.push(Node { cache: *cache, key }));
             }
         }
@@ -133,7 +144,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             let mut keys: Vec<Alternative> =
                 self.edges[*below].main.iter().map(|key| (*key, selector)).collect();
             if let Some(Some(content)) = vertex.content(input) {
-                keys.push((self.caches[0].ensure_root(content, CONTENT), None));
+                keys.push((self.caches[0].ensure_root(content), None));
             }
             keys
         };
@@ -157,12 +168,12 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 self.edges[id].main = own;
             } else if vertex.inputs.is_empty() {
                 let output = edge.output as i32;
-                let root = |digest: &KeyDigest| cache.ensure_root(*digest, output);
+                let root = |digest: &KeyDigest| cache.ensure_root(digest.of_output(output));
                 let roots = vertex.digests.iter().map(root).collect();
                 self.edges[id].main = roots;
             } else if inputs_done {
-                let Some(map) = vertex.map.done() else { continue };
-                let key = cache.ensure(&self.alternatives(id), map.digest, edge.output as i32);
+                let Some(name) = self.name(id) else { continue };
+                let key = self.caches[0].ensure(&self.alternatives(id), name);
                 self.edges[id].main = Few::One(Some(key));
             } else {
                 stack.push((id, true));
@@ -179,17 +190,35 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         for below in self.vertices[vertex].inputs.clone() {
             self.main_keys(below);
         }
+        let Some(name) = self.name(id) else { return Few::default() };
         let vertex = &self.vertices[vertex];
         let (edge, cache) = (&self.edges[id], &self.caches[0]);
-        let Some(map) = vertex.map.done() else { return Few::default() };
         let output = edge.output as i32;
         let keys: Few<KeyId> = if vertex.inputs.is_empty() {
-            vertex.digests.iter().map(|digest| cache.ensure_root(*digest, output)).collect()
+            vertex.digests.iter().map(|digest| cache.ensure_root(digest.of_output(output))).collect()
         } else {
-            Few::One(Some(cache.ensure(&self.alternatives(id), map.digest, output)))
+            Few::One(Some(cache.ensure(&self.alternatives(id), name)))
         };
         self.edges[id].main = Clone::clone(&keys);
         keys
+    }
+
+    /// The edges below one whose results are parts of a result of it in another cache: whoever
+    /// gets that one has theirs as well.
+    pub(super) fn parts(&self, id: EdgeId<R>, hit: &Hit) -> Vec<(EdgeId<R>, Record)> {
+        let cache = &self.caches[usize::from(hit.node.cache)];
+        let mut parts = Vec::new();
+        let mut seen = HashSet::from([id]);
+        let mut look_at = vec![id];
+        while let Some(at) = look_at.pop() {
+            let inputs = &self.vertices[self.edges[at].vertex].inputs;
+            look_at.extend(inputs.iter().filter(|below| seen.insert(**below)));
+            let nodes = self.edges[at].keys.iter().filter(|node| node.cache == hit.node.cache && at != id);
+            let records = nodes.filter_map(|node| cache.newest(node.key));
+            let part = { records }.find(|record| cache.is_part(record, &hit.record));
+            parts.extend(part.map(|record| (at, record)));
+        }
+        parts
     }
 
     /// What the operations at and below an edge have to say to whoever loads its result.

@@ -23,7 +23,7 @@ use crosskit_llb::DigestMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::few::Few;
-use crate::{JobContext, LogLimits, OpResolver, SolveError, Step};
+use crate::{JobContext, Known, LogLimits, OpResolver, SolveError, Step};
 use arena::Arena;
 pub(crate) use load::Prepared;
 use state::{Edge, EdgeId, Vertex, VertexId};
@@ -51,8 +51,8 @@ pub(crate) enum Message<R> {
     Finished(Finished<R>),
     /// Someone wants to know what a result was made by.
     Steps { root: u64, reply: oneshot::Sender<Vec<Step<R>>> },
-    /// Someone wants to know the keys of a result in the solver's own cache.
-    Keys { root: u64, reply: oneshot::Sender<Vec<KeyId>> },
+    /// Someone wants to know by which keys a result and all that it depends on are known.
+    Trail { root: u64, reply: oneshot::Sender<Vec<Known<R>>> },
 }
 
 pub(crate) type Reply<R> = oneshot::Sender<Result<R, SolveError>>;
@@ -168,10 +168,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 // Whoever asked may have left.
                 let _ = reply.send(self.steps(root));
             }
-            Message::Keys { root, reply } => {
-                let edge = self.roots.get(&root).map(|root| root.edge);
-                let keys = edge.map(|edge| self.main_keys(edge)).unwrap_or_default();
-                let _ = reply.send(keys.to_vec());
+            Message::Trail { root, reply } => {
+                let _ = reply.send(self.trail(root));
             }
         }
     }

@@ -51,7 +51,7 @@ pub(crate) struct Vertex<R> {
     /// The digests of an operation without inputs, as far as they are known.
     pub digests: Few<KeyDigest>,
     pub more_digests: Slot<()>,
-    /// What is known of the content of the inputs; empty while nobody needs that of any.
+    /// The names that the inputs have by their content; empty while nobody needs that of any.
     pub contents: Vec<Slot<Option<KeyDigest>>>,
     pub exec: Slot<Vec<R>>,
     /// Whoever waits for `exec`: its own edges and those of vertices with the same key.
@@ -65,7 +65,7 @@ pub(crate) struct Vertex<R> {
 }
 
 impl<R> Vertex<R> {
-    /// The digest of an input's content, once it is known; none if it has none.
+    /// The name that an input has by its content, once it is known; none if it has none.
     pub fn content(&self, input: usize) -> Option<Option<KeyDigest>> {
         self.contents.get(input)?.done().copied()
     }
@@ -109,6 +109,8 @@ pub(crate) struct Task {
 pub(crate) struct Edge<R> {
     pub vertex: VertexId<R>,
     pub output: usize,
+    /// Of its keys, once somebody has asked: see [`Engine::name`](super::Engine::name).
+    pub name: Option<KeyDigest>,
     pub level: Level,
     /// The highest level that someone waits for.
     pub wanted: Level,
@@ -176,6 +178,7 @@ impl<R> Edge<R> {
         Edge {
             vertex,
             output,
+            name: None,
             level: Level::Nothing,
             wanted: Level::Nothing,
             waiters: Few::default(),

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use crosskit_api::details;
-use crosskit_cache::KeyDigest;
+use crosskit_cache::{CONTENT, KeyDigest, Record};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +36,13 @@ enum Outcome<R> {
     MoreDigests(Result<Option<KeyDigest>, OpError>),
     Content(usize, Result<Option<KeyDigest>, OpError>),
     Exec(Result<Vec<R>, OpError>),
-    Load(EdgeId<R>, Result<R, OpError>),
+    Load(EdgeId<R>, Result<Loaded<R>, OpError>),
+}
+
+/// A result out of a cache, and those of edges below that are parts of it.
+struct Loaded<R> {
+    result: R,
+    parts: Vec<(EdgeId<R>, Record, R)>,
 }
 
 /// Runs to its end, or for a while after it was cancelled. A panic is an error.
@@ -201,12 +207,20 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let cx = self.context(own, &task);
         self.edges[id].load = Slot::Running(task.clone());
         let cache = self.caches[usize::from(hit.node.cache)].clone();
+        let below = if hit.node.cache == 0 { Vec::new() } else { self.parts(id, &hit) };
         let work = guarded(task.cancel.clone(), async move {
             let running = cx.progress.begin(true);
             let result = cache.load(&hit.record, &load).await;
             let result = result.map_err(|error| OpError::from_error(ErrorKind::Internal, error));
             running.end(message_of(&result).as_deref());
-            result
+            let mut loaded = Loaded { result: result?, parts: Vec::new() };
+            for (edge, record) in below {
+                // One that does not come is not missed: nobody has asked for it.
+                if let Ok(part) = cache.load(&record, &load).await {
+                    loaded.parts.push((edge, record, part));
+                }
+            }
+            Ok(loaded)
         });
         self.spawn(own, &task, true, Box::pin(work.map(move |result| Outcome::Load(id, result))));
     }
@@ -294,7 +308,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let vertex = &mut self.vertices[id];
         let slot = std::mem::replace(&mut vertex.contents[input], Slot::Empty);
         let waiting = vertex.edges.clone();
-        let outcome = digest.map(|digest| vertex.contents[input] = Slot::Done(digest));
+        let named = |digest: Option<KeyDigest>| digest.map(|digest| digest.of_output(CONTENT));
+        let outcome = digest.map(|digest| vertex.contents[input] = Slot::Done(named(digest)));
         for edge in waiting {
             let waited = self.edges[edge].with_input(input, |input| std::mem::take(&mut input.content));
             if waited {
@@ -346,7 +361,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             let error = self.solve_error(own, OpError::new(ErrorKind::User, text));
             return self.fail(id, error);
         };
-        if let Err(error) = self.save(id, &result, own != from) {
+        if let Err(error) = self.save(id, &result, SystemTime::now(), own != from) {
             return self.fail_vertex(own, error);
         }
         if !self.vertices[own].forced {
@@ -361,7 +376,13 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     }
 
     /// Has the keys of an edge lead to its result, unless they do so already.
-    fn save(&mut self, id: EdgeId<R>, result: &R, unless_known: bool) -> Result<(), OpError> {
+    fn save(
+        &mut self,
+        id: EdgeId<R>,
+        result: &R,
+        created: SystemTime,
+        unless_known: bool,
+    ) -> Result<(), OpError> {
         let keys = self.saved_keys(id);
         let cache = &self.caches[0];
         if unless_known && keys.iter().any(|key| cache.newest(*key).is_some()) {
@@ -370,7 +391,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let mut saved = None;
         for key in keys {
             match &saved {
-                None => match cache.save(key, result, SystemTime::now()) {
+                None => match cache.save(key, result, created) {
                     Ok(record) => saved = Some(record),
                     Err(error) => return Err(OpError::from_error(ErrorKind::Environment, error)),
                 },
@@ -389,16 +410,21 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         self.park(id);
     }
 
-    fn load_finished(&mut self, id: EdgeId<R>, result: Result<R, OpError>) {
+    fn load_finished(&mut self, id: EdgeId<R>, result: Result<Loaded<R>, OpError>) {
         let Some(edge) = self.edges.get_mut(id) else { return };
         let slot = std::mem::replace(&mut edge.load, Slot::Empty);
         let Some(hit) = edge.hit.clone() else { return };
         let cancelled = slot.task().is_some_and(|task| task.cancel.is_cancelled());
         match result {
-            Ok(result) => {
+            Ok(Loaded { result, parts }) => {
                 if hit.node.cache != 0 {
-                    if let Err(error) = self.save(id, &result, false) {
-                        tracing::warn!("{error}; later builds will load it from afar again");
+                    let main = (id, hit.record, result.clone());
+                    for (edge, record, result) in parts.into_iter().chain([main]) {
+                        if self.edges.contains(edge)
+                            && let Err(error) = self.save(edge, &result, record.created(), edge != id)
+                        {
+                            tracing::warn!("{error}; later builds will load it from afar again");
+                        }
                     }
                 } else {
                     self.edges[id].main = Few::One(Some(hit.node.key));

@@ -1,0 +1,171 @@
+//! A cache in a registry, under a tag.
+
+use super::{Backend, Way};
+use crate::error::{RemoteCacheError, Result};
+use crate::layers::LayerPlace;
+use crate::manifests::{Manifests, Place, largest};
+use crate::{CacheOptions, RemoteCaches};
+use crosskit_images::registry::{Client, Reference, Silent};
+use crosskit_images::{ContentStore, Descriptor, Digest};
+use crosskit_session::SessionCredentials;
+use crosskit_snapshots::{BlobProvider, Kind, Layer, ProvideError};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+
+/// Begins the annotation of a layer that says in which repositories a registry has it (containerd).
+const SOURCES: &str = "containerd.io/distribution.source.";
+
+struct InRegistry {
+    client: Client,
+    reference: Reference,
+    content: ContentStore,
+}
+
+/// `type=registry`.
+pub(super) fn resolve(
+    caches: &RemoteCaches,
+    _: Way,
+    options: &CacheOptions,
+    sessions: &[String],
+) -> Result<Box<dyn Backend>> {
+    let reference = options.reference()?;
+    let hosts = match options.flag("registry.insecure")? {
+        Some(true) => caches.registries.with_insecure(reference.domain()),
+        _ => caches.registries.clone(),
+    };
+    let credentials = SessionCredentials::new(caches.sessions.clone(), sessions.to_vec());
+    let client = Client::new(hosts, Arc::new(credentials));
+    let place = InRegistry { client, reference, content: caches.snapshots.content().clone() };
+    Ok(Box::new(Manifests { name: "exporting cache to registry", documents: options.documents()?, place }))
+}
+
+impl InRegistry {
+    fn doing(&self, what: &str) -> String {
+        format!("{what} {}", self.reference)
+    }
+
+    /// Where else the registry has a layer, as somebody has told who got it from there.
+    fn sources(&self, desc: &Descriptor) -> Vec<Reference> {
+        let told = desc.annotations.get(&format!("{SOURCES}{}", self.reference.domain()));
+        let repositories = told.into_iter().flat_map(|told| told.split(','));
+        repositories
+            .filter_map(|path| Reference::parse(&format!("{}/{path}", self.reference.domain())).ok())
+            .collect()
+    }
+}
+
+impl Place for InRegistry {
+    fn root(&self) -> BoxFuture<'_, Result<Digest>> {
+        Box::pin(async move {
+            let found = self.client.resolve(&self.reference).await;
+            let found = found.map_err(RemoteCacheError::images(self.doing("resolve")))?;
+            if let Some(bytes) = found.bytes {
+                let kept = self.content.put_async(bytes.to_vec()).await;
+                kept.map_err(RemoteCacheError::images("keep a cache's manifest"))?;
+            }
+            Ok(found.desc.digest)
+        })
+    }
+
+    fn manifest(&self, digest: Digest) -> BoxFuture<'_, Result<Vec<u8>>> {
+        Box::pin(async move {
+            let got = self.client.fetch_manifest(&self.reference, &digest, &self.content).await;
+            got.map_err(RemoteCacheError::images(self.doing("get the manifest of")))
+        })
+    }
+
+    fn document<'a>(&'a self, desc: &'a Descriptor) -> BoxFuture<'a, Result<Vec<u8>>> {
+        Box::pin(async move {
+            let limit = largest(desc)?;
+            let failed = || RemoteCacheError::images(self.doing("get the config of"));
+            let fetched =
+                self.client.fetch_blob(&self.reference, desc, &self.content, Arc::new(Silent)).await;
+            fetched.map_err(failed())?;
+            self.content.read_async(desc.digest, limit).await.map_err(failed())
+        })
+    }
+
+    fn layers(&self) -> Arc<dyn LayerPlace> {
+        Arc::new(Layers { client: self.client.clone(), reference: self.reference.clone() })
+    }
+
+    /// Where a layer was found says later from where another repository may take it.
+    fn mark(&self, desc: &mut Descriptor) {
+        let key = format!("{SOURCES}{}", self.reference.domain());
+        desc.annotations.entry(key).or_insert_with(|| self.reference.path().to_string());
+    }
+
+    fn give_layer<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let desc = &layer.blob.desc;
+            let failed = || RemoteCacheError::images("error writing layer blob");
+            let sources = self.sources(desc);
+            if self.client.offer_blob(&self.reference, desc, &sources).await.map_err(failed())? {
+                return Ok(());
+            }
+            layer.fetch().await.map_err(RemoteCacheError::snapshots("error writing layer blob"))?;
+            let given = self.client.give_blob(&self.reference, desc, &self.content, Arc::new(Silent)).await;
+            given.map_err(failed())
+        })
+    }
+
+    fn give_document<'a>(&'a self, desc: &'a Descriptor, bytes: Vec<u8>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let failed = || RemoteCacheError::images("error writing config blob");
+            self.content.put_async(bytes).await.map_err(failed())?;
+            let given = self.client.give_blob(&self.reference, desc, &self.content, Arc::new(Silent)).await;
+            given.map_err(failed())
+        })
+    }
+
+    fn give_manifest<'a>(&'a self, desc: &'a Descriptor, bytes: Vec<u8>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let failed = || RemoteCacheError::images("error writing manifest blob");
+            self.content.put_async(bytes).await.map_err(failed())?;
+            self.client.give_manifest(&self.reference, desc, &self.content).await.map_err(failed())
+        })
+    }
+}
+
+/// Gets layers from a registry, when somebody needs them.
+struct Layers {
+    client: Client,
+    reference: Reference,
+}
+
+impl BlobProvider for Layers {
+    fn fetch<'a>(
+        &'a self,
+        desc: &'a Descriptor,
+        content: &'a ContentStore,
+    ) -> BoxFuture<'a, Result<(), ProvideError>> {
+        Box::pin(async move {
+            let fetched = self.client.fetch_blob(&self.reference, desc, content, Arc::new(Silent)).await;
+            fetched.map_err(|error| {
+                use crosskit_images::ErrorKind;
+                let kind = match error.kind() {
+                    ErrorKind::User => Kind::User,
+                    ErrorKind::Environment => Kind::Environment,
+                    ErrorKind::Unavailable => Kind::Unavailable,
+                    ErrorKind::Canceled => Kind::Canceled,
+                    ErrorKind::Internal => Kind::Internal,
+                };
+                ProvideError { kind, source: Box::new(error) }
+            })
+        })
+    }
+}
+
+impl LayerPlace for Layers {
+    fn secure<'a>(&'a self, desc: &'a Descriptor, _: &'a ContentStore) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let there = self.client.describe_blob(&self.reference, &desc.digest).await;
+            let doing = format!("look for layer {} of {}", desc.digest, self.reference);
+            there.map(drop).map_err(RemoteCacheError::images(doing))
+        })
+    }
+
+    fn provider(self: Arc<Self>) -> Arc<dyn BlobProvider> {
+        self
+    }
+}

@@ -1,0 +1,41 @@
+//! How others' caches are read and ours is given away.
+//!
+//! A cache elsewhere is a document that tells chains of keys ([`config`]) and the layers that some
+//! of them lead to. An import makes a [`Cache`](crosskit_cache::Cache) of it, which a build looks
+//! into beside its own; no layer moves until its files are needed. An export walks the keys that a
+//! build's results are known by, collects the layers behind them, and gives both to a backend.
+//! Each backend is one file and a line in a table.
+
+mod backends;
+mod chains;
+pub mod config;
+mod error;
+mod export;
+mod import;
+mod inline;
+mod layers;
+mod manifests;
+mod options;
+
+pub use error::{ErrorKind, RemoteCacheError};
+pub use export::{CacheExport, CacheExports, Mode};
+pub use inline::inline;
+pub use options::CacheOptions;
+
+use crosskit_images::registry::RegistryHosts;
+use crosskit_session::SessionManager;
+use crosskit_snapshots::{Ref, Snapshots};
+
+/// What a vertex yields: a filesystem, or None for an empty one.
+pub type ResultRef = Option<Ref>;
+
+/// What caches elsewhere need of the daemon. Cheap to clone.
+#[derive(Clone)]
+pub struct RemoteCaches {
+    /// The clients.
+    pub sessions: SessionManager,
+    /// Registries.
+    pub registries: RegistryHosts,
+    /// Layers on disk.
+    pub snapshots: Snapshots,
+}

@@ -1,0 +1,132 @@
+//! The keys of `--export-cache` and `--import-cache`.
+
+use crate::RemoteCacheError;
+use crate::error::Result;
+use crosskit_images::media_types::LayerPacking;
+use crosskit_images::registry::Reference;
+use crosskit_snapshots::LayerForm;
+use std::collections::BTreeMap;
+
+/// A cache as it is asked for: its type and keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CacheOptions {
+    /// `registry`, `local`, `inline` …
+    pub kind: String,
+    /// The keys.
+    pub attrs: BTreeMap<String, String>,
+}
+
+impl CacheOptions {
+    /// The name by which people know it (BuildKit `solver/llbsolver/bridge.go`): for a registry the
+    /// reference, else the type and a number that tells it from others.
+    pub fn name(&self) -> String {
+        match self.attrs.get("ref").filter(|reference| self.kind == "registry" && !reference.is_empty()) {
+            Some(reference) => reference.clone(),
+            None => {
+                let all = format!("{:?}", self.attrs);
+                let number = all.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                    // FNV-1a: a name, not a secret.
+                    (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+                });
+                format!("{}:{number}", self.kind)
+            }
+        }
+    }
+
+    /// A key's value, unless it is empty.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.attrs.get(key).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A yes or no, as Go reads it.
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        match self.attrs.get(key).map(String::as_str) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(RemoteCacheError::Options(format!(
+                "failed to parse {key}: {other:?} is neither true nor false"
+            ))),
+        }
+    }
+
+    /// `ref`, with a tag.
+    pub(crate) fn reference(&self) -> Result<Reference> {
+        let text = self.get("ref").ok_or_else(|| RemoteCacheError::Options("missing ref".to_string()))?;
+        let parsed = Reference::parse(text)
+            .map_err(|e| RemoteCacheError::Options(format!("invalid ref {text:?}: {e}")))?;
+        Ok(parsed.with_default_tag())
+    }
+
+    /// How layers are packed: `compression`, `compression-level`, `force-compression`.
+    pub(crate) fn form(&self) -> Result<LayerForm> {
+        let packing = match self.attrs.get("compression").map(String::as_str) {
+            None | Some("gzip") => LayerPacking::Gzip,
+            Some("zstd") => LayerPacking::Zstd,
+            Some("uncompressed") => LayerPacking::Plain,
+            Some("estargz") => {
+                return Err(RemoteCacheError::Options(
+                    "compression=estargz is not available yet; use gzip, zstd or uncompressed".to_string(),
+                ));
+            }
+            Some(other) => {
+                return Err(RemoteCacheError::Options(format!(
+                    "unsupported layer compression type: {other}"
+                )));
+            }
+        };
+        let level = match self.attrs.get("compression-level") {
+            None => None,
+            Some(text) => Some(text.parse::<i32>().map_err(|_| {
+                RemoteCacheError::Options(format!("non-integer value {text} specified for compression-level"))
+            })?),
+        };
+        let allowed = match packing {
+            LayerPacking::Gzip => 0..=9,
+            LayerPacking::Zstd => 0..=22,
+            LayerPacking::Plain => i32::MIN..=i32::MAX,
+        };
+        if let Some(level) = level.filter(|level| !allowed.contains(level)) {
+            return Err(RemoteCacheError::Options(format!(
+                "compression-level={level} is out of range: {} to {}",
+                allowed.start(),
+                allowed.end()
+            )));
+        }
+        let force = self.flag("force-compression")?.unwrap_or(false);
+        Ok(LayerForm { packing, level, force, ..LayerForm::default() })
+    }
+
+    /// `oci-mediatypes` and `image-manifest`: which document holds the cache together.
+    pub(crate) fn documents(&self) -> Result<Documents> {
+        let oci = self.flag("oci-mediatypes")?.unwrap_or(true);
+        let image = self.flag("image-manifest")?.unwrap_or(oci);
+        match (image, oci) {
+            (true, false) => Err(RemoteCacheError::Options(
+                "invalid configuration for remote cache, OCI mediatypes are required for image-manifest cache format"
+                    .to_string(),
+            )),
+            (true, true) => Ok(Documents::Image),
+            (false, true) => Ok(Documents::Index),
+            (false, false) => Ok(Documents::DockerList),
+        }
+    }
+}
+
+/// The document that holds a cache together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Documents {
+    /// A manifest of an image, whose config is the cache's.
+    Image,
+    /// An index, in which layers and config are listed like manifests.
+    Index,
+    /// The same in Docker's words.
+    DockerList,
+}
+
+impl Documents {
+    /// Whether OCI's names are used.
+    pub(crate) fn oci(self) -> bool {
+        self != Documents::DockerList
+    }
+}
