@@ -1,14 +1,16 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crosskit_llb::Vertex;
 use tokio_util::sync::CancellationToken;
 
-use crate::VertexProgress;
 use crate::few::Few;
 use crate::progress::JobLog;
+use crate::promise::Announce;
+use crate::{Told, VertexProgress};
 
 /// What an operation is told about the builds that want it.
 #[derive(Clone)]
@@ -21,6 +23,16 @@ pub struct OpContext {
     pub progress: VertexProgress,
     /// Cancelled when no build wants it any more.
     pub cancel: CancellationToken,
+    pub(crate) announce: Announce,
+}
+
+impl OpContext {
+    /// Says that the operation is done and that its results are on their way: operations that can
+    /// begin with that now do. From now on it runs until its results are here or no build is left
+    /// that knows it, even if nobody waits for them.
+    pub fn promise(&self, told: Told) {
+        self.announce.tell(told);
+    }
 }
 
 /// The builds that want a vertex, as they are now: builds join and leave.
@@ -101,12 +113,20 @@ struct Inner {
     /// None after the end: then nothing is remembered any more.
     memos: Mutex<Option<HashMap<String, Arc<Memo>>>>,
     log: Arc<JobLog>,
+    answered: AtomicBool,
 }
 
 impl JobContext {
     pub(crate) fn new(id: String, sessions: Vec<String>, log: Arc<JobLog>) -> Self {
         let memos = Mutex::new(Some(HashMap::new()));
-        JobContext(Arc::new(Inner { id, sessions, values: Mutex::default(), memos, log }))
+        JobContext(Arc::new(Inner {
+            id,
+            sessions,
+            values: Mutex::default(),
+            memos,
+            log,
+            answered: AtomicBool::new(false),
+        }))
     }
 
     /// The name that the client gave it.
@@ -162,6 +182,15 @@ impl JobContext {
 
     pub(crate) fn log(&self) -> &Arc<JobLog> {
         &self.0.log
+    }
+
+    /// Whether its client has its answer, and what still runs for it does so for later builds.
+    pub fn is_answered(&self) -> bool {
+        self.0.answered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn answered(&self) {
+        self.0.answered.store(true, Ordering::Relaxed);
     }
 
     /// Lets go of what was kept for the operations of the build, such as connections. The rest is

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crosskit_cache::KeyDigest;
 use crosskit_llb::Vertex;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 
-use crate::{JobContext, OpContext, OpError};
+use crate::{Input, JobContext, OpContext, OpError};
 
 /// What runs one vertex. Made by an [`OpResolver`] when the vertex is first looked at and
 /// shared by all builds that want it.
@@ -40,6 +40,21 @@ pub trait Op<R>: Send + Sync {
     /// Runs the operation on the results of its inputs, in their order, and returns the results
     /// of all its outputs.
     fn exec<'a>(&'a self, cx: &'a OpContext, inputs: Vec<R>) -> BoxFuture<'a, Result<Vec<R>, OpError>>;
+
+    /// The same where some inputs are only promised, which happens if the cache map says that it may.
+    fn exec_early<'a>(
+        &'a self,
+        cx: &'a OpContext,
+        inputs: Vec<Input<R>>,
+    ) -> BoxFuture<'a, Result<Vec<R>, OpError>>
+    where
+        R: Clone + Send + Sync + 'static,
+    {
+        Box::pin(async move {
+            let inputs = try_join_all(inputs.iter().map(Input::result)).await?;
+            self.exec(cx, inputs).await
+        })
+    }
 
     /// What provenance wants to know of it; whoever asks knows the type.
     fn as_any(&self) -> Option<&dyn Any> {
@@ -98,11 +113,14 @@ pub struct CacheDep<R> {
     /// Runs on the input's result before it is used, such as bringing a lazy one here. Reports
     /// to the progress of the input.
     pub preprocess: Option<Arc<dyn Preprocess<R>>>,
+    /// The operation can begin when the input is only promised, as long as neither of the above
+    /// needs the result.
+    pub early: bool,
 }
 
 impl<R> Default for CacheDep<R> {
     fn default() -> Self {
-        CacheDep { selector: None, content: None, preprocess: None }
+        CacheDep { selector: None, content: None, preprocess: None, early: false }
     }
 }
 
@@ -112,6 +130,7 @@ impl<R> Clone for CacheDep<R> {
             selector: self.selector,
             content: self.content.clone(),
             preprocess: self.preprocess.clone(),
+            early: self.early,
         }
     }
 }

@@ -157,6 +157,16 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
         self.context.log().close();
     }
 
+    /// Waits until all results that were promised are here, after everything that was wanted of the
+    /// build is done.
+    pub async fn settled(&self) {
+        self.context.answered();
+        let (reply, settled) = oneshot::channel();
+        self.solver.send(Message::Settle { job: self.job, reply });
+        // Without an engine nothing is on its way.
+        let _ = settled.await;
+    }
+
     /// Ends the build as dropping it does, and waits until nothing runs for it any more.
     pub async fn finish(&self) {
         let (done, mut ended) = mpsc::channel(1);

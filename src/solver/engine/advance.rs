@@ -47,7 +47,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         self.complete(id)
     }
 
-    fn reach(&mut self, id: EdgeId<R>, level: Level) {
+    pub(super) fn reach(&mut self, id: EdgeId<R>, level: Level) {
         self.edges[id].level = level;
         self.announce(id);
     }
@@ -127,7 +127,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                     self.start_content(id, input);
                     true
                 }
-                Level::Slow => self.ask(id, input, Level::Complete),
+                Level::Slow | Level::Promised => self.ask(id, input, Level::Complete),
                 _ => self.ask(id, input, Level::Slow),
             };
             if !going_on {
@@ -174,14 +174,17 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         }
         let count = edge.inputs.len();
         for input in 0..count {
+            self.forget_broken_promise(id, input);
+            let needed = self.needed(id, input);
             let going_on = match self.edges[id].inputs[input].got {
+                Level::Promised if needed == Level::Promised => true,
                 Level::Complete => {
                     if self.needs_content(id, input) {
                         self.start_content(id, input);
                     }
                     true
                 }
-                _ => self.ask(id, input, Level::Complete),
+                _ => self.ask(id, input, needed),
             };
             if !going_on {
                 return false;
@@ -238,6 +241,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         }
         if vertex.exec.is_empty() {
             self.start_exec(id);
+        } else if vertex.promise.is_some() && self.edges[id].level < Level::Promised {
+            self.reach(id, Level::Promised);
         }
     }
 }

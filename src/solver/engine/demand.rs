@@ -197,6 +197,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         if let Some(vertex) = self.vertices.get_mut(runs) {
             vertex.exec_waiting.retain(|waiting| *waiting != id);
             if vertex.exec_waiting.is_empty()
+                && vertex.promise.is_none()
                 && let Slot::Running(task) = &vertex.exec
             {
                 task.cancel.cancel();
@@ -208,11 +209,14 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     fn stop_vertex(&mut self, id: VertexId<R>, parked: EdgeId<R>) {
         let edges = &self.edges;
         let vertex = &mut self.vertices[id];
-        vertex.exec_waiting.retain(|waiting| *waiting != parked);
-        if vertex.exec_waiting.is_empty()
-            && let Slot::Running(task) = &vertex.exec
-        {
-            task.cancel.cancel();
+        // What was promised goes on its way, and is saved at its end.
+        if vertex.promise.is_none() {
+            vertex.exec_waiting.retain(|waiting| *waiting != parked);
+            if vertex.exec_waiting.is_empty()
+                && let Slot::Running(task) = &vertex.exec
+            {
+                task.cancel.cancel();
+            }
         }
         if vertex.edges.iter().any(|edge| edges.get(*edge).is_some_and(|edge| edge.live > 0)) {
             return;
@@ -233,6 +237,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 continue;
             }
             edge.failed = Some(error.clone());
+            if let Some(settled) = edge.settled.take() {
+                settled.send_replace(Some(Err(error.error.clone())));
+            }
             for waiter in std::mem::take(&mut edge.waiters) {
                 match waiter {
                     Waiter::Demand(number) => {

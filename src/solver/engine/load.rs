@@ -169,6 +169,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             more_digests: Slot::Empty,
             contents: Vec::new(),
             exec: Slot::Empty,
+            promise: None,
             exec_waiting: Few::default(),
             exec_keys: Few::default(),
             failed: None,
@@ -257,6 +258,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             }
         }
         self.release_caches(&closed);
+        self.tell_settled();
         // Letting go of a result may mean to remove files.
         tokio::task::spawn_blocking(move || {
             drop(garbage);

@@ -12,6 +12,7 @@ mod demand;
 mod inspect;
 mod load;
 mod lookup;
+mod promise;
 mod state;
 mod work;
 
@@ -23,7 +24,7 @@ use crosskit_llb::DigestMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::few::Few;
-use crate::{JobContext, Known, LogLimits, OpResolver, SolveError, Step};
+use crate::{JobContext, Known, LogLimits, OpResolver, SolveError, Step, Told};
 use arena::Arena;
 pub(crate) use load::Prepared;
 use state::{Edge, EdgeId, Vertex, VertexId};
@@ -47,6 +48,10 @@ pub(crate) enum Message<R> {
     Demand { root: u64, demand: u64, reply: Reply<R> },
     /// That waiter has left.
     Withdraw { demand: u64 },
+    /// A run of a vertex says that its results are certain, and where they are.
+    Promised { vertex: VertexId<R>, task: u64, told: Told },
+    /// Someone waits until nothing is on its way for a build.
+    Settle { job: u64, reply: oneshot::Sender<()> },
     /// Work is done.
     Finished(Finished<R>),
     /// Someone wants to know what a result was made by.
@@ -75,6 +80,8 @@ pub(crate) struct Engine<R> {
     finished: VecDeque<Finished<R>>,
     /// Work of vertices that are gone, and who waits for its end.
     orphans: HashMap<u64, Option<mpsc::Sender<()>>>,
+    /// Those who wait until nothing is on its way for a build.
+    settling: Vec<(u64, oneshot::Sender<()>)>,
     tasks: u64,
     /// Does not keep the engine alive: it ends with the last handle to it.
     messages: mpsc::WeakUnboundedSender<Message<R>>,
@@ -121,6 +128,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             queue: VecDeque::new(),
             finished: VecDeque::new(),
             orphans: HashMap::new(),
+            settling: Vec::new(),
             tasks: 0,
             messages,
         }
@@ -163,6 +171,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             Message::Withdraw { demand } => {
                 self.withdraw(demand);
             }
+            Message::Promised { vertex, task, told } => self.promised(vertex, task, told),
+            Message::Settle { job, reply } => self.settle(job, reply),
             Message::Finished(finished) => self.take_finished(finished),
             Message::Steps { root, reply } => {
                 // Whoever asked may have left.

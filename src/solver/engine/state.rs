@@ -2,11 +2,13 @@ use std::sync::Arc;
 
 use crosskit_cache::{KeyDigest, KeyId, Record};
 use crosskit_llb::SourceLocation;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::arena::Id;
 use crate::few::Few;
-use crate::{CacheMap, JobGroup, Op, SolveError, VertexProgress};
+use crate::promise::Settled;
+use crate::{CacheMap, JobGroup, Op, SolveError, Told, VertexProgress};
 
 pub(crate) type VertexId<R> = Id<Vertex<R>>;
 pub(crate) type EdgeId<R> = Id<Edge<R>>;
@@ -21,6 +23,8 @@ pub(crate) enum Level {
     Fast,
     /// Also those that need the content of inputs. No more keys come before the result does.
     Slow,
+    /// The operation is done, and its result on its way.
+    Promised,
     /// The result.
     Complete,
 }
@@ -54,6 +58,8 @@ pub(crate) struct Vertex<R> {
     /// The names that the inputs have by their content; empty while nobody needs that of any.
     pub contents: Vec<Slot<Option<KeyDigest>>>,
     pub exec: Slot<Vec<R>>,
+    /// What its run has told of results that are on their way.
+    pub promise: Option<Told>,
     /// Whoever waits for `exec`: its own edges and those of vertices with the same key.
     pub exec_waiting: Few<EdgeId<R>>,
     /// The keys under which others find that it runs.
@@ -136,6 +142,8 @@ pub(crate) struct Edge<R> {
     pub follows: Option<VertexId<R>>,
     pub result: Option<R>,
     pub failed: Option<Arc<SolveError>>,
+    /// Told to those who were given a promise.
+    pub settled: Option<watch::Sender<Settled<R>>>,
     pub queued: bool,
 }
 
@@ -195,6 +203,7 @@ impl<R> Edge<R> {
             follows: None,
             result: None,
             failed: None,
+            settled: None,
             queued: false,
         }
     }

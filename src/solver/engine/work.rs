@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::state::{EdgeId, Level, Node, Slot, Task, Vertex, VertexId};
 use super::{Engine, Message};
 use crate::few::Few;
+use crate::promise::Announce;
 use crate::{CacheDep, CacheMap, ErrorKind, Op, OpContext, OpError, SolveError};
 
 /// How long cancelled work may take to end by itself, such as for a process to be killed and
@@ -74,14 +75,26 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         Task { number: self.tasks, cancel: CancellationToken::new() }
     }
 
-    fn context(&self, vertex: VertexId<R>, task: &Task) -> OpContext {
-        let vertex = &self.vertices[vertex];
+    fn context(&self, id: VertexId<R>, task: &Task) -> OpContext {
+        let vertex = &self.vertices[id];
         OpContext {
             vertex: vertex.spec.clone(),
             jobs: vertex.jobs.clone(),
             progress: vertex.progress.clone(),
             cancel: task.cancel.clone(),
+            announce: self.announcer(id, task.number),
         }
+    }
+
+    /// The way in which a run of a vertex can promise its results.
+    fn announcer(&self, vertex: VertexId<R>, task: u64) -> Announce {
+        let messages = self.messages.clone();
+        Announce::new(move |told| {
+            if let Some(messages) = messages.upgrade() {
+                // Without an engine nobody wants to know.
+                let _ = messages.send(Message::Promised { vertex, task, told });
+            }
+        })
     }
 
     /// Has work done. What is ready at once costs no task.
@@ -229,8 +242,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let own = self.edges[id].vertex;
         let vertex = &self.vertices[own];
         let Some(op) = vertex.op.clone() else { return };
-        let inputs = vertex.inputs.iter().filter_map(|below| self.edges[*below].result.clone());
-        let inputs: Vec<R> = inputs.collect();
+        let inputs = self.inputs_of(id);
         let task = self.new_task();
         let cx = self.context(own, &task);
         self.vertices[own].lost_job = false;
@@ -239,7 +251,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             let permit = op.acquire(&cx).await;
             let permit = permit.map_err(|error| error.context("acquire op resources"))?;
             let running = cx.progress.begin(false);
-            let results = op.exec(&cx, inputs).await;
+            let results = op.exec_early(&cx, inputs).await;
             running.end(message_of(&results).as_deref());
             drop(permit);
             results
@@ -326,6 +338,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let vertex = &mut self.vertices[id];
         let keys = std::mem::take(&mut vertex.exec_keys);
         let slot = std::mem::replace(&mut vertex.exec, Slot::Empty);
+        let promised = vertex.promise.is_some();
+        self.end_promise(id);
         self.unregister(id, &keys);
         match results {
             Ok(results) => {
@@ -344,6 +358,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 self.work_failed(id, &slot, error);
                 keys.into_iter().for_each(|key| self.caches[0].forget(key));
             }
+        }
+        if promised {
+            self.tell_settled();
         }
     }
 
@@ -403,6 +420,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
 
     fn complete_with(&mut self, id: EdgeId<R>, result: R) {
         let edge = &mut self.edges[id];
+        if let Some(settled) = edge.settled.take() {
+            settled.send_replace(Some(Ok(result.clone())));
+        }
         edge.result = Some(result);
         edge.level = Level::Complete;
         self.announce(id);

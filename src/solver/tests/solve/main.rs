@@ -6,5 +6,6 @@ mod caching;
 mod failing;
 mod large;
 mod progress;
+mod promises;
 mod sharing;
 mod world;

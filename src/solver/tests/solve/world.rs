@@ -35,8 +35,14 @@ pub struct Behaviour {
     pub fails: Option<String>,
     /// Fails like a session that is gone, that many times.
     pub loses_session: Arc<AtomicUsize>,
+    /// Fails after it has promised.
+    pub loses_shipped: Arc<AtomicUsize>,
     pub panics: bool,
     pub outputs: usize,
+    /// Promises what it makes, and is done when there is a permit of this.
+    pub ships: Option<Arc<Semaphore>>,
+    /// Begins with inputs that are only promised, and does not wait for them.
+    pub early: bool,
     /// The wait for the key needs a permit of this.
     pub map_gate: Option<Arc<Semaphore>>,
 }
@@ -142,6 +148,7 @@ impl Op<Made> for Fake {
                 false => KeyDigest::of(key.as_bytes()),
             };
             let mut map = CacheMap::new(digest, self.inputs);
+            map.deps.iter_mut().for_each(|dep| dep.early = self.behaviour.early);
             for input in &self.behaviour.content {
                 map.deps[*input].content = Some(Arc::new(Content {
                     world: self.world.clone(),
@@ -160,6 +167,46 @@ impl Op<Made> for Fake {
         let further = self.behaviour.further.get(index);
         let digest = further.map(|key| KeyDigest::of(key.as_bytes()));
         Box::pin(std::future::ready(Ok(digest)))
+    }
+
+    fn exec_early<'a>(
+        &'a self,
+        cx: &'a OpContext,
+        inputs: Vec<Input<Made>>,
+    ) -> BoxFuture<'a, Result<Vec<Made>, OpError>> {
+        Box::pin(async move {
+            // As it would be done where the inputs are: only what they are called is needed.
+            let mut known = Vec::new();
+            for input in &inputs {
+                known.push(match input {
+                    Input::Promised(promised) => {
+                        self.world.count(format!("early {}", self.name));
+                        promised.told.clone().downcast::<Vec<Made>>().unwrap()[promised.output].clone()
+                    }
+                    Input::Here(made) => made.clone(),
+                });
+            }
+            let made = self.exec(cx, known).await?;
+            if let Some(ships) = &self.behaviour.ships {
+                cx.promise(Arc::new(made.clone()));
+                self.world.count(format!("promise {}", self.name));
+                tokio::select! {
+                    permit = ships.acquire() => permit.unwrap().forget(),
+                    () = cx.cancel.cancelled() => {
+                        self.world.count(format!("cancel {}", self.name));
+                        return Err(OpError::canceled());
+                    }
+                }
+                let lost = &self.behaviour.loses_shipped;
+                if lost.load(Ordering::SeqCst) > 0 {
+                    return Err(OpError::new(ErrorKind::Environment, "it went down"));
+                }
+            }
+            for input in &inputs {
+                input.result().await?;
+            }
+            Ok(made)
+        })
     }
 
     fn exec<'a>(&'a self, cx: &'a OpContext, inputs: Vec<Made>) -> BoxFuture<'a, Result<Vec<Made>, OpError>> {
