@@ -21,7 +21,7 @@ use crosskit_workers::ResultRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -125,7 +125,7 @@ impl Builder {
     /// Whatever went wrong, with typed details.
     pub async fn solve(&self, mut request: SolveRequest) -> Result<api::SolveResponse, Status> {
         translate_old_forms(&mut request);
-        let _running = self.running.read().await;
+        let running = Arc::clone(&self.running).read_owned().await;
         // First of all, as the client follows the build already: what is refused is told at once.
         let job =
             Arc::new(self.solver.new_job(&request.r#ref, sessions(&request)).map_err(|e| job_status(&e))?);
@@ -147,9 +147,28 @@ impl Builder {
                 tracing::warn!("remembering build {}: {e}", request.r#ref);
             }
         }
-        drop(job);
-        self.ended.notify_one();
+        self.end(job, running).await;
         outcome.map(|exported| api::SolveResponse { exporter_response: exported.response })
+    }
+
+    /// Ends a build that has its answer. What steps elsewhere have made and nobody needed here still
+    /// comes, for later builds.
+    async fn end(&self, job: Arc<Job<ResultRef>>, running: OwnedRwLockReadGuard<()>) {
+        let ended = Arc::clone(&self.ended);
+        if job.is_settled().await {
+            drop(job);
+            ended.notify_one();
+            return;
+        }
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = job.settled() => {}
+                () = stop.cancelled() => {}
+            }
+            drop((job, running));
+            ended.notify_one();
+        });
     }
 
     async fn run(

@@ -157,14 +157,23 @@ impl<R: Clone + Send + Sync + 'static> Job<R> {
         self.context.log().close();
     }
 
+    /// Whether all results that were promised are here.
+    pub async fn is_settled(&self) -> bool {
+        self.settle(false).await
+    }
+
     /// Waits until all results that were promised are here, after everything that was wanted of the
     /// build is done.
     pub async fn settled(&self) {
         self.context.answered();
+        self.settle(true).await;
+    }
+
+    async fn settle(&self, wait: bool) -> bool {
         let (reply, settled) = oneshot::channel();
-        self.solver.send(Message::Settle { job: self.job, reply });
+        self.solver.send(Message::Settle { job: self.job, wait, reply });
         // Without an engine nothing is on its way.
-        let _ = settled.await;
+        settled.await.unwrap_or(true)
     }
 
     /// Ends the build as dropping it does, and waits until nothing runs for it any more.

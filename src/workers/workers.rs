@@ -428,7 +428,7 @@ impl OpResolver<ResultRef> for Workers {
                 inputs,
                 parts,
                 workers: self.clone(),
-                place: Arc::default(),
+                right: Arc::default(),
             }),
             Kind::File(op) => Arc::new(file::FileOp { op, inputs, parts }),
             Kind::Merge(op) => Arc::new(join::MergeOp { op, snapshots }),

@@ -8,6 +8,8 @@ pub struct Line {
     name: String,
     /// Our end of the line.
     near: String,
+    /// The other one, in the namespace.
+    far: String,
     /// The address at the far end.
     pub address: String,
 }
@@ -19,15 +21,16 @@ impl Line {
         // Sixteen thousand small networks, so that tests side by side have one each.
         let network = format!("10.{}.{}", 200 + (id >> 12 & 3), id >> 6 & 63);
         let (first, name) = ((id & 63) * 4, format!("crosskit-{id}"));
-        let line = Line { near: format!("ck{id}"), address: format!("{network}.{}", first + 2), name };
-        let (near, far) = (line.near.as_str(), format!("cf{id}"));
+        let (near, far) = (format!("ck{id}"), format!("cf{id}"));
+        let line = Line { near, far, address: format!("{network}.{}", first + 2), name };
+        let (near, far) = (line.near.as_str(), line.far.as_str());
         ip(&["netns", "add", &line.name]);
-        ip(&["link", "add", near, "type", "veth", "peer", "name", &far]);
-        ip(&["link", "set", &far, "netns", &line.name]);
+        ip(&["link", "add", near, "type", "veth", "peer", "name", far]);
+        ip(&["link", "set", far, "netns", &line.name]);
         ip(&["addr", "add", &format!("{network}.{}/30", first + 1), "dev", near]);
         ip(&["link", "set", near, "up"]);
-        ip(&["-n", &line.name, "addr", "add", &format!("{}/30", line.address), "dev", &far]);
-        ip(&["-n", &line.name, "link", "set", &far, "up"]);
+        ip(&["-n", &line.name, "addr", "add", &format!("{}/30", line.address), "dev", far]);
+        ip(&["-n", &line.name, "link", "set", far, "up"]);
         ip(&["-n", &line.name, "link", "set", "lo", "up"]);
         line
     }
@@ -35,6 +38,13 @@ impl Line {
     /// What to start a program through, to have it at the far end.
     pub fn through(&self) -> Vec<OsString> {
         vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into()]
+    }
+
+    /// Lets no more than so many bits in a second come from the far end.
+    pub fn slow(&self, bits: u64) {
+        let rate = bits.to_string();
+        let shape = ["-n", &self.name, "qdisc", "replace", "dev", &self.far, "root", "tbf", "rate", &rate];
+        run("tc", &[&shape[..], &["burst", "256kb", "latency", "50ms"]].concat());
     }
 
     /// Cuts the line: whatever is sent is lost, and nobody is told.
@@ -58,6 +68,11 @@ impl Drop for Line {
 }
 
 fn ip(arguments: &[&str]) {
-    let said = Command::new("ip").args(arguments).output().expect("ip runs: iproute2 is among the parts");
-    assert!(said.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+    run("ip", arguments);
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let said = Command::new(program).args(arguments).output();
+    let said = said.unwrap_or_else(|e| panic!("{program}, which is part of iproute2: {e}"));
+    assert!(said.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
 }

@@ -50,8 +50,8 @@ pub(crate) enum Message<R> {
     Withdraw { demand: u64 },
     /// A run of a vertex says that its results are certain, and where they are.
     Promised { vertex: VertexId<R>, task: u64, told: Told },
-    /// Someone waits until nothing is on its way for a build.
-    Settle { job: u64, reply: oneshot::Sender<()> },
+    /// Someone wants to know whether nothing is on its way for a build, or waits for that.
+    Settle { job: u64, wait: bool, reply: oneshot::Sender<bool> },
     /// Work is done.
     Finished(Finished<R>),
     /// Someone wants to know what a result was made by.
@@ -81,7 +81,7 @@ pub(crate) struct Engine<R> {
     /// Work of vertices that are gone, and who waits for its end.
     orphans: HashMap<u64, Option<mpsc::Sender<()>>>,
     /// Those who wait until nothing is on its way for a build.
-    settling: Vec<(u64, oneshot::Sender<()>)>,
+    settling: Vec<(u64, oneshot::Sender<bool>)>,
     tasks: u64,
     /// Does not keep the engine alive: it ends with the last handle to it.
     messages: mpsc::WeakUnboundedSender<Message<R>>,
@@ -172,7 +172,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 self.withdraw(demand);
             }
             Message::Promised { vertex, task, told } => self.promised(vertex, task, told),
-            Message::Settle { job, reply } => self.settle(job, reply),
+            Message::Settle { job, wait, reply } => self.settle(job, wait, reply),
             Message::Finished(finished) => self.take_finished(finished),
             Message::Steps { root, reply } => {
                 // Whoever asked may have left.

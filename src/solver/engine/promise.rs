@@ -78,21 +78,26 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         inputs
     }
 
-    /// Answers when nothing is on its way any more for a build.
-    pub(super) fn settle(&mut self, job: u64, reply: oneshot::Sender<()>) {
-        self.settling.push((job, reply));
-        self.tell_settled();
+    /// Answers whether nothing is on its way for a build, or when that is so.
+    pub(super) fn settle(&mut self, job: u64, wait: bool, reply: oneshot::Sender<bool>) {
+        let open = self.on_its_way(job);
+        if open && wait {
+            self.settling.push((job, reply));
+        } else {
+            // Whoever asked may have left.
+            let _ = reply.send(!open);
+        }
+    }
+
+    fn on_its_way(&self, job: u64) -> bool {
+        let promised =
+            |id: &VertexId<R>| self.vertices.get(*id).is_some_and(|vertex| vertex.promise.is_some());
+        self.jobs.get(&job).is_some_and(|job| job.vertices.iter().any(promised))
     }
 
     pub(super) fn tell_settled(&mut self) {
-        let (jobs, vertices) = (&self.jobs, &self.vertices);
-        let on_its_way = |id: &VertexId<R>| vertices.get(*id).is_some_and(|vertex| vertex.promise.is_some());
-        let open = |job: u64| jobs.get(&job).is_some_and(|job| job.vertices.iter().any(on_its_way));
-        let (open, done) = std::mem::take(&mut self.settling).into_iter().partition(|(job, _)| open(*job));
-        self.settling = open;
-        for (_, reply) in done {
-            // Whoever asked may have left.
-            let _ = reply.send(());
+        for (job, reply) in std::mem::take(&mut self.settling) {
+            self.settle(job, true, reply);
         }
     }
 }

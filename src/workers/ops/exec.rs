@@ -12,8 +12,10 @@ use crosskit_api::pb;
 use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Security, Stdio, Ulimit};
 use crosskit_platforms::Platform;
 use crosskit_scheduler::{Kind, Outcome};
-use crosskit_solver::{CacheDep, CacheMap, ErrorKind, Op, OpContext, OpError, Permit, progress::Stream};
-use futures::future::BoxFuture;
+use crosskit_solver::{
+    CacheDep, CacheMap, ErrorKind, Input, JobContext, Op, OpContext, OpError, Permit, progress::Stream,
+};
+use futures::future::{BoxFuture, try_join_all};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs a process.
@@ -30,26 +32,27 @@ pub struct ExecOp {
     pub parts: Arc<LocalParts>,
     /// Everybody who could run it.
     pub workers: Workers,
-    /// Where it may run, between getting a place and using it.
-    pub place: Arc<Mutex<Option<Place>>>,
+    /// The right to run, between getting and using it.
+    pub right: Arc<Mutex<Option<Right>>>,
 }
 
 /// The right to run: a place at a worker, and on this machine one among all steps.
-struct Right {
-    place: Arc<Mutex<Option<Place>>>,
-    #[allow(dead_code, reason = "held, never looked at")]
-    here: Option<crate::local::Place>,
+pub struct Right {
+    place: Place,
+    _here: Option<crate::local::Place>,
 }
 
-impl Drop for Right {
+/// Takes the right of a step that never ran back.
+struct Unused(Arc<Mutex<Option<Right>>>);
+
+impl Drop for Unused {
     fn drop(&mut self) {
-        // A step that never ran has left its place.
-        drop(take(&self.place));
+        drop(take(&self.0));
     }
 }
 
-fn take(place: &Mutex<Option<Place>>) -> Option<Place> {
-    place.lock().unwrap_or_else(PoisonError::into_inner).take()
+fn take(right: &Mutex<Option<Right>>) -> Option<Right> {
+    right.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Op<ResultRef> for ExecOp {
@@ -59,14 +62,9 @@ impl Op<ResultRef> for ExecOp {
 
     fn acquire<'a>(&'a self, cx: &'a OpContext) -> BoxFuture<'a, Result<Permit, OpError>> {
         Box::pin(async move {
-            let place = self.find_place(cx, Vec::new()).await?;
-            let elsewhere = self.workers.remote(place.worker()).is_some();
-            *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
-            let mut right = Right { place: Arc::clone(&self.place), here: None };
-            if !elsewhere {
-                right.here = Some(self.parts.place_for(&self.platform).await);
-            }
-            Ok(Permit::holding(right))
+            let right = self.find_right(cx, Vec::new()).await?;
+            *self.right.lock().unwrap_or_else(PoisonError::into_inner) = Some(right);
+            Ok(Permit::holding(Unused(Arc::clone(&self.right))))
         })
     }
 
@@ -74,6 +72,14 @@ impl Op<ResultRef> for ExecOp {
         &'a self,
         cx: &'a OpContext,
         inputs: Vec<ResultRef>,
+    ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
+        self.exec_early(cx, inputs.into_iter().map(Input::Here).collect())
+    }
+
+    fn exec_early<'a>(
+        &'a self,
+        cx: &'a OpContext,
+        inputs: Vec<Input<ResultRef>>,
     ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
         Box::pin(self.run_somewhere(cx, inputs))
     }
@@ -86,7 +92,10 @@ impl ExecOp {
         let mut deps: Vec<_> = keys.into_iter().map(dep).collect();
         if self.workers.may_go_elsewhere(&self.platform) {
             // What a worker has, or brings from where it is, need not come here first.
-            deps.iter_mut().for_each(|dep| dep.preprocess = None);
+            for dep in &mut deps {
+                dep.preprocess = None;
+                dep.early = true;
+            }
         }
         Ok(CacheMap { digest: exec_digest(&self.op, &self.platform), deps, load_with: None })
     }
@@ -98,26 +107,43 @@ impl ExecOp {
             .ok_or_else(|| OpError::new(ErrorKind::User, "a process needs arguments: its meta is missing"))
     }
 
-    /// Waits for a place, not at workers that have failed at it.
-    async fn find_place(&self, cx: &OpContext, failed: Vec<String>) -> Result<Place, OpError> {
+    /// Waits for the right to run, not at workers that have failed at it.
+    async fn find_right(&self, cx: &OpContext, failed: Vec<String>) -> Result<Right, OpError> {
         let job = cx.jobs.jobs().into_iter().next();
         let job = job.ok_or_else(|| OpError::new(ErrorKind::Canceled, "no build wants it any more"))?;
         self.workers.look_for(&self.platform).await;
         let groups = self.workers.groups(&job).await;
-        groups.place(&cx.vertex, &self.platform, failed).await
+        let place = groups.place(&cx.vertex, &self.platform, failed).await?;
+        let here = match self.workers.remote(place.worker()) {
+            Some(_) => None,
+            None => Some(self.parts.place_for(&self.platform).await),
+        };
+        Ok(Right { place, _here: here })
     }
 
-    /// Runs it where there is a place for it.
-    async fn run_somewhere(&self, cx: &OpContext, inputs: Vec<ResultRef>) -> Result<Vec<ResultRef>, OpError> {
-        let mut place = match take(&self.place) {
-            Some(place) => place,
-            None => self.find_place(cx, Vec::new()).await?,
-        };
+    /// Runs it where there is a place for it. Nobody waits for inputs that are on their way while
+    /// holding a place: they may need it, if they have to be made again.
+    async fn run_somewhere(
+        &self,
+        cx: &OpContext,
+        mut inputs: Vec<Input<ResultRef>>,
+    ) -> Result<Vec<ResultRef>, OpError> {
+        let mut right = take(&self.right);
         let mut failed = Vec::new();
         loop {
-            let name = place.worker().to_string();
-            let Some(remote) = self.workers.remote(&name) else {
-                let ran = self.run_here(cx, inputs, place.kind()).await;
+            let Right { place, _here } = match right.take() {
+                Some(right) => right,
+                None => self.find_right(cx, failed.clone()).await?,
+            };
+            let Some(remote) = self.workers.remote(place.worker()) else {
+                if inputs.iter().any(|input| matches!(input, Input::Promised(_))) {
+                    place.end(Outcome::Canceled);
+                    drop(_here);
+                    come(&mut inputs).await?;
+                    continue;
+                }
+                let here = come(&mut inputs).await?;
+                let ran = self.run_here(cx, here, place.kind()).await;
                 place.end(match &ran {
                     Ok(_) => Outcome::Finished,
                     Err(e) if e.kind() == ErrorKind::Canceled => Outcome::Canceled,
@@ -125,28 +151,37 @@ impl ExecOp {
                 });
                 return ran;
             };
-            match remote.run_step(cx, &cx.vertex, inputs.clone(), &self.parts).await {
-                Ok(results) => {
-                    place.end(Outcome::Finished);
-                    return Ok(results);
-                }
-                Err(RemoteError::Step(error)) => {
-                    place.end(Outcome::StepFailed);
-                    return Err(error);
-                }
-                Err(RemoteError::Canceled) => {
-                    place.end(Outcome::Canceled);
-                    return Err(OpError::new(ErrorKind::Canceled, "context canceled"));
-                }
+            let mut place = Some(place);
+            let mut ran = |told| {
+                place.take().into_iter().for_each(|place| place.end(Outcome::Finished));
+                cx.promise(told);
+            };
+            let done = remote.run_step(cx, &cx.vertex, &inputs, &self.parts, &mut ran).await;
+            let outcome = match &done {
+                Ok(_) => Outcome::Finished,
+                Err(RemoteError::Step(_)) => Outcome::StepFailed,
+                Err(RemoteError::Early | RemoteError::Canceled) => Outcome::Canceled,
+                Err(RemoteError::Worker { .. }) => Outcome::WorkerFailed,
+            };
+            let had_run = place.is_none();
+            place.into_iter().for_each(|place| place.end(outcome));
+            match done {
+                Ok(results) => return Ok(results),
+                Err(RemoteError::Step(error)) => return Err(error),
+                Err(RemoteError::Canceled) => return Err(OpError::canceled()),
+                Err(RemoteError::Early) => {}
                 Err(RemoteError::Worker { name, why }) => {
+                    if had_run && cx.jobs.jobs().iter().all(JobContext::is_answered) {
+                        // It would be run again for nobody but later builds, which can do that.
+                        return Err(OpError::new(ErrorKind::Unavailable, format!("worker {name}: {why}")));
+                    }
                     tracing::warn!(worker = name, why, "a step goes to another worker");
                     let note = format!("worker {name}: {why}; going on elsewhere\n");
                     cx.progress.writer(Stream::Stderr).take(note.as_bytes());
-                    place.end(Outcome::WorkerFailed);
                     failed.push(name);
-                    place = self.find_place(cx, failed.clone()).await?;
                 }
             }
+            come(&mut inputs).await?;
         }
     }
 
@@ -296,12 +331,22 @@ pub fn process_of(
     })
 }
 
+/// Waits until all inputs are here.
+async fn come(inputs: &mut [Input<ResultRef>]) -> Result<Vec<ResultRef>, OpError> {
+    let results = try_join_all(inputs.iter().map(Input::result)).await?;
+    for (input, result) in inputs.iter_mut().zip(&results) {
+        *input = Input::Here(result.clone());
+    }
+    Ok(results)
+}
+
 /// How an input takes part in a key, as the solver wants it.
 pub fn dep(key: InputKey) -> CacheDep<ResultRef> {
     CacheDep {
         selector: key.selector,
         content: key.content.map(|selectors| Arc::new(FilesOf { selectors }) as _),
         preprocess: Some(Arc::new(Materialize)),
+        early: false,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{LocalParts, Origin, ResultRef};
 use crosskit_llb::Vertex;
 use crosskit_platforms::Platform;
 use crosskit_snapshots::Ref;
+use crosskit_solver::Input;
 use futures::future::try_join_all;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 pub(super) struct Boundary {
     /// Where the worker finds each; none for an empty one.
     pub(super) sources: Vec<Option<InputSource>>,
-    /// Each as an image; none for those that no result can lie on.
+    /// Each as an image; none for those that no result can lie on, and those that the worker has.
     pub(super) images: Vec<Option<Arc<InputImage>>>,
 }
 
@@ -27,7 +28,7 @@ impl RemoteWorker {
         session: &RemoteSession,
         vertex: &Vertex,
         platform: &Platform,
-        inputs: &[ResultRef],
+        inputs: &[Input<ResultRef>],
         parts: &LocalParts,
         pull: bool,
     ) -> Result<Boundary, RemoteError> {
@@ -48,9 +49,14 @@ impl RemoteWorker {
             }
             Ok((InputSource::Lent(image.manifest), Some(image)))
         };
-        let all = inputs.iter().enumerate().map(async |(at, input)| match input {
-            Some(input) => way(at, input).await.map(|(source, image)| (Some(source), image)),
-            None => Ok((None, None)),
+        let all = inputs.iter().enumerate().map(async |(at, input)| {
+            if let Some(made) = session.made(input)? {
+                return Ok((Some(InputSource::Made(made)), None));
+            }
+            match input {
+                Input::Here(Some(input)) => way(at, input).await.map(|(source, image)| (Some(source), image)),
+                _ => Ok((None, None)),
+            }
         });
         let (sources, images) = try_join_all(all).await?.into_iter().unzip();
         Ok(Boundary { sources, images })

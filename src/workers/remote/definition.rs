@@ -4,6 +4,7 @@
 
 use super::folders::Folder;
 use super::lent::INPUTS;
+use super::made::MadeOutput;
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_images::Digest as BlobDigest;
 use crosskit_llb::{Digest, Vertex, encode_op};
@@ -16,7 +17,7 @@ const INPUT_NAME: &str = "oci-layout://crosskit/input";
 const STORE: &str = "oci.store";
 
 /// How an input gets to a worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum InputSource {
     /// As an image in our content store, with this manifest.
     Lent(BlobDigest),
@@ -24,6 +25,8 @@ pub(super) enum InputSource {
     Pulled(String),
     /// File by file.
     Folder(Folder),
+    /// A step before this one has left it there.
+    Made(MadeOutput),
 }
 
 /// What becomes of an output.
@@ -42,7 +45,12 @@ pub(super) struct StepDefinition {
     pub(super) step: Digest,
     /// The vertices of images that the worker pulls, and the images' names.
     pulled: Vec<(Digest, String)>,
-    /// Sources and the step, in this order, with what is said about each.
+    /// Whether a folder is among the sources.
+    folders: bool,
+    /// Steps that the worker has run before.
+    earlier: Vec<Digest>,
+    /// Sources, steps that the worker has run before, and the step, inputs first, with what is said
+    /// about each.
     ops: Vec<(Digest, Vec<u8>, pb::OpMetadata)>,
     /// Its outputs, in order.
     pub(super) outputs: Vec<StepOutput>,
@@ -60,41 +68,25 @@ impl StepDefinition {
     ) -> Option<StepDefinition> {
         let Some(Kind::Exec(mut exec)) = vertex.op.op.clone() else { return None };
         let outputs = exec.mounts.iter().filter(|m| m.output != -1).map(|m| output_of(m, inputs)).collect();
-        let entitlements = entitlements(&exec);
         let platform = crate::platform_message(platform);
-        let mut sources: Vec<(Digest, Vec<u8>)> = Vec::new();
-        let mut pulled = Vec::new();
-        let mut places = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            places.push(input.as_ref().map(|input| {
-                let raw = encode_op(&source(input, &platform));
-                let digest = Digest::of(&raw);
-                if let InputSource::Pulled(name) = input {
-                    pulled.push((digest, name.clone()));
-                }
-                sources.iter().position(|(known, _)| *known == digest).unwrap_or_else(|| {
-                    sources.push((digest, raw));
-                    sources.len() - 1
-                })
-            }));
-        }
+        let mut below = Below { entitlements: entitlements(&exec), ..Below::default() };
+        let places: Vec<Option<usize>> =
+            inputs.iter().map(|input| input.as_ref().map(|input| below.place(input, &platform))).collect();
         for mount in &mut exec.mounts {
             let place = usize::try_from(mount.input).ok().and_then(|at| places.get(at).copied().flatten());
             mount.input = place.map_or(-1, |place| place as i64);
         }
-        let inputs = sources.iter().map(|(digest, _)| pb::Input { digest: digest.to_string(), index: 0 });
+        let Below { inputs, earlier, mut ops, pulled, folders, entitlements } = below;
         let op = pb::Op {
-            inputs: inputs.collect(),
+            inputs,
             platform: Some(platform),
             constraints: Some(pb::WorkerConstraints::default()),
             op: Some(Kind::Exec(exec)),
         };
         let raw = encode_op(&op);
         let step = Digest::of(&raw);
-        let mut ops: Vec<_> =
-            sources.into_iter().map(|(d, raw)| (d, raw, pb::OpMetadata::default())).collect();
         ops.push((step, raw, metadata(vertex)));
-        Some(StepDefinition { step, pulled, ops, outputs, entitlements })
+        Some(StepDefinition { step, pulled, folders, earlier, ops, outputs, entitlements })
     }
 
     /// The build whose result is this output.
@@ -111,6 +103,16 @@ impl StepDefinition {
         definition
     }
 
+    /// Whether the worker is sent folders for it, or was for a step below it.
+    pub(super) fn looks_into_folders(&self) -> bool {
+        self.folders
+    }
+
+    /// Whether a vertex is a step that the worker has run before.
+    pub(super) fn has_run(&self, vertex: &str) -> bool {
+        self.earlier.iter().any(|digest| digest.to_string() == vertex)
+    }
+
     /// The name of the image that the worker pulls in a vertex.
     pub(super) fn pulled_in(&self, vertex: &str) -> Option<&str> {
         self.pulled.iter().find(|(digest, _)| digest.to_string() == vertex).map(|(_, name)| name.as_str())
@@ -125,25 +127,82 @@ impl StepDefinition {
     }
 }
 
-fn source(input: &InputSource, platform: &pb::Platform) -> pb::Op {
-    let (source, platform) = match input {
-        InputSource::Lent(manifest) => {
-            let identifier = format!("{INPUT_NAME}@{manifest}");
-            let attrs = [(STORE.to_string(), INPUTS.to_string())].into();
-            (pb::SourceOp { identifier, attrs }, Some(platform.clone()))
+/// What a step stands on.
+#[derive(Default)]
+struct Below {
+    /// Each of the step's inputs once.
+    inputs: Vec<pb::Input>,
+    earlier: Vec<Digest>,
+    ops: Vec<(Digest, Vec<u8>, pb::OpMetadata)>,
+    pulled: Vec<(Digest, String)>,
+    folders: bool,
+    entitlements: Vec<String>,
+}
+
+impl Below {
+    /// The place of an input among those of the step.
+    fn place(&mut self, input: &InputSource, platform: &pb::Platform) -> usize {
+        let input = match input {
+            InputSource::Lent(manifest) => {
+                let identifier = format!("{INPUT_NAME}@{manifest}");
+                let attrs = [(STORE.to_string(), INPUTS.to_string())].into();
+                self.source(pb::SourceOp { identifier, attrs }, Some(platform)).1
+            }
+            InputSource::Pulled(name) => {
+                let identifier = format!("docker-image://{name}");
+                let source = pb::SourceOp { identifier, ..pb::SourceOp::default() };
+                let (digest, input) = self.source(source, Some(platform));
+                self.pulled.push((digest, name.clone()));
+                input
+            }
+            InputSource::Folder(folder) => {
+                self.folders = true;
+                // A folder is the same for every platform.
+                self.source(folder.source(), None).1
+            }
+            InputSource::Made(MadeOutput { definition, output }) => {
+                self.take(definition);
+                pb::Input { digest: definition.step.to_string(), index: *output as i64 }
+            }
+        };
+        self.inputs.iter().position(|known| *known == input).unwrap_or_else(|| {
+            self.inputs.push(input);
+            self.inputs.len() - 1
+        })
+    }
+
+    fn source(&mut self, source: pb::SourceOp, platform: Option<&pb::Platform>) -> (Digest, pb::Input) {
+        let raw = encode_op(&pb::Op {
+            platform: platform.cloned(),
+            constraints: Some(pb::WorkerConstraints::default()),
+            op: Some(Kind::Source(source)),
+            ..pb::Op::default()
+        });
+        let digest = Digest::of(&raw);
+        self.add(digest, &raw, pb::OpMetadata::default());
+        (digest, pb::Input { digest: digest.to_string(), index: 0 })
+    }
+
+    /// Takes over all of a step that has run.
+    fn take(&mut self, made: &StepDefinition) {
+        for (digest, raw, metadata) in &made.ops {
+            // Its result is known there now, whatever was wanted when it ran.
+            self.add(*digest, raw, pb::OpMetadata { ignore_cache: false, ..metadata.clone() });
         }
-        InputSource::Pulled(name) => {
-            let identifier = format!("docker-image://{name}");
-            (pb::SourceOp { identifier, ..pb::SourceOp::default() }, Some(platform.clone()))
+        self.earlier.extend(made.earlier.iter().chain([&made.step]));
+        self.pulled.extend(made.pulled.iter().cloned());
+        self.folders |= made.folders;
+        for entitlement in &made.entitlements {
+            if !self.entitlements.contains(entitlement) {
+                self.entitlements.push(entitlement.clone());
+            }
         }
-        // A folder is the same for every platform.
-        InputSource::Folder(folder) => (folder.source(), None),
-    };
-    pb::Op {
-        platform,
-        constraints: Some(pb::WorkerConstraints::default()),
-        op: Some(Kind::Source(source)),
-        ..pb::Op::default()
+    }
+
+    fn add(&mut self, digest: Digest, raw: &[u8], metadata: pb::OpMetadata) {
+        if self.ops.iter().all(|(known, ..)| *known != digest) {
+            self.ops.push((digest, raw.to_vec(), metadata));
+        }
     }
 }
 

@@ -19,6 +19,10 @@ pub enum RemoteError {
         /// What is wrong with it.
         why: String,
     },
+    /// An input is on its way here from elsewhere: the step cannot begin at this worker before it
+    /// has come.
+    #[error("an input is still on its way")]
+    Early,
     /// Nobody wants the result any more.
     #[error("context canceled")]
     Canceled,

@@ -13,9 +13,13 @@ use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// The store of inputs, as sources name it (`oci.store`).
 pub(super) const INPUTS: &str = "inputs";
+
+/// Blobs up to this size do not wait for larger ones, in bytes.
+const SMALL: u64 = 1 << 20;
 
 /// Bytes of a blob that are copied at once.
 const PIECE: usize = 1 << 20;
@@ -36,6 +40,10 @@ pub(super) struct Lent(Arc<Inner>);
 struct Inner {
     content: ContentStore,
     counters: Arc<Counters>,
+    /// Shared by all sessions at a worker: one permit for each layer that comes.
+    arrivals: Arc<Semaphore>,
+    /// Blobs that come right now; the end of a channel is the end of one's way.
+    coming: Mutex<HashMap<Digest, watch::Receiver<()>>>,
     blobs: Mutex<HashMap<Digest, Blob>>,
     /// What the worker has written here.
     received: Mutex<HashSet<Digest>>,
@@ -43,6 +51,20 @@ struct Inner {
     held: Mutex<HashMap<Digest, Held>>,
     /// What has failed on this side.
     failure: Mutex<Option<OpError>>,
+}
+
+/// The turn of a blob to come. It ends when this is dropped.
+pub(super) struct Turn {
+    lent: Lent,
+    digest: Digest,
+    _own: watch::Sender<()>,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        locked(&self.lent.0.coming).remove(&self.digest);
+    }
 }
 
 /// A blob that was told to be here. It is kept open, so that it can be brought back if it is pruned
@@ -58,9 +80,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Lent {
     /// Nothing lent yet. Results go to `content`.
-    pub(super) fn new(content: ContentStore, counters: Arc<Counters>) -> Self {
-        let (blobs, received, held, failure) = Default::default();
-        Lent(Arc::new(Inner { content, counters, blobs, received, held, failure }))
+    pub(super) fn new(content: ContentStore, counters: Arc<Counters>, arrivals: Arc<Semaphore>) -> Self {
+        let (coming, blobs, received, held, failure) = Default::default();
+        Lent(Arc::new(Inner { content, counters, arrivals, coming, blobs, received, held, failure }))
     }
 
     /// Lets the worker read an image, as long as the session lasts.
@@ -91,6 +113,35 @@ impl Lent {
     /// Whether a blob need not be sent: it was lent from here, or is here and from now on held.
     pub(super) fn has(&self, digest: &Digest) -> bool {
         matches!(self.blob(digest), Some(Blob::Layer(_))) || self.hold(digest)
+    }
+
+    /// Waits for the turn of a blob to come; none if it need not. Exports of steps that stand on each other send the
+    /// same layers: the first one does, and the others wait for it.
+    pub(super) async fn turn(&self, digest: &Digest, size: u64) -> Option<Turn> {
+        let own = loop {
+            let mut other = {
+                let mut coming = locked(&self.0.coming);
+                if self.has(digest) {
+                    return None;
+                }
+                match coming.get(digest) {
+                    Some(other) => other.clone(),
+                    None => {
+                        let (own, theirs) = watch::channel(());
+                        coming.insert(*digest, theirs);
+                        break own;
+                    }
+                }
+            };
+            // Nothing is ever sent: this is the end of the other's way.
+            let _ = other.changed().await;
+        };
+        let mut turn = Turn { lent: self.clone(), digest: *digest, _own: own, _permit: None };
+        if size > SMALL {
+            // The semaphore is never closed.
+            turn._permit = self.0.arrivals.clone().acquire_owned().await.ok();
+        }
+        Some(turn)
     }
 
     /// Notes that a blob has come, and holds it.
@@ -182,7 +233,7 @@ mod tests {
     async fn a_blob_that_was_told_to_be_here_comes_back_when_it_is_pruned() {
         let folder = tempfile::tempdir().unwrap();
         let content = ContentStore::open(folder.path()).unwrap();
-        let lent = Lent::new(content.clone(), Arc::default());
+        let lent = Lent::new(content.clone(), Arc::default(), Arc::new(Semaphore::new(1)));
         let digest = content.put(&[7; 3 << 20]).unwrap();
         assert!(!lent.has(&Digest::of("another")));
         // Two results have it.
@@ -197,5 +248,26 @@ mod tests {
         content.delete(&digest).unwrap();
         lent.ensure(&digest).await.unwrap();
         assert!(!content.contains(&digest));
+    }
+
+    #[tokio::test]
+    async fn a_blob_comes_once_and_large_ones_a_few_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = ContentStore::open(folder.path()).unwrap();
+        let lent = Lent::new(content.clone(), Arc::default(), Arc::new(Semaphore::new(1)));
+        let [large, other, small] = [vec![1; 2 << 20], vec![2; 2 << 20], vec![3]];
+        let turn = async |data: &[u8]| lent.turn(&Digest::of(data), data.len() as u64).await;
+        let first = turn(&large).await.unwrap();
+        let (mut again, mut next) = (Box::pin(turn(&large)), Box::pin(turn(&other)));
+        assert!(futures::poll!(&mut again).is_pending());
+        assert!(futures::poll!(&mut next).is_pending());
+        assert!(turn(&small).await.is_some());
+        let digest = content.put(&large).unwrap();
+        lent.came(digest, 2 << 20);
+        drop(first);
+        assert!(again.await.is_none());
+        drop(next.await.unwrap());
+        // One that broke off is sent again by the next.
+        assert!(turn(&other).await.is_some());
     }
 }

@@ -14,6 +14,7 @@ mod health;
 mod inputs;
 mod lent;
 mod lost;
+mod made;
 mod probe;
 mod proxies;
 mod pulled;
@@ -39,12 +40,16 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// How often a worker is asked whether it is there.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a worker may be silent before its steps move on. Four missed answers.
 pub const DEAD_AFTER: Duration = Duration::from_secs(5);
+
+/// Layers of results that come from one worker at a time. What ends first can be used first.
+const ARRIVALS: usize = 4;
 
 /// Files that say who we are and whom we trust, in PEM form.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -127,6 +132,8 @@ struct Inner {
     /// What it said when it was last asked.
     facts: Mutex<Option<Facts>>,
     counters: Arc<Counters>,
+    /// For layers of results that come here at the same time.
+    arrivals: Arc<Semaphore>,
     /// Registries whose images it did not get, and when that was.
     out_of_reach: Mutex<HashMap<String, tokio::time::Instant>>,
 }
@@ -142,7 +149,8 @@ impl RemoteWorker {
         let target = Target::new(&options).map_err(fault)?;
         let watch = Watch::default();
         let (facts, counters, out_of_reach) = Default::default();
-        Ok(RemoteWorker(Arc::new(Inner { options, target, watch, facts, counters, out_of_reach })))
+        let arrivals = Arc::new(Semaphore::new(ARRIVALS));
+        Ok(RemoteWorker(Arc::new(Inner { options, target, watch, facts, counters, arrivals, out_of_reach })))
     }
 
     /// What people call it.

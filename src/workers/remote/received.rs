@@ -38,19 +38,21 @@ async fn take(
 ) -> Result<(), Status> {
     let mut expected: Option<Digest> = None;
     let mut total = 0;
+    let mut turn = None;
     let mut ingest: Option<Ingest> = None;
     while let Some(message) = messages.message().await? {
         if !message.expected.is_empty() {
             let digest = message.expected.parse().map_err(|_| {
                 Status::invalid_argument(format!("{:?}: not a sha256 digest", message.expected))
             })?;
-            if lent.has(&digest) {
-                return Err(exists(&digest));
-            }
             expected = Some(digest);
         }
         if message.total > 0 {
             total = message.total;
+        }
+        if let Some(digest) = expected.filter(|_| turn.is_none()) {
+            let size = u64::try_from(total).unwrap_or(u64::MAX);
+            turn = Some(lent.turn(&digest, size).await.ok_or_else(|| exists(&digest))?);
         }
         let action = WriteAction::try_from(message.action).unwrap_or(WriteAction::Stat);
         let held = ingest.take();

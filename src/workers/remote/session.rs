@@ -4,6 +4,7 @@ use super::connection::Line;
 use super::folders::Folders;
 use super::inputs::InputImage;
 use super::lent::Lent;
+use super::made::MadeOutput;
 use super::proxies::Clients;
 use super::{RemoteError, RemoteWorker};
 use crate::LocalParts;
@@ -15,7 +16,7 @@ use crosskit_solver::{JobContext, OpContext};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,17 +26,25 @@ const SESSIONS: &str = "remote-sessions";
 /// The name of our sessions, for those who look at a worker.
 const NAME: &str = "crosskit farm";
 
+/// How many steps of a build may have run at a worker before their results are here.
+const AHEAD: usize = 8;
+
 /// The images of inputs, by snapshot and platform.
 type Images = Mutex<HashMap<(String, String), Arc<OnceCell<Arc<InputImage>>>>>;
 
 /// A session at a worker. It ends when the last handle is dropped.
 pub(super) struct RemoteSession {
     pub(super) id: String,
+    /// For builds and what is told of them.
     pub(super) line: Line,
     pub(super) lent: Lent,
     pub(super) clients: Clients,
     pub(super) folders: Folders,
     images: Images,
+    /// What steps of this session have left at the worker, by the snapshots here.
+    pub(super) left: Mutex<HashMap<String, MadeOutput>>,
+    /// For steps that have run and whose results are on their way.
+    pub(super) ahead: Arc<Semaphore>,
     /// Cancelled when the worker has closed it.
     over: CancellationToken,
     _serving: AbortOnDropHandle<()>,
@@ -71,8 +80,11 @@ impl RemoteWorker {
     }
 
     async fn open(&self, job: &JobContext, parts: &LocalParts) -> Result<RemoteSession, RemoteError> {
-        let line = self.0.target.connect().await.map_err(|why| self.fault(why))?;
-        let lent = Lent::new(parts.snapshots.content().clone(), self.0.counters.clone());
+        // Layers go over a connection of their own, so that nothing else waits behind them.
+        let (target, fault) = (&self.0.target, |why| self.fault(why));
+        let (line, blobs) = tokio::try_join!(target.connect(), target.connect()).map_err(fault)?;
+        let lent =
+            Lent::new(parts.snapshots.content().clone(), self.0.counters.clone(), self.0.arrivals.clone());
         let clients = Clients::new(parts.sessions.clone(), job.sessions().to_vec());
         let folders = Folders::new(self.0.counters.clone());
         let server = SessionServer::new("")
@@ -85,7 +97,7 @@ impl RemoteWorker {
         let id = server.id().to_string();
         let over = CancellationToken::new();
         let (ended, worker) = (over.clone().drop_guard(), self.name().to_string());
-        let mut calls = line.control();
+        let mut calls = blobs.control();
         let serving = tokio::spawn(async move {
             let _ended = ended;
             let served = server.serve_over(move |request| async move { calls.session(request).await }).await;
@@ -93,7 +105,7 @@ impl RemoteWorker {
                 tracing::debug!(worker, %error, "session at a worker ended");
             }
         });
-        let images = Images::default();
+        let (images, left) = Default::default();
         Ok(RemoteSession {
             id,
             line,
@@ -101,6 +113,8 @@ impl RemoteWorker {
             clients,
             folders,
             images,
+            left,
+            ahead: Arc::new(Semaphore::new(AHEAD)),
             over,
             _serving: AbortOnDropHandle::new(serving),
         })

@@ -1,7 +1,7 @@
 //! What a worker reports of a step, told as if it ran here.
 
 use super::connection::Line;
-use crosskit_api::control::{StatusRequest, StatusResponse, VertexStatus};
+use crosskit_api::control::{StatusRequest, StatusResponse, Vertex, VertexStatus};
 use crosskit_solver::progress::Stream;
 use crosskit_solver::{StatusUpdate, VertexProgress};
 use std::collections::VecDeque;
@@ -38,6 +38,7 @@ impl Printed {
 pub(super) struct Followed {
     task: AbortOnDropHandle<()>,
     news: watch::Receiver<()>,
+    ran: watch::Receiver<bool>,
     pub(super) printed: Printed,
 }
 
@@ -48,7 +49,7 @@ pub(super) fn follow(
     names: [String; 2],
     progress: VertexProgress,
 ) -> Followed {
-    let (told, news) = watch::channel(());
+    let ((told, news), (tell_ran, ran)) = (watch::channel(()), watch::channel(false));
     let printed = Printed::default();
     let mut calls = line.control();
     let tail = printed.clone();
@@ -57,13 +58,26 @@ pub(super) fn follow(
         let mut reports = reports.into_inner();
         while let Ok(Some(report)) = reports.message().await {
             told.send_replace(());
+            if has_run(&report, &names) {
+                tell_ran.send_replace(true);
+            }
             tell(report, &names, &progress, &tail);
         }
     });
-    Followed { task: AbortOnDropHandle::new(task), news, printed }
+    Followed { task: AbortOnDropHandle::new(task), news, ran, printed }
 }
 
 impl Followed {
+    /// Waits until the step's result is known at the worker, and to nobody else. Forever if it never is.
+    pub(super) fn ran(&self) -> impl Future<Output = ()> + use<> {
+        let mut ran = self.ran.clone();
+        async move {
+            if ran.wait_for(|ran| *ran).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
     /// Waits for the last report, after the build has ended. A silent worker is not waited for.
     pub(super) async fn ended(&mut self) {
         loop {
@@ -78,6 +92,12 @@ impl Followed {
             }
         }
     }
+}
+
+/// Whether a report says that the step has come to a good end. Those who have inputs report of nothing but their runs.
+fn has_run(report: &StatusResponse, names: &[String; 2]) -> bool {
+    let done = |vertex: &&Vertex| names.contains(&vertex.digest) && !vertex.inputs.is_empty();
+    report.vertexes.iter().filter(done).any(|vertex| vertex.completed.is_some() && vertex.error.is_empty())
 }
 
 fn tell(report: StatusResponse, names: &[String; 2], progress: &VertexProgress, printed: &Printed) {

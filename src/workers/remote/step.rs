@@ -1,7 +1,9 @@
 //! One step on a worker elsewhere, from its inputs to its results.
 
+use super::boundary::Boundary;
 use super::definition::{StepDefinition, StepOutput};
 use super::inputs::InputImage;
+use super::made::{Made, MadeOutput};
 use super::results::{self, NoResult};
 use super::session::RemoteSession;
 use super::solve::{Solved, Solving};
@@ -12,14 +14,17 @@ use crosskit_api::errors::ErrorDetails;
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_llb::Vertex;
 use crosskit_snapshots::About;
-use crosskit_solver::{ErrorKind, OpContext, OpError};
+use crosskit_solver::{ErrorKind, Input, OpContext, OpError, Told};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 impl RemoteWorker {
-    /// Runs a step there and returns its results, whose blobs are then in our content store.
+    /// Runs a step there and returns its results, whose blobs are then in our content store. As soon
+    /// as it has run, which may be long before, `ran` is called with what [`OpContext::promise`] is
+    /// to be told: the step needs no place at the worker any more.
     /// Dropping the future, or cancelling the context's token, cancels the step at the worker.
     ///
     /// # Errors
@@ -28,14 +33,23 @@ impl RemoteWorker {
         &self,
         cx: &OpContext,
         vertex: &Vertex,
-        inputs: Vec<ResultRef>,
+        inputs: &[Input<ResultRef>],
         parts: &LocalParts,
+        ran: &mut (dyn FnMut(Told) + Send),
     ) -> Result<Vec<ResultRef>, RemoteError> {
+        let attempt = async {
+            let done = tokio::select! {
+                biased;
+                done = self.attempt(cx, vertex, inputs, parts, ran) => done?,
+                why = self.down() => return Err(self.fault(why)),
+            };
+            // What has come stays, whatever becomes of the worker.
+            self.results(&done, vertex, inputs, parts).await
+        };
         tokio::select! {
             biased;
             () = cx.cancel.cancelled() => Err(RemoteError::Canceled),
-            done = self.attempt(cx, vertex, &inputs, parts) => done,
-            why = self.down() => Err(self.fault(why)),
+            results = attempt => results,
         }
     }
 
@@ -58,10 +72,10 @@ impl RemoteWorker {
         &self,
         cx: &OpContext,
         vertex: &Vertex,
-        inputs: &[ResultRef],
+        inputs: &[Input<ResultRef>],
         parts: &LocalParts,
-    ) -> Result<Vec<ResultRef>, RemoteError> {
-        let internal = |text: &str| RemoteError::Step(OpError::new(ErrorKind::Internal, text));
+        ran: &mut (dyn FnMut(Told) + Send),
+    ) -> Result<Done, RemoteError> {
         let Some(Kind::Exec(exec)) = &vertex.op.op else {
             return Err(internal("only steps that run a process go to workers elsewhere"));
         };
@@ -71,51 +85,100 @@ impl RemoteWorker {
         let session = self.session(cx, parts).await?;
         let _asking = session.clients.of_step(&cx.jobs);
         let platform = platform_of(vertex);
-        let (boundary, step, solved) = {
-            let attempt = async |pull: bool| {
-                let boundary = self.boundary(&session, vertex, &platform, inputs, parts, pull).await?;
-                let step = StepDefinition::new(vertex, &platform, &boundary.sources)
-                    .ok_or_else(|| internal("a step without a process"))?;
-                let solved = self.solve(cx, &session, &step).await?;
-                Ok::<_, Failed>((boundary, step, solved))
-            };
-            match attempt(true).await {
-                Err(Failed::Pull { image, why }) => {
-                    tracing::info!(worker = self.name(), image, why, "sending an image that it cannot pull");
-                    self.0.note_out_of_reach(&image);
-                    attempt(false).await
-                }
-                done => done,
-            }
-            .map_err(|failed| match failed {
-                Failed::Pull { why, .. } => self.fault(why),
-                Failed::Other(error) => error,
-            })?
+        let mut attempt = async |pull: bool| {
+            let Boundary { sources, images } =
+                self.boundary(&session, vertex, &platform, inputs, parts, pull).await?;
+            let step = StepDefinition::new(vertex, &platform, &sources)
+                .ok_or_else(|| internal("a step without a process"))?;
+            let step = Arc::new(step);
+            let told: Told = Arc::new(Made::new(&session, step.clone()));
+            let mut told = Some(told);
+            let mut ran = || told.take().into_iter().for_each(&mut *ran);
+            let (told, ahead) = self.solve(cx, &session, &step, &mut ran).await?;
+            Ok::<_, Failed>(Done { session: session.clone(), step, images, told, _ahead: ahead })
         };
-        let about = About::new(format!("mount / from exec {}", args(exec)));
-        let written = Written { worker: self, session: &session, images: &boundary.images, parts };
-        let mut results = Vec::with_capacity(step.outputs.len());
-        let mut solved = solved.into_iter();
-        for output in &step.outputs {
-            results.push(match *output {
-                StepOutput::Unchanged(input) => input.and_then(|at| inputs.get(at).cloned().flatten()),
-                StepOutput::Written(input) => {
-                    let response = solved.next().ok_or_else(|| internal("an output was not built"))?;
-                    written.result(&response, input, about.clone()).await?
+        let done = match attempt(true).await {
+            Err(Failed::Pull { image, why }) => {
+                tracing::info!(worker = self.name(), image, why, "sending an image that it cannot pull");
+                self.0.note_out_of_reach(&image);
+                attempt(false).await
+            }
+            done => done,
+        };
+        done.map_err(|failed| match failed {
+            Failed::Pull { why, .. } => self.fault(why),
+            Failed::Other(error) => error,
+        })
+    }
+
+    /// The results of a step whose blobs are here.
+    async fn results(
+        &self,
+        done: &Done,
+        vertex: &Vertex,
+        inputs: &[Input<ResultRef>],
+        parts: &LocalParts,
+    ) -> Result<Vec<ResultRef>, RemoteError> {
+        let platform = platform_of(vertex);
+        let about = match &vertex.op.op {
+            Some(Kind::Exec(exec)) => About::new(format!("mount / from exec {}", args(exec))),
+            _ => About::default(),
+        };
+        let given = async |at: usize| match inputs.get(at) {
+            Some(input) => input.result().await.map_err(RemoteError::Step),
+            None => Ok(None),
+        };
+        let mut told = done.told.iter();
+        let mut results = Vec::with_capacity(done.step.outputs.len());
+        for (at, output) in done.step.outputs.iter().enumerate() {
+            let written_over = match *output {
+                StepOutput::Unchanged(input) => {
+                    results.push(match input {
+                        Some(input) => given(input).await?,
+                        None => None,
+                    });
+                    continue;
                 }
-            });
+                StepOutput::Written(input) => input,
+            };
+            let response = told.next().ok_or_else(|| internal("an output was not built"))?;
+            let base = match written_over {
+                Some(at) => match done.images.get(at).cloned().flatten() {
+                    Some(image) => Some(image),
+                    // The worker has made it, and now it has to be here.
+                    None => match given(at).await? {
+                        Some(input) => Some(done.session.lend(&input, &platform).await?),
+                        None => None,
+                    },
+                },
+                None => None,
+            };
+            let result =
+                results::take(&parts.snapshots, &done.session.lent, response, base.as_deref(), about.clone())
+                    .await
+                    .map_err(|no| match no {
+                        NoResult::Worker(why) => self.fault(why),
+                        NoResult::Own(error) => RemoteError::Step(error),
+                    })?;
+            if let Some(result) = &result {
+                done.session.leave(result, MadeOutput { definition: done.step.clone(), output: at });
+            }
+            results.push(result);
         }
         Ok(results)
     }
 
     /// Builds all outputs that can be written, at the same time: the worker runs what they have
-    /// in common once. What the exporters told, in the order of these outputs.
+    /// in common once. What the exporters told, in the order of these outputs. `ran` is called when
+    /// the worker has run the step, unless too many others have run and are not here yet: what is
+    /// returned besides is held until this one is.
     async fn solve(
         &self,
         cx: &OpContext,
         session: &RemoteSession,
         step: &StepDefinition,
-    ) -> Result<Vec<BTreeMap<String, String>>, Failed> {
+        ran: &mut (dyn FnMut() + Send),
+    ) -> Result<(Vec<BTreeMap<String, String>>, Option<OwnedSemaphorePermit>), Failed> {
         let written =
             |(at, output): (usize, &StepOutput)| matches!(output, StepOutput::Written(_)).then_some(at);
         let wanted: Vec<usize> = step.outputs.iter().enumerate().filter_map(written).collect();
@@ -132,19 +195,35 @@ impl RemoteWorker {
                 _ => join_all(runs).await,
             }
         };
-        let solved: Vec<Solved> = tokio::select! {
-            biased;
-            solved = run => solved,
-            () = session.closed() => return Err(self.fault("it has closed the session").into()),
-            why = self.down() => {
-                // A connection that was silent may stay so after the worker is back.
-                session.abandon();
-                return Err(self.fault(why).into());
+        let has_run = followed.ran();
+        let early = async {
+            has_run.await;
+            // The semaphore is never closed.
+            session.ahead.clone().acquire_owned().await.ok()
+        };
+        tokio::pin!(run, early);
+        let mut ahead = None;
+        let solved: Vec<Solved> = loop {
+            tokio::select! {
+                biased;
+                solved = &mut run => break solved,
+                permit = &mut early, if ahead.is_none() => {
+                    ahead = permit;
+                    ran();
+                }
+                () = session.closed() => return Err(self.fault("it has closed the session").into()),
+                why = self.down() => {
+                    // A connection that was silent may stay so after the worker is back.
+                    session.abandon();
+                    return Err(self.fault(why).into());
+                }
             }
         };
         followed.ended().await;
         let failed = |status| self.failed(&status, session, step, &followed.printed.end());
-        solved.into_iter().map(|solved| solved.map_err(failed)).collect()
+        let told = solved.into_iter().map(|solved| solved.map_err(failed)).collect::<Result<_, _>>()?;
+        ran();
+        Ok((told, ahead))
     }
 
     /// What the end of a call means.
@@ -162,6 +241,10 @@ impl RemoteWorker {
             return RemoteError::Step(own).into();
         }
         let vertex = ErrorDetails::from_status(status).vertex.unwrap_or_default();
+        if step.has_run(&vertex) {
+            let why = format!("it has lost what an earlier step has made: {}", status.message());
+            return self.fault(why).into();
+        }
         if let Some(image) = step.pulled_in(&vertex) {
             return Failed::Pull { image: image.to_string(), why: status.message().to_string() };
         }
@@ -183,28 +266,19 @@ impl From<RemoteError> for Failed {
     }
 }
 
-/// Where results of outputs that were written are taken from.
-struct Written<'a> {
-    worker: &'a RemoteWorker,
-    session: &'a RemoteSession,
-    images: &'a [Option<Arc<InputImage>>],
-    parts: &'a LocalParts,
+/// A step that has run at a worker, and whose blobs are here.
+struct Done {
+    session: Arc<RemoteSession>,
+    step: Arc<StepDefinition>,
+    images: Vec<Option<Arc<InputImage>>>,
+    /// What the exporters told of its written outputs.
+    told: Vec<BTreeMap<String, String>>,
+    /// Held until its results are here.
+    _ahead: Option<OwnedSemaphorePermit>,
 }
 
-impl Written<'_> {
-    async fn result(
-        &self,
-        response: &BTreeMap<String, String>,
-        input: Option<usize>,
-        about: About,
-    ) -> Result<ResultRef, RemoteError> {
-        let base = input.and_then(|at| self.images.get(at)).and_then(|image| image.as_deref());
-        let taken = results::take(&self.parts.snapshots, &self.session.lent, response, base, about).await;
-        taken.map_err(|no| match no {
-            NoResult::Worker(why) => self.worker.fault(why),
-            NoResult::Own(error) => RemoteError::Step(error),
-        })
-    }
+fn internal(text: &str) -> RemoteError {
+    RemoteError::Step(OpError::new(ErrorKind::Internal, text))
 }
 
 fn args(exec: &pb::ExecOp) -> String {

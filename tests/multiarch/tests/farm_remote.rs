@@ -8,7 +8,7 @@ mod endpoint;
 
 use certificates::Authority;
 use crosskit_llb::{Constraints, ExecMount, LocalSource, SecretMount};
-use crosskit_multiarch::{Daemon, DaemonOptions, Scene, processes_of, until};
+use crosskit_multiarch::{Daemon, DaemonOptions, Images, Line, Ran, Scene, processes_of, until};
 use crosskit_solver::ErrorKind;
 use crosskit_workers::remote::{Health, RemoteError, RemoteOptions, RemoteWorker, Tls};
 use endpoint::{Endpoint, Steps, last, platform};
@@ -396,6 +396,158 @@ fn a_session_at_a_worker_lasts_as_long_as_its_build() {
         drop(built);
         until("the session to end", Duration::from_secs(3), || (ended(&daemon.log()) == 1).then_some(()));
     });
+}
+
+/// A daemon at the far end of a line, and the way to it.
+fn at_the_end_of(line: &Line, scene: &Scene) -> (Daemon, RemoteWorker) {
+    let address = format!("tcp://{}:1234", line.address);
+    let arguments = vec![format!("--addr={address}")];
+    let daemon =
+        scene.daemon_with(DaemonOptions { arguments, through: line.through(), ..Default::default() });
+    let options = RemoteOptions { insecure: true, ..RemoteOptions::new("far", address) };
+    (daemon, RemoteWorker::new(options).unwrap())
+}
+
+/// Ten million bytes, which take two seconds on a line of 40 Mbit/s.
+const TEN_MILLION: &str = "head -c 10000000 /dev/urandom > /ten";
+
+#[test]
+fn a_step_begins_while_the_layer_below_it_is_on_its_way() {
+    let (scene, line) = (Scene::set(), Line::lay());
+    let (_daemon, remote) = at_the_end_of(&line, &scene);
+    let runtime = runtime();
+    runtime.block_on(async {
+        let there = Endpoint::new(Some(remote.clone()));
+        line.slow(40_000_000);
+        let mut steps = Steps::on(&scene.base());
+        let first = steps.run(steps.base, TEN_MILLION);
+        let second = steps.run(first, "/bin/sleep 0.983; head -c 1000 /ten > /piece");
+        let third = steps.run(second, "wc -c < /piece > /count");
+        let (job, building) = there.start(&steps.graph(third));
+        runs(&scene, "0.983");
+        assert!(remote.traffic().received < 10_000_000, "{:?}", remote.traffic());
+        assert!(building.await.unwrap());
+        // All have run once, all layers have come once, and nothing went there twice.
+        assert_eq!(there.attempts.lock().unwrap().len(), 3);
+        let traffic = remote.traffic();
+        assert!((10_000_000..10_050_000).contains(&traffic.received), "{traffic:?}");
+        let result = there.build(&steps.graph(third), &[]).await.result.unwrap();
+        assert_eq!(there.read(&result, "count").await, b"1000\n");
+        assert_eq!(there.attempts.lock().unwrap().len(), 3);
+        assert_eq!(remote.traffic(), traffic);
+        drop(job);
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+}
+
+#[test]
+fn a_cancelled_build_leaves_nothing_that_was_on_its_way() {
+    let (scene, line) = (Scene::set(), Line::lay());
+    let (daemon, remote) = at_the_end_of(&line, &scene);
+    let runtime = runtime();
+    runtime.block_on(async {
+        let there = Endpoint::new(Some(remote.clone()));
+        line.slow(8_000_000);
+        let mut steps = Steps::on(&scene.base());
+        let first = steps.run(steps.base, TEN_MILLION);
+        let second = steps.run(first, "/bin/sleep 982");
+        let (job, building) = there.start(&steps.graph(second));
+        runs(&scene, "982");
+        drop(job);
+        assert!(!building.await.unwrap());
+        ended(&scene, "982");
+        let ended = |log: &str| log.contains("session ended") || log.contains("session finished");
+        until("the session to end", Duration::from_secs(3), || ended(&daemon.log()).then_some(()));
+        let received = remote.traffic().received;
+        assert!(received < 10_000_000, "{received}");
+        daemon.stop();
+    });
+    runtime.shutdown_timeout(Duration::from_secs(5));
+}
+
+/// An endpoint with one worker for riscv64, which it emulates without it.
+fn farm_of(scene: &Scene, line: &Line) -> (Daemon, Daemon) {
+    let worker = scene.daemon_with(DaemonOptions {
+        name: "riscv".into(),
+        config: "[dns]\n  nameservers = [\"10.77.0.2\"]\n".into(),
+        arguments: vec![
+            "--oci-worker-platform=linux/riscv64".into(),
+            format!("--addr=tcp://{}:1234", line.address),
+        ],
+        through: line.through(),
+        ..Default::default()
+    });
+    let config = format!(
+        "[dns]\n  nameservers = [\"10.77.0.1\"]\n\
+         [[farm.worker]]\n  name = \"riscv-1\"\n  addr = \"tcp://{}:1234\"\n  insecure = true\n",
+        line.address
+    );
+    (worker, scene.daemon_with(DaemonOptions { config, ..Default::default() }))
+}
+
+#[test]
+fn what_had_not_arrived_from_a_killed_worker_is_run_again_and_what_had_is_not() {
+    let (scene, line) = (Scene::set(), Line::lay());
+    if scene.programs.are_foreign() {
+        return;
+    }
+    let (worker, endpoint) = farm_of(&scene, &line);
+    let alone = scene.daemon_with(DaemonOptions { name: "alone".into(), ..Default::default() });
+    let dockerfile = "FROM BASE\n\
+        RUN echo 1 > /one && printf 'one %s\\n' ran\n\
+        RUN /bin/sleep 2 && /bin/head -c 10000000 /dev/zero > /two && printf 'two %s\\n' ran\n\
+        RUN (/bin/grep -q 10.77.0.2 /etc/resolv.conf && /bin/sleep 98.1; echo 3 > /three)\n";
+    let context = scene.context("killed", &[("Dockerfile", dockerfile)]);
+    let build = |daemon: &Daemon, archive: &str| {
+        let output = format!("type=oci,rewrite-timestamp=true,dest={}", scene.path(archive).display());
+        let build = daemon.build(&context).platforms(&["linux/riscv64"]).output(&output);
+        build.opt("build-arg:SOURCE_DATE_EPOCH", "1700000000").start()
+    };
+    line.slow(8_000_000);
+    let building = build(&endpoint, "farm.tar");
+    let folder = scene.path("riscv");
+    until("the last step to run at the worker", Duration::from_secs(60), || {
+        processes_of(&folder).iter().any(|(_, command)| command.contains("sleep 98.1")).then_some(())
+    });
+    worker.kill();
+    let ran = building.finish(Duration::from_secs(120)).ok();
+    for (step, times) in [("one", 1), ("two", 2)] {
+        let said = ran.said().matches(&format!("{step} ran")).count();
+        assert_eq!(said, times, "{step}: {ran}");
+    }
+    build(&alone, "alone.tar").finish(Duration::from_secs(120)).ok();
+    let index = |archive: &str| Images::archive(&scene.path(archive)).index_json();
+    assert_eq!(index("farm.tar"), index("alone.tar"));
+}
+
+#[test]
+fn a_build_that_fails_does_not_wait_for_what_is_on_its_way_and_does_not_lose_it() {
+    let (scene, line) = (Scene::set(), Line::lay());
+    if scene.programs.are_foreign() {
+        return;
+    }
+    let (_worker, endpoint) = farm_of(&scene, &line);
+    let dockerfile = |last: &str| {
+        format!(
+            "FROM BASE\n\
+             RUN /bin/head -c 10000000 /dev/urandom > /one && printf 'run %s\\n' $(/bin/cat /proc/sys/kernel/random/uuid)\n\
+             RUN {last}\n"
+        )
+    };
+    let build = |name: &str, last: &str| {
+        let context = scene.context(name, &[("Dockerfile", &dockerfile(last))]);
+        endpoint.build(&context).platforms(&["linux/riscv64"]).run()
+    };
+    // What it brings is on the way for ten seconds.
+    line.slow(8_000_000);
+    let failed = build("fails", "exit 7").fails().says("exit code: 7");
+    assert!(failed.took < Duration::from_secs(8), "{:?}", failed.took);
+    let number =
+        |ran: &Ran| ran.said().lines().find_map(|line| Some(line.split_once(" run ")?.1.to_string()));
+    // While it is on its way it is the same run, and then it is known.
+    let works = build("works", "true").ok();
+    assert_eq!(number(&works), number(&failed));
+    assert_eq!(number(&build("changed", "echo").ok()), None);
 }
 
 /// A daemon that listens with TLS as well, at the port that is returned.

@@ -79,12 +79,14 @@ async fn what_is_promised_comes_though_nobody_waits_for_it_and_then_the_build_is
     let job = lab.job();
     assert!(wanted(&job, &plan).result().await.is_err());
     assert_eq!(lab.world.times("cancel base"), 0);
+    assert!(!job.is_settled().await);
     let settled = job.settled();
     tokio::pin!(settled);
     assert!(futures::poll!(&mut settled).is_pending());
     assert!(job.context().is_answered());
     gates[0].add_permits(1);
     settled.await;
+    assert!(job.is_settled().await);
     job.finish().await;
     // The next attempt finds it.
     lab.world.says("over", Behaviour::default());

@@ -10,7 +10,8 @@ use crosskit_metadata::Database;
 use crosskit_session::{LocalDirs, SecretSource, Secrets, SessionManager, SessionServer, WAIT_FOR_SESSION};
 use crosskit_snapshots::{LayerForm, Snapshots};
 use crosskit_solver::{
-    CacheMap, ErrorKind, Job, JobContext, LoadOptions, LogLimits, Op, OpContext, OpError, OpResolver, Solver,
+    CacheMap, ErrorKind, Input, Job, JobContext, LoadOptions, LogLimits, Op, OpContext, OpError, OpResolver,
+    Solver,
 };
 use crosskit_workers::remote::{RemoteError, RemoteWorker};
 use crosskit_workers::{ResultRef, WorkerOptions, Workers};
@@ -66,7 +67,10 @@ impl Op<ResultRef> for Elsewhere {
         Box::pin(async move {
             let mut map = self.here.cache_map(cx).await?;
             // Inputs stay where they are.
-            map.deps.iter_mut().for_each(|dep| dep.preprocess = None);
+            for dep in &mut map.deps {
+                dep.preprocess = None;
+                dep.early = true;
+            }
             Ok(map)
         })
     }
@@ -76,15 +80,26 @@ impl Op<ResultRef> for Elsewhere {
         cx: &'a OpContext,
         inputs: Vec<ResultRef>,
     ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
+        self.exec_early(cx, inputs.into_iter().map(Input::Here).collect())
+    }
+
+    fn exec_early<'a>(
+        &'a self,
+        cx: &'a OpContext,
+        inputs: Vec<Input<ResultRef>>,
+    ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
         Box::pin(async move {
             let begun = Instant::now();
-            let done = self.remote.run_step(cx, &cx.vertex, inputs, self.workers.local()).await;
+            let mut ran = |told| cx.promise(told);
+            let done = self.remote.run_step(cx, &cx.vertex, &inputs, self.workers.local(), &mut ran).await;
             let outcome = done.as_ref().map(|_| ()).map_err(Clone::clone);
             self.attempts.lock().unwrap().push((outcome, begun.elapsed()));
             done.map_err(|error| match error {
                 RemoteError::Step(error) => error,
                 RemoteError::Canceled => OpError::canceled(),
-                RemoteError::Worker { .. } => OpError::new(ErrorKind::Unavailable, error.to_string()),
+                RemoteError::Worker { .. } | RemoteError::Early => {
+                    OpError::new(ErrorKind::Unavailable, error.to_string())
+                }
             })
         })
     }
