@@ -11,6 +11,7 @@ mod plan;
 mod random;
 mod report;
 mod simulation;
+mod steps;
 mod workload;
 
 pub use histogram::Histogram;

@@ -29,8 +29,17 @@ pub struct Plan {
     pub projects: usize,
     /// The work that comes, as a part of what the workers can do when every cache is warm.
     pub load: f64,
+    /// How far the load goes up and down around this, as a part of it.
+    pub waves: f64,
     /// How long a worker stays before it dies, or is drained, on average; none for ever.
     pub lifetime: Option<Duration>,
+    /// How many endpoints there are, which share the workers and know nothing of each other.
+    pub endpoints: usize,
+    /// The part of a worker's places that each endpoint is told of. At least one place; what is
+    /// too much at a time waits at the worker.
+    pub share: f64,
+    /// Whether a project is always built at the same endpoint, rather than at any.
+    pub sticky: bool,
     /// How workers are chosen.
     pub policy: Policy,
 }
@@ -43,7 +52,11 @@ impl Default for Plan {
             builds: 1_000_000,
             projects: 50_000,
             load: 0.7,
+            waves: 0.25,
             lifetime: Some(Duration::from_secs(12 * 3600)),
+            endpoints: 1,
+            share: 1.0,
+            sticky: false,
             policy: Policy::default(),
         }
     }
@@ -65,6 +78,10 @@ impl Plan {
                 "--builds" => plan.builds = count()?,
                 "--projects" => plan.projects = count()?.max(1),
                 "--load" => plan.load = number()?,
+                "--waves" => plan.waves = number()?,
+                "--endpoints" => plan.endpoints = count()?.max(1),
+                "--share" => plan.share = number()?,
+                "--sticky" => plan.sticky = number()? > 0.0,
                 "--load-factor" => plan.policy.load_factor = number()? as f32,
                 "--patience" => plan.policy.patience = Duration::from_secs_f64(number()?.max(0.0)),
                 "--lifetime-hours" => {
@@ -74,7 +91,8 @@ impl Plan {
                 _ => {
                     return Err(format!(
                         "{name}: no such option; there are --seed, --workers, --builds, --projects, --load, \
-                         --load-factor, --patience and --lifetime-hours"
+                         --waves, --load-factor, --patience, --lifetime-hours, --endpoints, --share and \
+                         --sticky"
                     ));
                 }
             }

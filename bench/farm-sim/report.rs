@@ -12,6 +12,19 @@ pub struct Fared {
     pub stretch: Histogram,
 }
 
+/// Why repeats came to workers that had nothing of them.
+#[derive(Clone, Default)]
+pub struct Cold {
+    /// No worker had it any more.
+    pub forgotten: u64,
+    /// Those that had it were dead or drained.
+    pub away: u64,
+    /// Those that had it had no place.
+    pub full: u64,
+    /// Somebody had it and a place.
+    pub passed: u64,
+}
+
 /// What came of a simulation.
 #[derive(Clone, Default)]
 pub struct Report {
@@ -38,6 +51,13 @@ pub struct Report {
     pub repeats: u64,
     /// Of these, groups that came to a worker that still had it.
     pub warm: u64,
+    /// The same of the builds of the second half, when the farm has settled.
+    pub settled: (u64, u64),
+    /// Why the others did not.
+    pub cold: Cold,
+    /// Steps that found no place at the worker that an endpoint had sent them to, and how long
+    /// they waited there, in microseconds.
+    pub queued: Histogram,
     /// Groups that changed their worker on the way, deaths aside.
     pub moved: u64,
     /// How long the farm took for a decision, in nanoseconds: asking, giving back and assigning.
@@ -60,6 +80,11 @@ impl Report {
     /// The part of repeats that found what they had.
     pub fn warm_share(&self) -> f64 {
         self.warm as f64 / self.repeats.max(1) as f64
+    }
+
+    /// The same where the farm has settled: in the second half.
+    pub fn settled_share(&self) -> f64 {
+        self.settled.1 as f64 / self.settled.0.max(1) as f64
     }
 
     /// How many times longer than the bound all took.
@@ -105,6 +130,33 @@ impl fmt::Display for Report {
             "groups that ran before; found warm",
             format!("{} of {}; {:.2} %", self.repeats, self.placed, self.warm_share() * 100.0),
         )?;
+        row(
+            "the same in the second half",
+            format!("{} of {}; {:.2} %", self.settled.1, self.settled.0, self.settled_share() * 100.0),
+        )?;
+        let cold = &self.cold;
+        row(
+            "cold, as those who had it: forgot it; were away; were full; were passed over",
+            format!(
+                "{:.2} %; {:.2} %; {:.2} %; {:.2} %",
+                percent(cold.forgotten, self.repeats),
+                percent(cold.away, self.repeats),
+                percent(cold.full, self.repeats),
+                percent(cold.passed, self.repeats)
+            ),
+        )?;
+        if self.queued.count() > 0 {
+            row(
+                "steps that waited at a worker for others' endpoints; how long, mean, p99",
+                format!(
+                    "{} ({:.2} %); {:.1} s; {:.1} s",
+                    self.queued.count(),
+                    percent(self.queued.count(), self.steps),
+                    self.queued.mean() / 1e6,
+                    self.queued.quantile(0.99) as f64 / 1e6
+                ),
+            )?;
+        }
         row(
             "groups moved for want of a place",
             format!("{} ({:.2} %)", self.moved, percent(self.moved, self.placed)),

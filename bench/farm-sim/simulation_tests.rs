@@ -33,6 +33,17 @@ fn the_same_plan_gives_the_same_decisions() {
 }
 
 #[test]
+fn endpoints_that_know_nothing_of_each_other_send_equal_work_to_the_same_workers() {
+    let alone = Plan { workers: 60, builds: 1500, projects: 60, lifetime: None, ..small() };
+    let two = Plan { endpoints: 2, share: 0.5, ..alone.clone() };
+    let (one, two) = (simulate(&alone), simulate(&two));
+    assert_eq!((two.builds, two.refused), (1500, 0));
+    assert!(two.overhead() < one.overhead() * 1.2, "{one}\n{two}");
+    // Each has to find out for itself who else is warm, but that is all.
+    assert!(two.warm_share() > one.warm_share() - 0.1, "{one}\n{two}");
+}
+
+#[test]
 fn large_builds_do_not_keep_small_ones_waiting() {
     let report = simulate(&Plan { load: 0.95, lifetime: None, ..small() });
     assert!(report.large.stretch.count() > 0, "{report}");

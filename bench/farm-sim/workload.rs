@@ -21,6 +21,8 @@ pub(crate) struct Chain {
 
 /// A build as it comes.
 pub(crate) struct Build {
+    /// What is built.
+    pub(crate) project: u64,
     /// Runs before the others: what is compiled once for all platforms.
     pub(crate) first: Option<Chain>,
     /// At the same time.
@@ -100,6 +102,6 @@ impl Workload {
                 chains.push(chain(platform, branch, steps, seconds));
             }
         }
-        Build { first, chains, fails }
+        Build { project: number, first, chains, fails }
     }
 }

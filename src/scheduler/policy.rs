@@ -26,9 +26,10 @@ pub struct Policy {
     /// How many times its share of all work a worker may have before work that has been there
     /// goes elsewhere. Up to a quarter of its places it may have in any case.
     pub load_factor: f32,
-    /// How long a step lets others go first when it is its turn and there is a place, but not with
-    /// the worker that has the earlier steps of its group, or is its first choice. Moving the
-    /// results of a step takes about as long.
+    /// How long a step lets others go first, if those workers that are warm are full: that has the
+    /// earlier steps of its group, or those that have run such a group. It waits no longer than
+    /// such a step takes; longer than this is not worth it, as moving and doing again what is
+    /// cached takes about as long.
     pub patience: Duration,
     /// How long a step waits for somebody who can run it and does not answer now. One that only
     /// rests is waited for until it has rested.
@@ -39,7 +40,7 @@ pub struct Policy {
     pub verdicts: usize,
     /// How many decisions are remembered.
     pub history: usize,
-    /// Of how many placement keys it is remembered where they were last.
+    /// How many places of placement keys are remembered: who has run them.
     pub homes: usize,
 }
 
@@ -51,7 +52,7 @@ impl Default for Policy {
             prefer: vec![Kind::Native, Kind::Remote, Kind::Emulated],
             when_full: WhenFull::Wait,
             load_factor: 1.75,
-            patience: Duration::from_secs(3),
+            patience: Duration::from_secs(10),
             grace: Duration::from_secs(10),
             rest: Duration::from_secs(5),
             verdicts: 64,
@@ -69,9 +70,9 @@ pub enum Choice {
     Only,
     /// It has the earlier steps of the group.
     Holds,
-    /// It is the first choice for such work, and has done it before if anybody has.
-    Warm,
-    /// The first choice has no place, or more than its share; this one has run such a group last.
+    /// It is the first choice for such work, which nobody has done before who has a place.
+    First,
+    /// It has run such a group before.
     Knows,
     /// The choices before it for such work have no place, or more than their share.
     Next,
@@ -125,8 +126,8 @@ impl fmt::Display for Choice {
         match self {
             Choice::Only => f.write_str("the only one that can run it"),
             Choice::Holds => f.write_str("has the steps before it"),
-            Choice::Warm => f.write_str("the first choice for such steps"),
-            Choice::Knows => f.write_str("has run such steps last, and the first choice is busy"),
+            Choice::First => f.write_str("the first choice for such steps"),
+            Choice::Knows => f.write_str("has run such steps before"),
             Choice::Next => f.write_str("the next choice for such steps, as the first is busy"),
             Choice::LeastLoaded => f.write_str("the least loaded"),
         }

@@ -275,7 +275,11 @@ impl Farm {
             let pool = &mut self.pools[*number as usize];
             let dark = pool.tier(&[]).is_none();
             let concerned: Vec<TicketId> = if std::mem::replace(&mut pool.dark, dark) != dark {
-                pool.waiting.plain().chain(pool.waiting.settled()).map(|(_, _, ticket)| ticket).collect()
+                {
+                    let mut all: Vec<TicketId> = pool.waiting.all().collect();
+                    all.sort_unstable();
+                    all
+                }
             } else {
                 pool.choosy.iter().copied().collect()
             };
@@ -375,21 +379,33 @@ impl Farm {
         self.still_there(ticket, *self.holders.get(&ticket.build)?.get(&ticket.group)?)
     }
 
-    /// The worker that has run such a group last, if it has a place, and not more than its share
-    /// while others have nothing to do.
-    pub(super) fn home(&self, ticket: &Ticket) -> Option<u32> {
-        let home = self.still_there(ticket, self.homes.get(ticket.key)?)?;
-        let pool = &self.pools[ticket.pool as usize];
-        let tier = &pool.tiers[pool.tier(&ticket.excluded)?];
-        tier.may_return(&self.loads[home as usize], self.policy.load_factor).then_some(home)
+    /// The workers that have run such a group and can be given work.
+    pub(super) fn known(&self, ticket: &Ticket) -> impl Iterator<Item = u32> {
+        let tier = self.pools[ticket.pool as usize].tier(&ticket.excluded).map(|tier| tier as u32);
+        let homes = self.homes.get(ticket.key).iter().copied();
+        homes.filter_map(move |home| self.still_there_in(ticket, tier?, home))
     }
 
-    fn still_there(&self, ticket: &Ticket, (worker, life): (u32, u64)) -> Option<u32> {
+    /// Of the workers that have run such a group the first choice among those that have a place,
+    /// and not more than their share while others have nothing to do.
+    pub(super) fn home(&self, ticket: &Ticket) -> Option<u32> {
+        let pool = &self.pools[ticket.pool as usize];
+        let tier = &pool.tiers[pool.tier(&ticket.excluded)?];
+        let load = |worker: &u32| &self.loads[*worker as usize];
+        let open = self.known(ticket).filter(|it| tier.may_return(load(it), self.policy.load_factor));
+        open.min_by(|a, b| load(a).distance(ticket.key).total_cmp(&load(b).distance(ticket.key)))
+    }
+
+    fn still_there(&self, ticket: &Ticket, home: (u32, u64)) -> Option<u32> {
+        let tier = self.pools[ticket.pool as usize].tier(&ticket.excluded)? as u32;
+        self.still_there_in(ticket, tier, home)
+    }
+
+    fn still_there_in(&self, ticket: &Ticket, tier: u32, (worker, life): (u32, u64)) -> Option<u32> {
         let known = &self.workers[worker as usize];
         if known.life != life || !known.listed || ticket.excluded.contains(&worker) {
             return None;
         }
-        let tier = self.pools[ticket.pool as usize].tier(&ticket.excluded)? as u32;
         known.places.contains(&(ticket.pool, tier)).then_some(worker)
     }
 

@@ -28,6 +28,7 @@ use homes::Homes;
 use members::Worker;
 use pool::{Load, Pool};
 use turn::Timer;
+use waiting::Takes;
 
 /// A build, by a number that its owner gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -81,9 +82,9 @@ struct Ticket {
     pooled: bool,
     /// The worker whose own queue it is in as well.
     wants: Option<u32>,
-    /// Whether that has the earlier steps of its group.
+    /// Whether that is warm: it has the earlier steps of its group, or has run such a group.
     settled: bool,
-    /// Since when others go first although it is its turn.
+    /// Since when others go first: although it is its turn, or as it waits for a worker of its own.
     passed: Option<Duration>,
     /// What it has a timer for.
     timer: Option<(Duration, Timer)>,
@@ -184,6 +185,9 @@ impl Farm {
             record.ran = Some(now.saturating_sub(since));
             record.outcome = Some(outcome);
         }
+        if outcome == Outcome::Finished {
+            self.homes.took(done.key, now.saturating_sub(since));
+        }
         self.pools[done.pool as usize].waiting.release(done.build);
         self.load(worker, |load| load.busy = load.busy.saturating_sub(1));
         self.released(worker, ticket, outcome, now);
@@ -254,7 +258,7 @@ impl Farm {
         let Some(ticket) = self.tickets.get_mut(&id) else { return };
         if !std::mem::replace(&mut ticket.pooled, true) {
             let pool = &mut self.pools[ticket.pool as usize];
-            pool.waiting.push(ticket.build, id, ticket.settled);
+            pool.waiting.put(ticket.build, id, Takes::Any);
             if !ticket.excluded.is_empty() {
                 pool.choosy.insert(id);
             }

@@ -33,6 +33,11 @@ impl Load {
         self.slots.saturating_sub(self.busy)
     }
 
+    /// How far down it stands among the choices for a key.
+    pub(super) fn distance(&self, key: PlacementKey) -> f32 {
+        negative_log2(mix(key.0, self.seed)) * self.lightness
+    }
+
     /// How many places it may have taken before work that has been here goes elsewhere.
     fn allowed(&self, share: Share) -> u32 {
         let part = share.of_a_place * self.slots as f32;
@@ -190,7 +195,7 @@ impl Tier {
         let better =
             |member: &Member| member.nearer(key, best.0).is_some() && !excluded.contains(&member.worker);
         let first = !self.up.iter().any(better);
-        Some((worker, if first { Choice::Warm } else { Choice::Next }))
+        Some((worker, if first { Choice::First } else { Choice::Next }))
     }
 
     /// Of the workers that have a place the one that has least to do, and of equals the nearest.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crosskit_platforms::Platform;
 
-use super::waiting::Rank;
+use super::waiting::{Rank, Takes};
 use super::{BuildId, Decision, Farm, Record, Ticket, TicketId, Verdict};
 use crate::preflight::unplaced;
 use crate::{Choice, Reason, SchedulerError, WhenFull};
@@ -13,10 +13,13 @@ const MOST_OWN: usize = 32;
 
 /// How many times longer a step waits for the worker of its group where others want any other
 /// place: it gains nothing for anybody by moving.
-const CONTESTED: u32 = 5;
+const CONTESTED: u32 = 2;
+
+/// How many times shorter a step waits for a warm worker if none of its group has ended yet.
+const UNKNOWN: u32 = 3;
 
 /// How many of those whose turn it is are looked at for one that does not let others go first.
-const MOST_PASSED: usize = 64;
+const MOST_PASSED: usize = 16;
 
 /// A place for a step.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,42 +79,71 @@ impl Farm {
         }
         self.drain(now, &mut turn);
         for id in fresh {
-            self.wish(id);
+            self.wish(id, now);
         }
         turn
     }
 
     /// Lets a new ticket wait, also for the worker that has the rest of its group.
     fn enter(&mut self, id: TicketId, now: Duration) {
+        self.enter_pool(id);
         if let Some(holder) = self.tickets.get(&id).and_then(|ticket| self.holder(ticket))
             && self.want(id, holder)
         {
-            if let Some(ticket) = self.tickets.get_mut(&id) {
-                ticket.settled = true;
-            }
+            self.settle(id, now);
             self.touched.insert(holder);
         }
-        self.enter_pool(id);
         self.watch(id, now);
     }
 
-    /// Puts a ticket into the own queue of a worker, if that is not too long already.
+    /// Puts a ticket into the own queue of a worker, and of no other, if that is not too long
+    /// already.
     fn want(&mut self, id: TicketId, worker: u32) -> bool {
-        let own = &mut self.workers[worker as usize].own;
-        let wanted = self.tickets.get_mut(&id).filter(|_| own.len() < MOST_OWN);
-        wanted.is_some_and(|ticket| {
-            ticket.wants = Some(worker);
-            own.push(id);
-            true
-        })
+        let Some(ticket) = self.tickets.get_mut(&id) else { return false };
+        if self.workers[worker as usize].own.len() >= MOST_OWN {
+            return false;
+        }
+        if let Some(other) = ticket.wants.replace(worker) {
+            self.workers[other as usize].own.retain(|own| *own != id);
+        }
+        self.workers[worker as usize].own.push(id);
+        true
+    }
+
+    /// The worker that a ticket wants is warm: it takes no other for a while.
+    fn settle(&mut self, id: TicketId, now: Duration) {
+        let Some(ticket) = self.tickets.get_mut(&id) else { return };
+        ticket.settled = true;
+        self.pools[ticket.pool as usize].waiting.put(ticket.build, id, Takes::Own);
+        let since = *ticket.passed.get_or_insert(now);
+        let until = since + self.tickets.get(&id).map_or(Duration::ZERO, |ticket| self.patience(ticket));
+        self.set_timer(id, Some((until, Timer::Patience(id))));
+    }
+
+    /// How long a ticket waits for a worker that is warm: no longer than such a step takes, and
+    /// not so long if nobody knows that.
+    fn patience(&self, ticket: &Ticket) -> Duration {
+        let most = self.policy.patience;
+        self.homes.takes(ticket.key).map_or(most / UNKNOWN, |takes| takes.min(most))
+    }
+
+    /// A ticket has let others go first for long enough.
+    fn unsettle(&mut self, id: TicketId) {
+        self.set_timer(id, None);
+        let Some(ticket) = self.tickets.get(&id) else { return };
+        if ticket.settled && ticket.pooled {
+            self.pools[ticket.pool as usize].waiting.put(ticket.build, id, Takes::AnyNow);
+        }
+        self.dirty.insert(ticket.pool);
     }
 
     /// A ticket that found no place waits for the first choice as well as for any other.
-    fn wish(&mut self, id: TicketId) {
-        let Some(ticket) = self.tickets.get(&id) else { return };
-        if ticket.running.is_some() || ticket.wants.is_some() {
+    fn wish(&mut self, id: TicketId, now: Duration) {
+        let unplaced = |ticket: &&Ticket| ticket.running.is_none() && ticket.wants.is_none();
+        if self.tickets.get(&id).filter(unplaced).is_none() || self.rather(id, |_| MOST_OWN, now) {
             return;
         }
+        let Some(ticket) = self.tickets.get(&id) else { return };
         let pool = &self.pools[ticket.pool as usize];
         let Some(tier) = pool.tier(&ticket.excluded) else { return };
         if let Some(first) = pool.tiers[tier].first_choice(ticket.key, &ticket.excluded) {
@@ -119,15 +151,34 @@ impl Farm {
         }
     }
 
+    /// Has a ticket wait for one of those that have run such a group, if all of them are full and
+    /// not so many wait there already. That is told by how many places they have.
+    fn rather(&mut self, id: TicketId, most: impl Fn(usize) -> usize, now: Duration) -> bool {
+        let patient = |ticket: &&Ticket| {
+            let since = ticket.passed.map_or(Duration::ZERO, |passed| now.saturating_sub(passed));
+            !ticket.settled && since < self.patience(ticket)
+        };
+        let Some(ticket) = self.tickets.get(&id).filter(patient) else { return false };
+        if self.known(ticket).any(|it| self.loads[it as usize].free() > 0) {
+            return false;
+        }
+        let waits = |worker: &u32| self.workers[*worker as usize].own.len();
+        let slots = |worker: &u32| self.loads[*worker as usize].slots as usize;
+        let known = self.known(ticket).filter(|it| waits(it) < most(slots(it)));
+        let shortest = known.min_by_key(|it| (waits(it) + 1) * 1024 / slots(it).max(1));
+        let found = shortest.is_some_and(|home| self.want(id, home));
+        if found {
+            self.settle(id, now);
+        }
+        found
+    }
+
     fn ring(&mut self, now: Duration, turn: &mut Turn) {
         while let Some((when, timer)) = self.timers.first().copied().filter(|(when, _)| *when <= now) {
             self.timers.remove(&(when, timer));
             match timer {
                 Timer::Rest(worker) => self.rested(worker, now),
-                Timer::Patience(id) => {
-                    self.set_timer(id, None);
-                    self.dirty.extend(self.tickets.get(&id).map(|ticket| ticket.pool));
-                }
+                Timer::Patience(id) => self.unsettle(id),
                 // Whoever rests comes back, and at a known time.
                 Timer::Grace(id) => match self.rested_at(id) {
                     Some(until) => self.set_timer(id, Some((until, Timer::Grace(id)))),
@@ -174,45 +225,39 @@ impl Farm {
             if other.is_some_and(|(_, _, id)| self.place(id, now, turn)) {
                 continue;
             }
-            let holds = self.tickets.get(&own.2).and_then(|ticket| self.holder(ticket)) == Some(worker);
-            self.start(own.2, worker, if holds { Choice::Holds } else { Choice::Warm }, now, turn);
+            self.start(own.2, worker, Choice::First, now, turn);
         }
     }
 
     /// Who of a pool goes before one whose own worker has a place: builds that hold fewer places,
-    /// and who has let others go first for long enough. The others of an earlier turn let it go.
+    /// and who has let others go first for long enough, or for much longer than that one. The
+    /// others of an earlier turn let it go.
     fn claims(&mut self, pool: u32, own: Rank, now: Duration) -> Option<Rank> {
         let waiting = &self.pools[pool as usize].waiting;
-        let fewer = |other: &Rank| other.0 < own.0;
         let mut passed = Vec::new();
-        let plain = waiting.plain().take_while(|other| *other < own);
-        let plain = self.first_to_claim(plain, fewer, now, self.policy.patience, &mut passed);
-        let settled = waiting.settled().take_while(|other| *other < own);
+        let mut claim = None;
+        for other in waiting.any().take_while(|other| *other < own).take(MOST_PASSED) {
+            if other.0 < own.0 || self.passed_for(other, now, self.policy.patience) {
+                claim = Some(other);
+                break;
+            }
+            passed.push(other.2);
+        }
+        // Where all wait for long, each waits for its own.
+        let came = self.tickets[&own.2].passed.unwrap_or(now);
         let long = self.policy.patience * CONTESTED;
-        let settled = self.first_to_claim(settled, |_| false, now, long, &mut passed);
-        passed.into_iter().for_each(|id| self.pass(id, now));
-        plain.into_iter().chain(settled).min()
+        let earlier = waiting.any_now().take_while(|other| *other < own).take(MOST_PASSED);
+        let late = earlier.into_iter().find(|other| self.passed_for(*other, came, long));
+        for id in passed {
+            self.pass(id, now);
+        }
+        claim.into_iter().chain(late).min()
     }
 
-    /// The first that has let others go first for long enough, or may go at once. Those before it
-    /// are passed.
-    fn first_to_claim(
-        &self,
-        turns: impl Iterator<Item = Rank>,
-        at_once: impl Fn(&Rank) -> bool,
-        now: Duration,
-        patience: Duration,
-        passed: &mut Vec<TicketId>,
-    ) -> Option<Rank> {
-        for turn in turns.take(MOST_PASSED) {
-            let since = self.tickets[&turn.2].passed;
-            let enough = since.is_some_and(|since| now.saturating_sub(since) >= patience);
-            if enough || at_once(&turn) {
-                return Some(turn);
-            }
-            passed.push(turn.2);
-        }
-        None
+    /// Whether one has let others go first for so long.
+    fn passed_for(&self, turn: Rank, now: Duration, long: Duration) -> bool {
+        let since = self.tickets[&turn.2].passed;
+        since.is_some_and(|since| now.saturating_sub(since) >= long)
     }
 
     /// Others go before a ticket whose turn it is.
@@ -236,15 +281,18 @@ impl Farm {
                 }
                 None => false,
             });
-            if !next.is_some_and(|(_, _, id)| self.place(id, now, turn)) {
+            let Some((_, _, id)) = next else { return };
+            // With more waiting there than it has places it would wait for too long.
+            if !self.rather(id, |slots| slots, now) && !self.place(id, now, turn) {
                 return;
             }
         }
     }
 
-    /// Whose turn is next among those of a pool that there is a place for. Those that have a
-    /// worker of their own let others go first for a while.
-    fn next(&mut self, number: u32, now: Duration) -> Option<Rank> {
+    /// Whose turn is next among those of a pool that there is a place for. Those that have waited
+    /// for a worker of their own let others go first for longer, as they gain nothing for anybody
+    /// by moving.
+    fn next(&self, number: u32, now: Duration) -> Option<Rank> {
         let pool = &self.pools[number as usize];
         let room = |excluded: &[u32]| pool.room(excluded, self.policy.when_full).is_some();
         if !room(&[]) {
@@ -257,30 +305,25 @@ impl Farm {
             let excluded = &self.tickets[&turn.2].excluded;
             excluded.is_empty() || room(excluded)
         };
-        let mut passed = Vec::new();
-        let plain = pool.waiting.plain().find(fits);
-        let earlier = pool.waiting.settled().filter(fits);
-        let earlier = earlier.take_while(|turn| plain.is_none_or(|plain| *turn < plain));
-        let patience = self.policy.patience * if plain.is_some() { CONTESTED } else { 1 };
-        let settled = self.first_to_claim(earlier, |_| false, now, patience, &mut passed);
-        passed.into_iter().for_each(|id| self.pass(id, now));
-        settled.or(plain)
+        let any = pool.waiting.any().find(fits);
+        let mut any_now = pool.waiting.any_now().filter(fits);
+        let Some(any) = any else { return any_now.next() };
+        let long = self.policy.patience * CONTESTED;
+        let mut earlier = any_now.take_while(|turn| *turn < any).take(MOST_PASSED);
+        earlier.find(|turn| self.passed_for(*turn, now, long)).or(Some(any))
     }
 
     /// Chooses a worker for a ticket and starts it there. False if there is no place.
     fn place(&mut self, id: TicketId, now: Duration, turn: &mut Turn) -> bool {
         let Some(ticket) = self.tickets.get(&id) else { return false };
         let pool = &self.pools[ticket.pool as usize];
-        let found = pool.room(&ticket.excluded, self.policy.when_full).and_then(|tier| {
+        let home = self.home(ticket).map(|home| (home, Choice::Knows));
+        let found = home.or_else(|| {
+            let tier = pool.room(&ticket.excluded, self.policy.when_full)?;
             let factor = self.policy.load_factor;
             pool.tiers[tier].choose(&self.loads, ticket.key, &ticket.excluded, factor)
         });
         let Some((worker, choice)) = found else { return false };
-        // Rather than who comes next, the one that has run such a group last.
-        let home = (choice != Choice::Warm).then(|| self.home(ticket)).flatten();
-        let (worker, choice) = home.map_or((worker, choice), |home| (home, Choice::Knows));
-        let choice = if pool.candidates(&ticket.excluded) == 1 { Choice::Only } else { choice };
-        let choice = if self.holder(ticket) == Some(worker) { Choice::Holds } else { choice };
         self.start(id, worker, choice, now, turn);
         true
     }
@@ -288,6 +331,15 @@ impl Farm {
     fn start(&mut self, id: TicketId, worker: u32, choice: Choice, now: Duration, turn: &mut Turn) {
         self.leave_queues(id);
         let Some(ticket) = self.tickets.get(&id) else { return };
+        let choice = if self.pools[ticket.pool as usize].candidates(&ticket.excluded) == 1 {
+            Choice::Only
+        } else if self.holder(ticket) == Some(worker) {
+            Choice::Holds
+        } else if self.known(ticket).any(|known| known == worker) {
+            Choice::Knows
+        } else {
+            choice
+        };
         let decision = Arc::new(self.decision(ticket, worker, choice));
         let (build, group, pool, key) = (ticket.build, ticket.group, ticket.pool, ticket.key);
         let waited = now.saturating_sub(ticket.asked);
@@ -312,7 +364,7 @@ impl Farm {
         known.running.push(id);
         let life = known.life;
         self.holders.entry(build).or_default().insert(group, (worker, life));
-        self.homes.set(key, (worker, life));
+        self.homes.add(key, (worker, life));
         turn.assigned.push(Assignment { ticket: id, build, group, decision, waited });
     }
 

@@ -6,27 +6,47 @@ use super::{BuildId, TicketId};
 /// place, or came, the longest ago; of its tickets that of the first. Less is earlier.
 pub(super) type Rank = (u32, u64, TicketId);
 
-/// Tickets that wait for the same workers, in the order of their turns: those that take any
-/// worker, and those that rather have one of their own, the settled ones.
+/// What a waiting ticket takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Any worker.
+    Any,
+    /// One of its own, for now.
+    Own,
+    /// Any as well, as it has waited for its own for long enough.
+    AnyNow,
+}
+
+/// Tickets that wait for the same workers. Those that take any are in the order of their turns.
 #[derive(Default)]
 pub(super) struct Waiting {
     lines: HashMap<BuildId, Line>,
-    plain: BTreeSet<(Rank, BuildId)>,
-    settled: BTreeSet<(Rank, BuildId)>,
+    any: BTreeSet<(Rank, BuildId)>,
+    any_now: BTreeSet<(Rank, BuildId)>,
 }
 
+#[derive(Default)]
 struct Line {
     /// Places that the build has.
     held: u32,
     /// When the build last got a place, or came, in the numbers of tickets.
     since: u64,
-    plain: BTreeSet<TicketId>,
-    settled: BTreeSet<TicketId>,
+    any: BTreeSet<TicketId>,
+    own: BTreeSet<TicketId>,
+    any_now: BTreeSet<TicketId>,
 }
 
 impl Line {
     fn rank(&self, ticket: TicketId) -> Rank {
         (self.held, self.since, ticket)
+    }
+
+    fn tickets(&mut self, takes: Takes) -> &mut BTreeSet<TicketId> {
+        match takes {
+            Takes::Any => &mut self.any,
+            Takes::Own => &mut self.own,
+            Takes::AnyNow => &mut self.any_now,
+        }
     }
 }
 
@@ -37,27 +57,38 @@ impl Waiting {
     }
 
     /// Those that take any worker, builds in the order of their turns.
-    pub(super) fn plain(&self) -> impl Iterator<Item = Rank> + '_ {
-        let lines = self.plain.iter().filter_map(|(_, build)| self.lines.get(build));
-        lines.flat_map(|line| line.plain.iter().map(|ticket| line.rank(*ticket)))
+    pub(super) fn any(&self) -> impl Iterator<Item = Rank> + '_ {
+        let lines = self.any.iter().filter_map(|(_, build)| self.lines.get(build));
+        lines.flat_map(|line| line.any.iter().map(|ticket| line.rank(*ticket)))
     }
 
-    /// Those that rather have one of their own, builds in the order of their turns.
-    pub(super) fn settled(&self) -> impl Iterator<Item = Rank> + '_ {
-        let lines = self.settled.iter().filter_map(|(_, build)| self.lines.get(build));
-        lines.flat_map(|line| line.settled.iter().map(|ticket| line.rank(*ticket)))
+    /// Those that take any worker now, builds in the order of their turns.
+    pub(super) fn any_now(&self) -> impl Iterator<Item = Rank> + '_ {
+        let lines = self.any_now.iter().filter_map(|(_, build)| self.lines.get(build));
+        lines.flat_map(|line| line.any_now.iter().map(|ticket| line.rank(*ticket)))
     }
 
-    pub(super) fn push(&mut self, build: BuildId, ticket: TicketId, settled: bool) {
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = TicketId> + '_ {
+        let lines = self.lines.values();
+        lines.flat_map(|line| line.any.iter().chain(&line.own).chain(&line.any_now).copied())
+    }
+
+    /// One comes, or takes something else from now on.
+    pub(super) fn put(&mut self, build: BuildId, ticket: TicketId, takes: Takes) {
         self.change(build, ticket.0, |line| {
-            if settled { &mut line.settled } else { &mut line.plain }.insert(ticket);
+            for other in [Takes::Any, Takes::Own, Takes::AnyNow] {
+                line.tickets(other).remove(&ticket);
+            }
+            line.tickets(takes).insert(ticket);
         });
     }
 
     pub(super) fn remove(&mut self, build: BuildId, ticket: TicketId) {
         self.change(build, ticket.0, |line| {
-            line.plain.remove(&ticket);
-            line.settled.remove(&ticket);
+            for takes in [Takes::Any, Takes::Own, Takes::AnyNow] {
+                line.tickets(takes).remove(&ticket);
+            }
         });
     }
 
@@ -75,19 +106,17 @@ impl Waiting {
     }
 
     fn change(&mut self, build: BuildId, since: u64, change: impl FnOnce(&mut Line)) {
-        let new = || Line { held: 0, since, plain: BTreeSet::new(), settled: BTreeSet::new() };
-        let line = self.lines.entry(build).or_insert_with(new);
+        let line = self.lines.entry(build).or_insert_with(|| Line { since, ..Line::default() });
         let turns = |line: &Line| {
-            [&line.plain, &line.settled].map(|all| all.first().map(|first| (line.rank(*first), build)))
+            [&line.any, &line.any_now].map(|all| all.first().map(|first| (line.rank(*first), build)))
         };
         let before = turns(line);
         change(line);
         let after = turns(line);
-        if line.held == 0 && after == [None, None] {
+        if line.held == 0 && line.own.is_empty() && after == [None, None] {
             self.lines.remove(&build);
         }
-        for ((order, before), after) in
-            [&mut self.plain, &mut self.settled].into_iter().zip(before).zip(after)
+        for ((order, before), after) in [&mut self.any, &mut self.any_now].into_iter().zip(before).zip(after)
         {
             if before != after {
                 before.map(|turn| order.remove(&turn));
