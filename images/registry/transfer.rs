@@ -67,6 +67,9 @@ fn plain(error: &io::Error) -> String {
     }
 }
 
+/// How the standard library begins its words where a name leads nowhere. Clients look for the words of Go's.
+const UNKNOWN_HOST: &str = "failed to lookup address information";
+
 /// What lies behind an error of the HTTP client, whose own words say only that something failed.
 pub(super) fn reason(error: &reqwest::Error) -> String {
     let mut deepest: Option<&dyn std::error::Error> = error.source();
@@ -74,6 +77,12 @@ pub(super) fn reason(error: &reqwest::Error) -> String {
     while let Some(cause) = deepest {
         words.push(cause.downcast_ref::<io::Error>().map_or_else(|| cause.to_string(), plain));
         deepest = cause.source();
+    }
+    if let Some(why) = words.last().and_then(|last| last.split_once(UNKNOWN_HOST)).map(|(_, why)| why) {
+        let host = error.url().and_then(|url| url.host_str()).unwrap_or_default();
+        let why = why.trim_start_matches([':', ' ']);
+        let why = if why.starts_with("Temporary") { why } else { "no such host" };
+        return format!("dial tcp: lookup {host}: {why}");
     }
     // Each level repeats what is below it or adds a word of its own; the last one names the cause.
     match words.last() {

@@ -1,14 +1,20 @@
 //! Pushing an image to a registry.
 
-use crate::blobs::{Committed, fetch, image_error};
+use crate::blobs::{Committed, image_error};
 use crate::options::ImageOptions;
-use crate::{ExportError, Exporters, Part, Report};
+use crate::{ExportError, Exporters, Part, Report, snapshot_error};
 use crosskit_images::Digest;
 use crosskit_images::registry::{BlobState, Client, Progress, PushOptions, Reference};
 use crosskit_session::SessionCredentials;
+use crosskit_snapshots::Layer;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
+
+/// Layers that are asked about or got at once.
+const AT_ONCE: usize = 4;
 
 /// Passes what a transfer tells on to the step, a line for each blob.
 struct Blobs {
@@ -30,6 +36,23 @@ impl Progress for Blobs {
         };
         self.report.status(&digest.to_string(), action, current, total, started, done);
     }
+}
+
+/// Gets a layer that is elsewhere, unless the registry has it or takes it from where it is.
+fn bring<'a>(
+    client: &'a Client,
+    reference: &'a Reference,
+    layer: &'a Layer,
+    sources: &'a HashMap<Digest, Vec<Reference>>,
+) -> BoxFuture<'a, Result<(), ExportError>> {
+    Box::pin(async move {
+        let desc = &layer.blob.desc;
+        let known = sources.get(&desc.digest).map_or(&[][..], Vec::as_slice);
+        if client.offer_blob(reference, desc, known).await.map_err(image_error)? {
+            return Ok(());
+        }
+        layer.fetch().await.map_err(snapshot_error)
+    })
 }
 
 /// Pushes a committed image under a name.
@@ -62,7 +85,13 @@ pub async fn push(
         sources.entry(layer.blob.desc.digest).or_default().extend(known.flatten());
     }
     let part = Part::begin(report, "pushing layers");
-    fetch(committed).await?;
+    let mut missing = Vec::new();
+    for layer in &committed.layers {
+        if !exporters.images.content.holds(&layer.blob.desc) {
+            missing.push(bring(&client, &reference, layer, &sources));
+        }
+    }
+    futures::stream::iter(missing).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     let progress = Arc::new(Blobs { report: Arc::clone(report), started: Mutex::default() });
     let push_options = PushOptions { by_digest: options.push_by_digest, sources };
     client

@@ -4,7 +4,8 @@ use crate::ResultRef;
 use crate::error::{RemoteCacheError, Result};
 use crosskit_cache::{CacheError, ErrorKind, LoadContext, Results};
 use crosskit_images::{ContentStore, Descriptor, Digest, media_types};
-use crosskit_snapshots::{About, BlobProvider, RemoteLayer, Snapshots};
+use crosskit_snapshots::{About, BlobProvider, RemoteLayer, Sessions, Snapshots};
+use crosskit_solver::JobGroup;
 use futures::future::{BoxFuture, try_join_all};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -87,7 +88,7 @@ impl RemoteLayers {
         Some(layers)
     }
 
-    async fn result(&self, id: &str) -> Result<ResultRef, CacheError> {
+    async fn result(&self, id: &str, cx: &LoadContext) -> Result<ResultRef, CacheError> {
         let failed = |message: String, kind| CacheError::Load { id: id.to_string(), message, kind };
         let unknown = || failed("the cache has no such layers".to_string(), ErrorKind::Internal);
         let layers = self.chain(id).ok_or_else(unknown)?;
@@ -102,6 +103,12 @@ impl RemoteLayers {
         });
         let found = self.snapshots.from_layers(layers.collect(), about);
         let found = found.map_err(|e| failed(e.to_string(), ErrorKind::Environment))?;
+        if let Some(found) = &found {
+            for jobs in cx.all::<JobGroup>() {
+                let who: Sessions = Arc::new(move || jobs.sessions());
+                found.serve(&who);
+            }
+        }
         let missing = found.as_ref().map(|found| found.missing_blobs()).unwrap_or_default();
         let content = self.snapshots.content();
         let secured = missing.iter().filter_map(|desc| Some(places.get(&desc.digest)?.secure(desc, content)));
@@ -132,7 +139,7 @@ impl Results<ResultRef> for RemoteLayers {
         false
     }
 
-    fn load<'a>(&'a self, id: &'a str, _: &'a LoadContext) -> BoxFuture<'a, Result<ResultRef, CacheError>> {
-        Box::pin(self.result(id))
+    fn load<'a>(&'a self, id: &'a str, cx: &'a LoadContext) -> BoxFuture<'a, Result<ResultRef, CacheError>> {
+        Box::pin(self.result(id, cx))
     }
 }

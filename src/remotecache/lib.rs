@@ -39,3 +39,7 @@ pub struct RemoteCaches {
     /// Layers on disk.
     pub snapshots: Snapshots,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+mod interchange_tests;

@@ -24,6 +24,9 @@ pub struct ProvideError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// The sessions of those who want something, as they are now.
+pub type Sessions = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// Gets blobs of layers from where they are. It knows whom to tell of its progress.
 pub trait BlobProvider: Send + Sync {
     /// Puts a blob into the store. Called at most once at a time for a layer; dropping the future
@@ -33,6 +36,9 @@ pub trait BlobProvider: Send + Sync {
         desc: &'a Descriptor,
         content: &'a ContentStore,
     ) -> BoxFuture<'a, Result<(), ProvideError>>;
+
+    /// Somebody else wants its blobs, who may be let in where those who came first have left.
+    fn serve(&self, _who: &Sessions) {}
 
     /// A layer is about to be unpacked, or now is.
     fn unpacking(&self, _desc: &Descriptor, _done: bool) {}
@@ -80,6 +86,17 @@ impl Ref {
 }
 
 impl Ref {
+    /// Tells those who get its layers that somebody else wants them.
+    pub fn serve(&self, who: &Sessions) {
+        for layer in self.node().layers() {
+            if !layer.record().files
+                && let Some(provider) = layer.lazy.provider()
+            {
+                provider.serve(who);
+            }
+        }
+    }
+
     /// The blobs of layers that are neither unpacked nor in the content store.
     pub fn missing_blobs(&self) -> Vec<Descriptor> {
         let layers = self.node().layers().into_iter();

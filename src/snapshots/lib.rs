@@ -38,7 +38,7 @@ pub use blobs::{Layer, LayerForm};
 pub use cache_mounts::{CacheMount, Sharing};
 pub use drivers::DriverChoice;
 pub use error::{Error, Kind, Result};
-pub use lazy::{BlobProvider, ProvideError, RemoteLayer};
+pub use lazy::{BlobProvider, ProvideError, RemoteLayer, Sessions};
 pub use mounts::Mounted;
 pub use mutable::MutableRef;
 pub use prune::PruneOptions;

@@ -2,8 +2,10 @@
 
 use crate::ResultRef;
 use crosskit_cache::{CacheError, ErrorKind, LoadContext, Results};
-use crosskit_snapshots::Snapshots;
+use crosskit_snapshots::{Sessions, Snapshots};
+use crosskit_solver::JobGroup;
 use futures::future::BoxFuture;
+use std::sync::Arc;
 
 /// The name of the empty filesystem.
 const EMPTY: &str = "empty";
@@ -21,12 +23,18 @@ impl Results<ResultRef> for SnapshotResults {
         id == EMPTY || self.0.contains(id)
     }
 
-    fn load<'a>(&'a self, id: &'a str, _cx: &'a LoadContext) -> BoxFuture<'a, Result<ResultRef, CacheError>> {
+    fn load<'a>(&'a self, id: &'a str, cx: &'a LoadContext) -> BoxFuture<'a, Result<ResultRef, CacheError>> {
         let load = |message: String, kind| CacheError::Load { id: id.to_string(), message, kind };
         let found = match id {
             EMPTY => Ok(None),
             id => match self.0.get(id) {
-                Ok(Some(found)) if found.is_within_reach() => Ok(Some(found)),
+                Ok(Some(found)) if found.is_within_reach() => {
+                    for jobs in cx.all::<JobGroup>() {
+                        let who: Sessions = Arc::new(move || jobs.sessions());
+                        found.serve(&who);
+                    }
+                    Ok(Some(found))
+                }
                 // The source that it comes from names somebody who can get it.
                 Ok(Some(_)) => {
                     Err(load("nobody is known who has its layers".to_string(), ErrorKind::Unavailable))

@@ -5,12 +5,15 @@ use crate::error::{RemoteCacheError, Result};
 use crate::layers::LayerPlace;
 use crate::manifests::{Manifests, Place, largest};
 use crate::{CacheOptions, RemoteCaches};
-use crosskit_images::registry::{Client, Reference, Silent};
+use crosskit_images::registry::{Client, Credentials, Login, Reference, Silent, Token, TokenRequest};
 use crosskit_images::{ContentStore, Descriptor, Digest};
-use crosskit_session::SessionCredentials;
-use crosskit_snapshots::{BlobProvider, Kind, Layer, ProvideError};
+use crosskit_session::{SessionCredentials, SessionManager};
+use crosskit_snapshots::{BlobProvider, Kind, Layer, ProvideError, Sessions};
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Builds whose credentials are known at once.
+const MAX_GUESTS: usize = 64;
 
 /// Begins the annotation of a layer that says in which repositories a registry has it (containerd).
 const SOURCES: &str = "containerd.io/distribution.source.";
@@ -18,6 +21,7 @@ const SOURCES: &str = "containerd.io/distribution.source.";
 struct InRegistry {
     client: Client,
     reference: Reference,
+    guests: Arc<Guests>,
     content: ContentStore,
 }
 
@@ -33,10 +37,49 @@ pub(super) fn resolve(
         Some(true) => caches.registries.with_insecure(reference.domain()),
         _ => caches.registries.clone(),
     };
-    let credentials = SessionCredentials::new(caches.sessions.clone(), sessions.to_vec());
-    let client = Client::new(hosts, Arc::new(credentials));
-    let place = InRegistry { client, reference, content: caches.snapshots.content().clone() };
+    let guests = Arc::new(Guests {
+        sessions: caches.sessions.clone(),
+        first: sessions.to_vec(),
+        others: Mutex::default(),
+    });
+    let client = Client::new(hosts, guests.clone());
+    let place = InRegistry { client, reference, guests, content: caches.snapshots.content().clone() };
     Ok(Box::new(Manifests { name: "exporting cache to registry", documents: options.documents()?, place }))
+}
+
+/// Those whose credentials may be used: the build that has found the cache, and builds that use
+/// layers of it, maybe after that one has ended.
+struct Guests {
+    sessions: SessionManager,
+    first: Vec<String>,
+    others: Mutex<Vec<Sessions>>,
+}
+
+impl Guests {
+    fn credentials(&self) -> SessionCredentials {
+        let mut ids = self.first.clone();
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        // The last one to come is the most likely to be there still.
+        for id in others.iter().rev().flat_map(|who| who()) {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        SessionCredentials::new(self.sessions.clone(), ids)
+    }
+}
+
+impl Credentials for Guests {
+    fn login<'a>(&'a self, host: &'a str) -> BoxFuture<'a, crosskit_images::Result<Option<Login>>> {
+        Box::pin(async move { self.credentials().login(host).await })
+    }
+
+    fn token<'a>(
+        &'a self,
+        request: &'a TokenRequest,
+    ) -> BoxFuture<'a, crosskit_images::Result<Option<Token>>> {
+        Box::pin(async move { self.credentials().token(request).await })
+    }
 }
 
 impl InRegistry {
@@ -86,7 +129,8 @@ impl Place for InRegistry {
     }
 
     fn layers(&self) -> Arc<dyn LayerPlace> {
-        Arc::new(Layers { client: self.client.clone(), reference: self.reference.clone() })
+        let (client, reference, guests) = (self.client.clone(), self.reference.clone(), self.guests.clone());
+        Arc::new(Layers { client, reference, guests })
     }
 
     /// Where a layer was found says later from where another repository may take it.
@@ -131,9 +175,19 @@ impl Place for InRegistry {
 struct Layers {
     client: Client,
     reference: Reference,
+    guests: Arc<Guests>,
 }
 
 impl BlobProvider for Layers {
+    fn serve(&self, who: &Sessions) {
+        let mut others = self.guests.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.retain(|known| !known().is_empty());
+        if others.len() == MAX_GUESTS {
+            others.remove(0);
+        }
+        others.push(who.clone());
+    }
+
     fn fetch<'a>(
         &'a self,
         desc: &'a Descriptor,

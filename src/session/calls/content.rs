@@ -44,8 +44,15 @@ pub struct SessionContent {
 impl Session {
     /// The client's content store with this id.
     pub fn content(&self, store: &str) -> Result<SessionContent, SessionError> {
-        let value = MetadataValue::try_from(store)
-            .map_err(|_| SessionError::Invalid(format!("content store id {store:?}: not plain text")))?;
+        // What gRPC allows in a header, and what clients in Go insist on.
+        let plain = store.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        let value = MetadataValue::try_from(store).ok().filter(|_| plain);
+        let value = value.ok_or_else(|| {
+            SessionError::Invalid(format!(
+                "header key {:?} contains value with non-printable ASCII characters: {store:?}",
+                headers::STORE_ID
+            ))
+        })?;
         Ok(SessionContent { session: self.clone(), store: value, name: store.to_string() })
     }
 }

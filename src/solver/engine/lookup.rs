@@ -1,6 +1,7 @@
 //! What the caches know of an edge.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use crosskit_cache::{Alternative, KeyDigest, KeyId, Link, LoadContext, Record};
 
@@ -225,7 +226,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
     pub(super) fn load_context(&self, id: EdgeId<R>) -> LoadContext {
         let start = self.edges[id].vertex;
         let sessions = self.vertices[start].jobs.sessions();
-        let mut cx = LoadContext { sessions, with: Vec::new() };
+        // Those who join later count as well.
+        let jobs = Arc::new(self.vertices[start].jobs.clone());
+        let mut cx = LoadContext { sessions, with: vec![jobs] };
         let mut seen = HashSet::from([start]);
         let mut look_at = vec![start];
         while let Some(vertex) = look_at.pop() {

@@ -1,0 +1,371 @@
+//! Caches elsewhere: what one daemon gives away, another one uses, whatever the place.
+
+use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, Scene, Tree};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Steps with each kind of input: images, a context, parts of other stages, mounts. What each makes
+/// is never the same twice.
+const DOCKERFILE: &str = "FROM BASE AS made\nRUN cat /proc/sys/kernel/random/uuid > /made\n\
+    FROM BASE\nCOPY a.txt /a.txt\nCOPY --from=made /made /made\n\
+    RUN --mount=type=bind,from=made,target=/m cat /m/made /proc/sys/kernel/random/uuid > /three\n";
+
+/// The steps of it that are to be found.
+const STEPS: usize = 4;
+
+fn context(scene: &Scene) -> PathBuf {
+    scene.context("context", &[("Dockerfile", DOCKERFILE), ("a.txt", "a\n")])
+}
+
+fn fresh(scene: &Scene, name: &str) -> Daemon {
+    scene.daemon_with(DaemonOptions { name: name.into(), ..DaemonOptions::default() })
+}
+
+/// How many steps were found in a cache.
+fn cached(ran: &Ran) -> usize {
+    ran.said().lines().filter(|line| line.ends_with(" CACHED")).count()
+}
+
+/// One way to give a cache away and to use it.
+struct Way {
+    name: &'static str,
+    export: String,
+    import: String,
+}
+
+/// All that there are.
+fn ways(scene: &Scene) -> Vec<Way> {
+    let folder = scene.path("cache").display().to_string();
+    let at = |name: &str| scene.registry.reference(&format!("caches:{name}"));
+    let way = |name, export: String, import: String| Way { name, export, import };
+    let registry = |name, more: &str| {
+        let at = format!("type=registry,ref={}", at(name));
+        way(name, format!("{at}{more}"), at)
+    };
+    vec![
+        way("folder", format!("type=local,dest={folder}-min"), format!("type=local,src={folder}-min")),
+        way(
+            "folder-tag",
+            format!("type=local,dest={folder}-max,mode=max,tag=other,compression=zstd"),
+            format!("type=local,src={folder}-max,tag=other"),
+        ),
+        registry("min", ""),
+        registry("max", ",mode=max"),
+        registry("index", ",mode=max,image-manifest=false"),
+        registry("docker", ",oci-mediatypes=false"),
+        registry("zstd", ",mode=max,compression=zstd,compression-level=3,force-compression=true"),
+        registry("plain", ",compression=uncompressed,force-compression=true"),
+        way(
+            "inline",
+            "type=inline".to_owned(),
+            format!("type=registry,ref={}", scene.registry.reference("caches:image")),
+        ),
+    ]
+}
+
+fn run(daemon: &Daemon, context: &Path, export: &[String], import: &[String], output: &str) -> Ran {
+    let mut build = daemon.build(context).output(output);
+    for cache in export {
+        build = build.argument("--export-cache").argument(cache);
+    }
+    for cache in import {
+        build = build.argument("--import-cache").argument(cache);
+    }
+    build.run()
+}
+
+fn folder(path: &Path) -> String {
+    format!("type=local,dest={}", path.display())
+}
+
+#[test]
+fn what_one_daemon_gives_away_another_one_finds_in_whatever_place() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let image = format!("type=image,name={},push=true", scene.registry.reference("caches:image"));
+    let daemon = fresh(&scene, "giver");
+    let out = scene.path("out");
+    // One build for them all, so that all have to tell of the same; but a client can only be told of
+    // one manifest, so that a second folder needs a build of its own.
+    let (alone, all): (Vec<Way>, Vec<Way>) =
+        ways(&scene).into_iter().partition(|way| way.name == "folder-tag");
+    let exports = |ways: Vec<Way>| ways.into_iter().map(|way| way.export).collect::<Vec<String>>();
+    run(&daemon, &context, &exports(all), &[], &image).ok();
+    run(&daemon, &context, &exports(alone), &[], &folder(&out)).ok();
+    daemon.stop();
+    let made = Tree::of_folder(&out).texts().into_iter().map(|(path, text)| (path.to_owned(), text));
+    let made: BTreeMap<String, String> = made.collect();
+    for way in ways(&scene) {
+        let daemon = fresh(&scene, way.name);
+        let into = scene.path(&format!("out-{}", way.name));
+        let ran = run(&daemon, &context, &[], &[way.import.clone()], &folder(&into)).ok();
+        assert_eq!(cached(&ran), STEPS, "{}: {ran}", way.name);
+        let found = Tree::of_folder(&into);
+        for path in ["a.txt", "made", "three"] {
+            assert_eq!(found.text(path), made[path], "{}", way.name);
+        }
+        // What was found is known here now, and can be given on.
+        let again = scene.path(&format!("again-{}", way.name)).display().to_string();
+        let ran =
+            run(&daemon, &context, &[format!("type=local,dest={again},mode=max")], &[], &folder(&into)).ok();
+        assert_eq!(cached(&ran), STEPS, "{}: {ran}", way.name);
+        daemon.stop();
+        let daemon = fresh(&scene, &format!("{}-next", way.name));
+        let ran = run(&daemon, &context, &[], &[format!("type=local,src={again}")], &folder(&into)).ok();
+        assert_eq!(cached(&ran), STEPS, "{} given on: {ran}", way.name);
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_cache_holds_the_keys_that_buildkit_makes() {
+    let scene = Scene::set();
+    let dockerfile = "FROM BASE AS base\nENV PATH=/bin:/usr/bin\nRUN echo one > /one\n\nFROM base AS mid\nWORKDIR /work\n\
+        RUN --mount=type=cache,target=/cache echo two > /work/two\nCOPY a.txt a.txt\n\nFROM BASE\nENV PATH=/bin:/usr/bin\n\
+        COPY --from=mid /work/two /two\nCOPY --chown=1:2 --chmod=640 a.txt /b.txt\nCOPY dir /dir\n\
+        RUN --mount=type=bind,from=base,source=/one,target=/m cat /m > /three\n";
+    let files = [("Dockerfile", dockerfile), ("a.txt", "hi\n"), ("dir/x", "x\n"), ("dir/y", "y\n")];
+    let context = scene.context("keys", &files);
+    let known: Value = serde_json::from_str(include_str!("remote_caches/keys.json")).expect("JSON");
+    for mode in ["min", "max"] {
+        let daemon = fresh(&scene, mode);
+        let cache = scene.path(mode);
+        let export = format!("type=local,dest={},mode={mode}", cache.display());
+        daemon
+            .build(&context)
+            .platforms(&["linux/amd64"])
+            .argument("--export-cache")
+            .argument(&export)
+            .run()
+            .ok();
+        daemon.stop();
+        assert_eq!(shape(&Images::Folder(cache)), known[mode], "{mode}");
+    }
+}
+
+/// What a cache tells, without what differs from machine to machine: which keys follow from which,
+/// and how many layers they lead to.
+fn shape(cache: &Images<'_>) -> Value {
+    let manifest = cache.json(&cache.index_json()["manifests"][0]);
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.buildkit.cacheconfig.v0");
+    let config = cache.json(&manifest["config"]);
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let (records, layers) = (list(&config["records"]), list(&config["layers"]));
+    assert_eq!(layers.len(), list(&manifest["layers"]).len());
+    let index = |value: &Value| value.as_i64().unwrap_or(0);
+    let height = |mut at: i64| {
+        let mut height = 0;
+        while let Ok(layer) = usize::try_from(at) {
+            height += 1;
+            at = index(&layers[layer]["parent"]);
+        }
+        height
+    };
+    let is_root = |record: &Value| list(&record["inputs"]).is_empty();
+    let known_by = |input: &Value| {
+        let record = &records[usize::try_from(index(&input["link"])).expect("a record")];
+        let name = if is_root(record) { "root" } else { record["digest"].as_str().expect("a digest") };
+        match input["selector"].as_str() {
+            Some(selector) => format!("{name} {selector}"),
+            None => name.to_owned(),
+        }
+    };
+    let mut keys: Vec<Value> = Vec::new();
+    for record in records.iter().filter(|record| !is_root(record)) {
+        let inputs = list(&record["inputs"]);
+        let inputs = inputs.iter().map(|input| {
+            let mut known: Vec<String> = list(input).iter().map(known_by).collect();
+            known.sort();
+            known
+        });
+        let inputs: Vec<_> = inputs.collect();
+        let layers: Vec<_> =
+            list(&record["layers"]).iter().map(|result| height(index(&result["layer"]))).collect();
+        keys.push(json!({ "key": record["digest"], "layers": layers, "inputs": inputs }));
+    }
+    keys.sort_by_key(|key| key["key"].to_string());
+    let roots = records.iter().filter(|record| is_root(record)).count();
+    json!({ "roots": roots, "layers": layers.len(), "keys": keys })
+}
+
+#[test]
+fn platforms_share_one_cache_and_images_tell_of_their_own() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let reference = scene.registry.reference("caches:platforms");
+    let image = format!("type=image,name={},push=true", scene.registry.reference("caches:image"));
+    let caches = [format!("type=registry,ref={reference},mode=max"), "type=inline".to_owned()];
+    let both = ["linux/amd64", "linux/arm64"];
+    let daemon = fresh(&scene, "giver");
+    let mut build = daemon.build(&context).platforms(&both).output(&image);
+    for cache in &caches {
+        build = build.argument("--export-cache").argument(cache);
+    }
+    build.run().ok();
+    daemon.stop();
+    for (at, from) in [&reference, &scene.registry.reference("caches:image")].into_iter().enumerate() {
+        let import = format!("type=registry,ref={from}");
+        for (platforms, steps) in [(&both[..], 2 * STEPS), (&both[1..], STEPS), (&both[..1], STEPS)] {
+            let daemon = fresh(&scene, &format!("taker-{at}-{}-{steps}", platforms[0].replace('/', "-")));
+            let build = daemon.build(&context).platforms(platforms).into(&scene.path("out"));
+            let ran = build.argument("--import-cache").argument(&import).run().ok();
+            assert_eq!(cached(&ran), steps, "{platforms:?} of {from}: {ran}");
+            daemon.stop();
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_read_costs_nothing_but_a_word() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let registry = &scene.registry;
+    let no_config = registry.push_blob("lies", b"{");
+    let config = "application/vnd.buildkit.cacheconfig.v0";
+    let manifest = |digest: &str, size: u64| {
+        let text = json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": { "mediaType": config, "digest": digest, "size": size }, "layers": [] });
+        text.to_string().into_bytes()
+    };
+    let put = |tag: &str, text: &[u8]| {
+        registry.push_manifest("lies", tag, "application/vnd.oci.image.manifest.v1+json", text);
+        format!("type=registry,ref={}", registry.reference(&format!("lies:{tag}")))
+    };
+    let looping =
+        json!({ "records": [{ "digest": digest_of_nothing(), "inputs": [[{ "link": 0 }]] }] }).to_string();
+    let loop_config = registry.push_blob("lies", looping.as_bytes());
+    let cases = [
+        (put("broken", &manifest(&no_config, 1)), "cache config: "),
+        (put("huge", &manifest(&no_config, 1 << 30)), "is too large (1073741824 > "),
+        (put("loop", &manifest(&loop_config, looping.len() as u64)), "invalid looping record"),
+        (format!("type=registry,ref={}", registry.reference("lies:nothing")), "lies:nothing: not found"),
+        ("type=s3,bucket=b".to_owned(), "cache importer \"s3\" is not available yet"),
+        (format!("type=local,src={}", scene.path("empty").display()), ""),
+    ];
+    let daemon = fresh(&scene, "daemon");
+    for (import, why) in cases {
+        let out = scene.path("out");
+        let ran = run(&daemon, &context, &[], &[import.clone()], &folder(&out)).ok();
+        if !why.is_empty() {
+            ran.clone().says("ERROR: ").says(why);
+        }
+        assert_eq!(Tree::of_folder(&out).text("a.txt"), "a\n", "{import}");
+    }
+    daemon.stop();
+}
+
+fn digest_of_nothing() -> String {
+    crosskit_multiarch::digest_of(b"")
+}
+
+#[test]
+fn a_cache_that_cannot_be_given_away_fails_the_build_unless_told_otherwise() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let daemon = fresh(&scene, "daemon");
+    let out = folder(&scene.path("out"));
+    // Nobody listens there.
+    let nowhere = "type=registry,ref=127.0.0.1:1/caches:none".to_owned();
+    let ignored = format!("{nowhere},ignore-error=true");
+    run(&daemon, &context, &[nowhere], &[], &out).fails().says("connection refused");
+    run(&daemon, &context, &[ignored], &[], &out).ok().says("connection refused");
+    for (export, why) in [
+        ("type=azblob,name=x", "cache exporter \"azblob\" is not available yet"),
+        ("type=nothing", "unknown cache exporter: \"nothing\""),
+        (
+            "type=registry,ref=127.0.0.1:1/x,image-manifest=true,oci-mediatypes=false",
+            "OCI mediatypes are required",
+        ),
+        ("type=registry,ref=127.0.0.1:1/x,compression=lzma", "unsupported layer compression type: lzma"),
+    ] {
+        run(&daemon, &context, &[export.to_owned()], &[], &out).fails().says(why);
+    }
+    let twice = vec!["type=registry,ref=127.0.0.1:1/x".to_owned(); 2];
+    run(&daemon, &context, &twice, &[], &out).fails().says("duplicate cache exports [registry]");
+    daemon.stop();
+}
+
+#[test]
+fn a_layer_that_the_registry_has_lost_is_made_again() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let reference = scene.registry.reference("caches:lost");
+    let daemon = fresh(&scene, "giver");
+    let cache = format!("type=registry,ref={reference},mode=max");
+    run(&daemon, &context, &[cache], &[], &folder(&scene.path("out"))).ok();
+    daemon.stop();
+    let cache = Images::Repository(&scene.registry, "caches".to_owned());
+    let manifest: Value =
+        serde_json::from_slice(&scene.registry.manifest("caches", "lost").expect("the cache")).expect("JSON");
+    let own = manifest["layers"].as_array().expect("layers");
+    let base = scene.base_image.layer_digest("linux/amd64");
+    for layer in own.iter().filter(|layer| layer["digest"] != base.as_str()) {
+        std::fs::remove_file(scene.registry.blob_file(layer["digest"].as_str().expect("a digest")))
+            .unwrap_or_default();
+    }
+    drop(cache);
+    let daemon = fresh(&scene, "taker");
+    let out = scene.path("made-again");
+    let import = format!("type=registry,ref={reference}");
+    let ran = run(&daemon, &context, &[], &[import], &folder(&out)).ok();
+    assert_eq!(cached(&ran), 0, "{ran}");
+    assert_eq!(Tree::of_folder(&out).text("a.txt"), "a\n");
+    daemon.stop();
+}
+
+#[test]
+fn a_hit_that_is_pushed_on_moves_no_layer_through_the_daemon() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let reference = scene.registry.reference("caches:lazy");
+    let daemon = fresh(&scene, "giver");
+    let cache = format!("type=registry,ref={reference},mode=max");
+    run(&daemon, &context, &[cache], &[], &folder(&scene.path("out"))).ok();
+    daemon.stop();
+    let daemon = fresh(&scene, "taker");
+    let image = format!("type=image,name={},push=true", scene.registry.reference("pushed:on"));
+    let next = format!("type=registry,ref={},mode=max", scene.registry.reference("given:on"));
+    let ran = run(&daemon, &context, &[next], &[format!("type=registry,ref={reference}")], &image).ok();
+    // The context's copy is looked for by content, for which no layer is needed either.
+    assert_eq!(cached(&ran), STEPS, "{ran}");
+    let blobs = daemon.root.join("content/blobs/sha256");
+    let manifest: Value =
+        serde_json::from_slice(&scene.registry.manifest("pushed", "on").expect("the image")).expect("JSON");
+    let layers = manifest["layers"].as_array().expect("layers");
+    for layer in layers {
+        let hex =
+            layer["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")).expect("a digest");
+        assert!(!blobs.join(hex).exists(), "{layer} was got");
+    }
+    assert_eq!(layers.len(), STEPS);
+    daemon.stop();
+}
+
+#[test]
+fn docker_buildx_gives_caches_away_and_uses_them() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let text = context.display().to_string();
+    let reference = scene.registry.reference("caches:buildx");
+    let inline = scene.registry.reference("caches:buildx-image");
+    let daemon = fresh(&scene, "giver");
+    let buildx = Buildx::create(&scene, &daemon);
+    let (to, out) = (format!("type=registry,ref={reference},mode=max"), folder(&scene.path("out")));
+    buildx.run(&["build", "--provenance=false", "--cache-to", &to, "-o", &out, &text]).ok();
+    let tag = ["build", "--provenance=false", "--cache-to", "type=inline", "--push", "-t", &inline, &text];
+    buildx.run(&tag).ok();
+    let place = scene.path("buildx-cache").display().to_string();
+    let to = format!("type=local,dest={place}");
+    buildx.run(&["build", "--provenance=false", "--cache-to", &to, "-o", &out, &text]).ok();
+    daemon.stop();
+    for (at, from) in [reference, inline, format!("type=local,src={place}")].into_iter().enumerate() {
+        let daemon = fresh(&scene, &format!("taker-{at}"));
+        let buildx = Buildx::create(&scene, &daemon);
+        let arguments =
+            ["build", "--progress=plain", "--provenance=false", "--cache-from", &from, "-o", &out, &text];
+        let ran = buildx.run(&arguments).ok();
+        assert_eq!(cached(&ran), STEPS, "{from}: {ran}");
+        daemon.stop();
+    }
+}
