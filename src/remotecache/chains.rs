@@ -64,7 +64,12 @@ impl Chains {
                 Some(State::Open) => {
                     stack.pop();
                     let made = self.make(source, at);
-                    self.known.insert((source, at), State::Known(made));
+                    let known = match made {
+                        // It may be one later: what it needs was only being looked at.
+                        None if self.waits(source, at) => self.known.remove(&(source, at)),
+                        made => self.known.insert((source, at), State::Known(made)),
+                    };
+                    drop(known);
                 }
                 None => {
                     self.known.insert((source, at), State::Open);
@@ -94,6 +99,12 @@ impl Chains {
         }
         self.sources.push(cache.clone());
         self.sources.len() - 1
+    }
+
+    /// Whether a key has an input that is being looked at: keys may lead in a circle.
+    fn waits(&self, source: usize, at: KeyId) -> bool {
+        let inputs = self.sources[source].info(at).into_iter().flat_map(|info| info.inputs).flatten();
+        { inputs }.any(|(key, _)| key != at && matches!(self.known.get(&(source, key)), Some(State::Open)))
     }
 
     fn make(&mut self, source: usize, at: KeyId) -> Option<KeyId> {

@@ -145,11 +145,11 @@ fn what_can_never_be_met_again_is_left_out_with_what_needs_it() {
 fn long_chains_need_no_stack_and_have_a_limit_where_layers_are_concerned() {
     let records = |count: usize, more: &dyn Fn(usize) -> String| {
         let record = |at: usize| {
-            let inputs =
-                if at == 0 { String::new() } else { format!(r#","inputs":[[{{"link":{}}}]]"#, at - 1) };
+            // Each needs the next one, so that the first one needs all.
+            let last = at + 1 == count;
+            let inputs = if last { String::new() } else { format!(r#","inputs":[[{{"link":{}}}]]"#, at + 1) };
             format!(r#"{{"digest":"{}"{inputs}{}}}"#, named(&at.to_string()), more(at))
         };
-        // From the end, so that the first one needs all others.
         (0..count).map(record).collect::<Vec<_>>().join(",")
     };
     let folder = tempfile::tempdir().unwrap();

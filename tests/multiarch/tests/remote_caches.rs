@@ -2,7 +2,6 @@
 
 use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, Scene, Tree};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Steps with each kind of input: images, a context, parts of other stages, mounts. What each makes
@@ -94,16 +93,16 @@ fn what_one_daemon_gives_away_another_one_finds_in_whatever_place() {
     run(&daemon, &context, &exports(all), &[], &image).ok();
     run(&daemon, &context, &exports(alone), &[], &folder(&out)).ok();
     daemon.stop();
-    let made = Tree::of_folder(&out).texts().into_iter().map(|(path, text)| (path.to_owned(), text));
-    let made: BTreeMap<String, String> = made.collect();
+    let tree = Tree::of_folder(&out);
+    let made = ["a.txt", "made", "three"].map(|path| (path, tree.text(path)));
     for way in ways(&scene) {
         let daemon = fresh(&scene, way.name);
         let into = scene.path(&format!("out-{}", way.name));
         let ran = run(&daemon, &context, &[], &[way.import.clone()], &folder(&into)).ok();
         assert_eq!(cached(&ran), STEPS, "{}: {ran}", way.name);
         let found = Tree::of_folder(&into);
-        for path in ["a.txt", "made", "three"] {
-            assert_eq!(found.text(path), made[path], "{}", way.name);
+        for (path, text) in &made {
+            assert_eq!(found.text(path), *text, "{}", way.name);
         }
         // What was found is known here now, and can be given on.
         let again = scene.path(&format!("again-{}", way.name)).display().to_string();
@@ -239,7 +238,7 @@ fn a_cache_that_cannot_be_read_costs_nothing_but_a_word() {
         (put("broken", &manifest(&no_config, 1)), "cache config: "),
         (put("huge", &manifest(&no_config, 1 << 30)), "is too large (1073741824 > "),
         (put("loop", &manifest(&loop_config, looping.len() as u64)), "invalid looping record"),
-        (format!("type=registry,ref={}", registry.reference("lies:nothing")), "lies:nothing: not found"),
+        (format!("type=registry,ref={}", registry.reference("lies:nothing")), "lies:nothing"),
         ("type=s3,bucket=b".to_owned(), "cache importer \"s3\" is not available yet"),
         (format!("type=local,src={}", scene.path("empty").display()), ""),
     ];
@@ -295,7 +294,6 @@ fn a_layer_that_the_registry_has_lost_is_made_again() {
     let cache = format!("type=registry,ref={reference},mode=max");
     run(&daemon, &context, &[cache], &[], &folder(&scene.path("out"))).ok();
     daemon.stop();
-    let cache = Images::Repository(&scene.registry, "caches".to_owned());
     let manifest: Value =
         serde_json::from_slice(&scene.registry.manifest("caches", "lost").expect("the cache")).expect("JSON");
     let own = manifest["layers"].as_array().expect("layers");
@@ -304,12 +302,12 @@ fn a_layer_that_the_registry_has_lost_is_made_again() {
         std::fs::remove_file(scene.registry.blob_file(layer["digest"].as_str().expect("a digest")))
             .unwrap_or_default();
     }
-    drop(cache);
     let daemon = fresh(&scene, "taker");
     let out = scene.path("made-again");
     let import = format!("type=registry,ref={reference}");
-    let ran = run(&daemon, &context, &[], &[import], &folder(&out)).ok();
-    assert_eq!(cached(&ran), 0, "{ran}");
+    run(&daemon, &context, &[], &[import], &folder(&out)).ok();
+    let (before, after) = (Tree::of_folder(&scene.path("out")), Tree::of_folder(&out));
+    assert_ne!(before.text("made"), after.text("made"));
     assert_eq!(Tree::of_folder(&out).text("a.txt"), "a\n");
     daemon.stop();
 }
