@@ -20,7 +20,7 @@ mod qemu_tests;
 
 pub use detect::{Detection, Support, supported_platforms};
 pub use emulators::{Emulator, Emulators, Version};
-pub use entries::{Binfmt, Entry, Registration, TemporaryMount};
+pub use entries::{Binfmt, DEFAULT_MOUNT, Entry, Registration, TemporaryMount};
 pub use magic::{Magic, magic};
 pub use namespace::{IdRange, PrivateBinfmt};
 pub use program::{EXIT_BASE, program};

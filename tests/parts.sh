@@ -21,7 +21,8 @@ what=${1:-all}
 # command:package, installed on the machine when the command is not on PATH
 for_building=(cc:gcc make:make git:git ar:binutils)
 for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar flock:util-linux mount:mount
-  openssl:openssl ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base)
+  openssl:openssl ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base
+  systemd-analyze:systemd)
 
 # OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)
 architectures=(

@@ -4,6 +4,8 @@ use super::time_build;
 use crate::rows::{Row, Target, Unit};
 use crate::stopwatch::median;
 use crosskit_multiarch::{Daemon, DaemonOptions, Scene};
+use std::process::Stdio;
+use std::time::Instant;
 
 /// Steps at a worker of ours on this very machine, beside the same steps without it: one, with which the session at
 /// the worker is opened, and each further one.
@@ -21,6 +23,7 @@ pub fn farm(scene: &Scene) -> Vec<Row> {
     for daemon in [endpoint, alone, worker] {
         daemon.stop();
     }
+    let [two, one] = [2, 1].map(|workers| two_builds(scene, workers));
     let kind = Unit::Milliseconds;
     let further = |times: [f64; 2]| (times[1] - times[0]) / 10.0;
     vec![
@@ -28,7 +31,52 @@ pub fn farm(scene: &Scene) -> Vec<Row> {
             .beside("here", here[0]),
         Row::new("each further step at a worker", kind, further(there), Target::AboveFloor(30.0))
             .beside("here", further(here)),
+        Row::new("two builds of two platforms, two workers", kind, two, Target::TimesFloor(0.6))
+            .beside("one worker", one),
     ]
+}
+
+/// Two builds at once, each of two platforms that so many workers run, one step at a time. The steps sleep, as all
+/// workers are on this machine and share its processors.
+fn two_builds(scene: &Scene, workers: usize) -> f64 {
+    let platforms = ["linux/arm64", "linux/riscv64"];
+    let name = |number: usize| format!("one-of-{workers}-{number}");
+    let started: Vec<_> = (0..workers)
+        .map(|number| scene.daemon_with(DaemonOptions { name: name(number), ..Default::default() }))
+        .collect();
+    let mut config = String::from("[farm]\n  prefer = [\"remote\"]\n");
+    for (number, daemon) in started.iter().enumerate() {
+        config.push_str(&format!(
+            "[[farm.worker]]\n  name = \"{}\"\n  addr = \"{}\"\n  platforms = [\"{}\"]\n  slots = 1\n",
+            name(number),
+            daemon.address(),
+            platforms.join("\", \"")
+        ));
+    }
+    let config = if scene.programs.are_foreign() { String::new() } else { config };
+    let endpoint =
+        scene.daemon_with(DaemonOptions { name: format!("of-{workers}"), config, ..Default::default() });
+    let contexts = ["first", "second"].map(|build| {
+        let dockerfile = format!("FROM BASE\nENV BUILD={build}\nRUN /bin/sleep 3\n");
+        scene.context(&format!("sleeps-{workers}-{build}"), &[("Dockerfile", &dockerfile)])
+    });
+    let both = || {
+        let begun = Instant::now();
+        let builds = contexts.each_ref().map(|context| {
+            let build = endpoint.build(context).platforms(&platforms).argument("--no-cache");
+            build.command().stderr(Stdio::null()).spawn().expect("start a client")
+        });
+        for mut build in builds {
+            assert!(build.wait().expect("wait for a client").success(), "a build that sleeps");
+        }
+        begun.elapsed().as_secs_f64() * 1000.0
+    };
+    both();
+    let took = median(3, both);
+    for daemon in started.into_iter().chain([endpoint]) {
+        daemon.stop();
+    }
+    took
 }
 
 fn time(scene: &Scene, daemon: &Daemon, steps: usize) -> f64 {

@@ -1,6 +1,7 @@
 //! One build from its request to its response: the session is there, the frontend yields a
 //! result, the result is computed and exported, and what happened is remembered.
 
+use crate::computed::{self, Computed};
 use crate::config::Config;
 use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
 use crate::history::History;
@@ -8,12 +9,12 @@ use crate::version;
 use crosskit_api::control::{self as api, SolveRequest};
 use crosskit_api::types;
 use crosskit_cache::Cache;
-use crosskit_exporters::{Export, Exporter, Exporters};
+use crosskit_exporters::{Exporter, Exporters};
+use crosskit_gateway::GatewayError;
 use crosskit_gateway::admission::Entitlements;
 use crosskit_gateway::bridge::{self, Bridge, Shared};
 use crosskit_gateway::builds::Builds;
 use crosskit_gateway::forwarder::Forwarder;
-use crosskit_gateway::{FrontendResult, GatewayError, Refs};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobError, Solver, StatusStream};
@@ -186,6 +187,7 @@ impl Builder {
             .map_err(cache_error)?;
         let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
         let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), request.session.clone(), entitlements);
+        let of_build = Arc::clone(&bridge);
         let result = if request.definition.is_none() && request.frontend.is_empty() {
             let forwarder = Forwarder::new(bridge, request.frontend_inputs.clone());
             let _registered = self.forwarded.register(&request.r#ref, Arc::clone(&forwarder));
@@ -203,31 +205,11 @@ impl Builder {
             };
             Box::pin(bridge.solve(asked.preferring_builtin())).await?
         };
-        let export = self.computed(&result).await?;
+        let Computed { result, export, told } = computed::compute(&of_build, result).await?;
         let outputs = Outputs { exporters, caches };
-        outputs.give(&result, export, job.context(), &request.session).await
-    }
-
-    /// Computes everything that the result needs.
-    async fn computed(&self, result: &FrontendResult) -> Result<Export, GatewayError> {
-        let all = result.handles().into_iter().map(|h| h.result());
-        futures::future::try_join_all(all).await?;
-        let mut export = Export { metadata: result.metadata.clone(), ..Export::default() };
-        match &result.refs {
-            Refs::One(None) => {}
-            Refs::One(Some(handle)) => export.single = handle.result().await?,
-            Refs::ByPlatform(handles) => {
-                export.is_map = true;
-                for (platform, handle) in handles {
-                    let found = match handle {
-                        Some(handle) => handle.result().await?,
-                        None => None,
-                    };
-                    export.by_platform.insert(platform.clone(), found);
-                }
-            }
-        }
-        Ok(export)
+        let mut exported = outputs.give(&result, export, job.context(), &request.session).await?;
+        exported.response.extend(told);
+        Ok(exported)
     }
 
     fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, GatewayError> {

@@ -61,10 +61,13 @@ impl Farm for Service {
                 "nobody remembers build {build:?}; debug histories names the last ones"
             ))
         })?;
-        let steps = records.into_iter().map(|(record, name)| {
+        let mut steps = Vec::with_capacity(records.len());
+        for (record, name) in records {
+            let decision = &record.decision;
+            let how = self.0.how(&decision.worker, decision.kind, &record.platform).await;
             let others = record.decision.verdicts.iter();
             let others = others.filter(|verdict| !matches!(verdict.reason, Reason::Chosen(_)));
-            Step {
+            steps.push(Step {
                 platform: record.platform.format(),
                 group: record.group as u64,
                 worker: record.decision.worker.clone(),
@@ -80,9 +83,10 @@ impl Farm for Service {
                     })
                     .collect(),
                 name,
-            }
-        });
-        Ok(Response::new(ExplainResponse { steps: steps.collect() }))
+                how,
+            });
+        }
+        Ok(Response::new(ExplainResponse { steps }))
     }
 }
 

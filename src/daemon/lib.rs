@@ -5,6 +5,7 @@
 
 pub mod builds;
 pub mod collection;
+mod computed;
 pub mod config;
 mod content;
 pub mod control;

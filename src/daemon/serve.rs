@@ -151,6 +151,7 @@ impl Daemon {
                 registries: images.registries.clone(),
                 snapshots: snapshots.clone(),
             },
+            on_failure: config.farm.on_failure,
         };
         let ended = Arc::new(Notify::new());
         let stop = CancellationToken::new();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crosskit_llb::{Builder, Digest, Graph, LocalSource, SourceFile};
 use crosskit_patterns::Patterns;
 use crosskit_platforms::Platform;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use tokio::sync::OnceCell;
 
 use crate::bridge::{Bridge, ImageQuery, SourceWarning};
@@ -196,24 +196,49 @@ impl<B: Bridge + 'static> Frontend<B> {
     /// Makes the graphs of all platforms.
     pub async fn build(&self) -> Result<FrontendResult> {
         let linter = self.linter()?;
-        let built = self.build_with(&linter).await;
+        let built = async { try_join_all(self.each_platform(&linter)?).await }.await;
         self.report(&linter);
-        built.map_err(|error| error.in_file(&self.source))
+        let platforms = built.map_err(|error: DockerfileError| error.in_file(&self.source))?;
+        Ok(FrontendResult { platforms, multi_platform: self.options.multi_platform })
     }
 
-    async fn build_with(&self, linter: &Linter) -> Result<FrontendResult> {
+    /// Makes the graphs of all platforms for which that can be done, and tells why the others failed.
+    pub async fn build_what_can_be(&self) -> Result<(FrontendResult, Vec<(String, DockerfileError)>)> {
+        let linter = self.linter()?;
+        let each = match self.each_platform(&linter) {
+            Ok(each) => join_all(each).await,
+            Err(error) => {
+                self.report(&linter);
+                return Err(error.in_file(&self.source));
+            }
+        };
+        self.report(&linter);
+        let (mut platforms, mut failed) = (Vec::new(), Vec::new());
+        for (position, built) in each.into_iter().enumerate() {
+            match (built, self.options.platforms.get(position)) {
+                (Ok(platform), _) => platforms.push(platform),
+                (Err(error), Some(asked)) => failed.push((asked.format_all(), error.in_file(&self.source))),
+                (Err(error), None) => return Err(error.in_file(&self.source)),
+            }
+        }
+        Ok((FrontendResult { platforms, multi_platform: self.options.multi_platform }, failed))
+    }
+
+    fn each_platform(
+        &self,
+        linter: &Linter,
+    ) -> Result<impl Iterator<Item = impl Future<Output = Result<PlatformResult>>>> {
         let file = Arc::new(self.parse(linter)?);
         let platforms: Vec<Option<Platform>> = match self.options.platforms.as_slice() {
             [] => vec![None],
             platforms => platforms.iter().cloned().map(Some).collect(),
         };
-        let each = platforms.into_iter().enumerate().map(|(position, platform)| {
+        let linter = linter.clone();
+        Ok(platforms.into_iter().enumerate().map(move |(position, platform)| {
             // One platform speaks for all.
             let linter = if position == 0 { linter.clone() } else { Linter::silent() };
             self.build_platform(file.clone(), platform, linter)
-        });
-        let platforms = try_join_all(each).await?;
-        Ok(FrontendResult { platforms, multi_platform: self.options.multi_platform })
+        }))
     }
 
     pub(crate) fn request(

@@ -2,6 +2,7 @@
 //! frontends by name, and resolves what a frontend wants to know of sources.
 
 use crate::admission::{Entitlements, admit};
+use crate::platforms::{Failed, OnFailure};
 use crate::result::{FrontendResult, Handle};
 use crate::{GatewayError, builtin, external};
 use crosskit_api::{control, frontend, pb, types};
@@ -16,7 +17,7 @@ use crosskit_workers::ops::source::MEMORY;
 use crosskit_workers::{ResultRef, Workers};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 /// What a frontend, or the client itself, wants solved.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +98,8 @@ pub struct Shared {
     pub frontends: Frontends,
     /// Caches elsewhere.
     pub caches: RemoteCaches,
+    /// What becomes of other platforms when one has failed.
+    pub on_failure: OnFailure,
 }
 
 /// The bridge of one build.
@@ -105,6 +108,7 @@ pub struct Bridge {
     job: Arc<Job<ResultRef>>,
     session: String,
     entitlements: Entitlements,
+    pub(crate) failed: Mutex<Failed>,
 }
 
 impl Bridge {
@@ -115,7 +119,7 @@ impl Bridge {
         session: String,
         entitlements: Entitlements,
     ) -> Arc<Self> {
-        let bridge = Arc::new(Bridge { shared, job, session, entitlements });
+        let bridge = Arc::new(Bridge { shared, job, session, entitlements, failed: Mutex::default() });
         // Weak, as the build keeps the value and the bridge keeps the build.
         let nested = Nested(Arc::new(ByBridge(Arc::downgrade(&bridge))));
         let build = bridge.job.context();
@@ -177,7 +181,7 @@ impl Bridge {
             (None, other) => return Err(GatewayError::plain(format!("invalid frontend: {other}"))),
         };
         if evaluate {
-            futures::future::try_join_all(result.handles().into_iter().map(Handle::result)).await?;
+            self.compute(&result).await?;
         }
         Ok(result)
     }

@@ -3,6 +3,7 @@
 use crate::GatewayError;
 use crate::bridge::{Bridge, SolveRequest};
 use crate::forwarder::new_id;
+use crate::platforms::{self, Failed};
 use crate::result::{FrontendResult, Handle, Refs};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::{control, details, frontend, pb};
@@ -58,15 +59,33 @@ pub async fn dockerfile(
     {
         return Ok(FrontendResult { refs: Refs::One(None), metadata: answer.metadata });
     }
-    let built = read.build().await.map_err(error)?;
-    let metadata = built.metadata();
+    let (built, mut failed) = match bridge.keeps_going() {
+        true => {
+            let (built, failed) = read.build_what_can_be().await.map_err(error)?;
+            (built, failed.into_iter().map(|(id, e)| (id, error(e))).collect())
+        }
+        false => (read.build().await.map_err(error)?, Failed::new()),
+    };
+    let mut metadata = built.metadata();
     let multi_platform = built.multi_platform;
     let mut handles = indexmap::IndexMap::new();
     let imports = cache_imports(&raw)?;
     for platform in built.platforms {
-        let handle = bridge.load_graph(platform.graph, &imports).await?;
-        handles.insert(platform.id, handle);
+        match bridge.load_graph(platform.graph, &imports).await {
+            Ok(handle) => {
+                handles.insert(platform.id, handle);
+            }
+            Err(e) if bridge.keeps_going() && e.code() != Code::Cancelled => {
+                failed.insert(platform.id, e);
+            }
+            Err(e) => return Err(e),
+        }
     }
+    if handles.is_empty() && !failed.is_empty() {
+        return Err(platforms::failure(&failed, &[]));
+    }
+    platforms::forget(&mut metadata, &failed);
+    failed.into_iter().for_each(|(id, e)| bridge.platform_failed(&id, e));
     let refs = match multi_platform {
         true => Refs::ByPlatform(handles),
         false => Refs::One(handles.into_values().next().flatten()),

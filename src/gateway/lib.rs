@@ -13,6 +13,7 @@ mod error;
 mod external;
 pub mod forwarder;
 pub mod health;
+pub mod platforms;
 mod processes;
 pub mod result;
 pub mod server;

@@ -4,8 +4,9 @@ use crate::discover::DiscoverOptions;
 use crate::dispatch::{BuildGroups, Dispatcher};
 use crate::farm::{Farm, Listed, Searched};
 use crate::local::LocalParts;
+use crate::machines::Versions;
 use crate::ops::{build, exec, file, join, snapshot_error, source};
-use crate::remote::{EMULATED, PARALLELISM, PLATFORM, RemoteError, RemoteOptions, RemoteWorker};
+use crate::remote::{EMULATED, Facts, PARALLELISM, PLATFORM, RemoteError, RemoteOptions, RemoteWorker};
 use crate::{Origins, ResultRef, SnapshotResults, records};
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_api::types;
@@ -106,6 +107,9 @@ struct Inner {
     local: Arc<LocalParts>,
     dispatcher: Dispatcher,
     farm: Farm,
+    /// Whether other machines are wanted.
+    is_farm: bool,
+    versions: Versions,
     /// This machine as the scheduler sees it: its processor, and its emulators.
     here: tokio::sync::Mutex<[WorkerState; 2]>,
 }
@@ -174,6 +178,7 @@ impl Workers {
         });
         here.iter().for_each(|worker| dispatcher.upsert(worker.clone()));
         let here = tokio::sync::Mutex::new(here);
+        let is_farm = !options.remotes.is_empty() || !options.searches.is_empty();
         let farm = Farm::follow(options.remotes, options.searches, &nameservers, &id, &dispatcher)?;
         Ok(Workers(Arc::new(Inner {
             id,
@@ -184,6 +189,8 @@ impl Workers {
             local,
             dispatcher,
             farm,
+            is_farm,
+            versions: Versions::default(),
             here,
         })))
     }
@@ -277,6 +284,21 @@ impl Workers {
     /// Whether a worker on another machine may get steps of a platform.
     pub(crate) fn may_go_elsewhere(&self, platform: &Platform) -> bool {
         self.0.farm.may_run(platform)
+    }
+
+    /// Whether there are, or may be, workers on other machines.
+    pub(crate) fn is_farm(&self) -> bool {
+        self.0.is_farm
+    }
+
+    /// What emulators have said of themselves.
+    pub(crate) fn versions(&self) -> &Versions {
+        &self.0.versions
+    }
+
+    /// What a worker on another machine has said of itself.
+    pub(crate) fn facts(&self, name: &str) -> Option<Facts> {
+        self.0.farm.facts(name)
     }
 
     /// A worker on another machine.

@@ -12,6 +12,8 @@ pub struct Line {
     far: String,
     /// The address at the far end.
     pub address: String,
+    /// The address at our end.
+    pub near_address: String,
 }
 
 impl Line {
@@ -22,12 +24,13 @@ impl Line {
         let network = format!("10.{}.{}", 200 + (id >> 12 & 3), id >> 6 & 63);
         let (first, name) = ((id & 63) * 4, format!("crosskit-{id}"));
         let (near, far) = (format!("ck{id}"), format!("cf{id}"));
-        let line = Line { near, far, address: format!("{network}.{}", first + 2), name };
+        let [near_address, address] = [1, 2].map(|host| format!("{network}.{}", first + host));
+        let line = Line { near, far, address, near_address, name };
         let (near, far) = (line.near.as_str(), line.far.as_str());
         ip(&["netns", "add", &line.name]);
         ip(&["link", "add", near, "type", "veth", "peer", "name", far]);
         ip(&["link", "set", far, "netns", &line.name]);
-        ip(&["addr", "add", &format!("{network}.{}/30", first + 1), "dev", near]);
+        ip(&["addr", "add", &format!("{}/30", line.near_address), "dev", near]);
         ip(&["link", "set", near, "up"]);
         ip(&["-n", &line.name, "addr", "add", &format!("{}/30", line.address), "dev", far]);
         ip(&["-n", &line.name, "link", "set", far, "up"]);
@@ -45,6 +48,13 @@ impl Line {
         let rate = bits.to_string();
         let shape = ["-n", &self.name, "qdisc", "replace", "dev", &self.far, "root", "tbf", "rate", &rate];
         run("tc", &[&shape[..], &["burst", "256kb", "latency", "50ms"]].concat());
+    }
+
+    /// Bytes that came from the far end so far, as the kernel counts them: headers and all.
+    pub fn came(&self) -> u64 {
+        let counter = format!("/sys/class/net/{}/statistics/rx_bytes", self.near);
+        let text = std::fs::read_to_string(counter).expect("read the line's counter");
+        text.trim().parse().expect("a counter is a number")
     }
 
     /// Cuts the line: whatever is sent is lost, and nobody is told.

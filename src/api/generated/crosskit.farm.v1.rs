@@ -104,6 +104,9 @@ pub struct Step {
     /// What it does, as in the build's progress.
     #[prost(string, tag = "10")]
     pub name: ::prost::alloc::string::String,
+    /// native, emulated, or by which emulator
+    #[prost(string, tag = "11")]
+    pub how: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Verdict {

@@ -80,9 +80,17 @@ fn explained(step: &Step) -> String {
         (Some(ran), outcome) => format!("ran {ran} ms, {outcome}"),
         (None, _) => "is running".to_owned(),
     };
+    // The worker on this machine is called by its kind.
+    let kind = if step.kind == step.worker { "" } else { &step.kind };
+    let how = if step.how == step.kind { "" } else { &step.how };
+    let of_worker = match (kind, how) {
+        ("", "") => String::new(),
+        ("", one) | (one, "") => format!(" ({one})"),
+        (kind, how) => format!(" ({kind}, {how})"),
+    };
     let mut text = format!(
-        "{} {}\n  group {} on {} ({}): {}; waited {} ms, {ran}\n",
-        step.platform, step.name, step.group, step.worker, step.kind, step.why, step.waited_ms
+        "{} {}\n  group {} on {}{of_worker}: {}; waited {} ms, {ran}\n",
+        step.platform, step.name, step.group, step.worker, step.why, step.waited_ms
     );
     for other in &step.others {
         text.push_str(&format!("  not on {}: {}\n", other.worker, other.why));

@@ -156,6 +156,8 @@ fn mistakes_in_a_farm_are_errors() {
             "2: unknown key \"farm.probe-intervall\" (did you mean \"probe-interval\"?)",
         ),
         ("[farm]\nprefer = [\"qemu\"]", "2: \"farm.prefer\": \"qemu\" is none of"),
+        ("[farm]\non-platform-failure = \"go\"", "2: \"farm.on-platform-failure\": \"go\" is neither"),
+        ("[farm]\nallow-partial = true", "2: \"farm.allow-partial\": needs on-platform-failure"),
         ("[farm]\nemulated-slots = 0", "2: \"farm.emulated-slots\": must be greater than zero"),
         ("[farm]\ndead-after = \"1s\"", "2: \"farm.dead-after\": must be longer than farm.probe-interval"),
         ("[[farm.worker]]\naddr = \"unix:///x\"", "\"farm.worker.name\": every worker needs a name"),

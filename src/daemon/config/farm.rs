@@ -1,6 +1,7 @@
 //! The workers on other machines, and how one is chosen.
 
 use super::Settings;
+use crosskit_gateway::platforms::OnFailure;
 use crosskit_platforms::Platform;
 use crosskit_scheduler::{Kind, Policy};
 use crosskit_workers::discover::{DiscoverOptions, Place, Selection};
@@ -23,6 +24,8 @@ pub struct Farm {
     pub probe_interval: Duration,
     /// How long a worker may be silent before it counts as gone.
     pub dead_after: Duration,
+    /// What becomes of other platforms when one has failed.
+    pub on_failure: OnFailure,
     /// The workers.
     pub workers: Vec<RemoteOptions>,
     /// Where to look for more.
@@ -36,6 +39,7 @@ impl Default for Farm {
             emulated_slots: None,
             probe_interval: PROBE_INTERVAL,
             dead_after: DEAD_AFTER,
+            on_failure: OnFailure::Fail,
             workers: Vec::new(),
             searches: Vec::new(),
         }
@@ -69,6 +73,7 @@ impl Farm {
             emulated_slots: slots(s.int("farm/emulated-slots"), "farm.emulated-slots")?,
             probe_interval: probe.unwrap_or(usual.probe_interval),
             dead_after: dead.unwrap_or(usual.dead_after),
+            on_failure: on_failure(s)?,
             workers: s.groups("farm/worker").iter().map(worker).collect::<Result<_, _>>()?,
             searches: s.groups("farm/discover").iter().map(search).collect::<Result<_, _>>()?,
         };
@@ -89,6 +94,18 @@ impl Farm {
             }
         }
         Ok(farm)
+    }
+}
+
+fn on_failure(s: &Settings) -> Result<OnFailure, Wrong> {
+    let allow_partial = s.bool("farm/allow-partial").unwrap_or(false);
+    match s.text("farm/on-platform-failure").unwrap_or("fail") {
+        "keep-going" => Ok(OnFailure::KeepGoing { allow_partial }),
+        "fail" if allow_partial => wrong("farm.allow-partial", "needs on-platform-failure = \"keep-going\""),
+        "fail" => Ok(OnFailure::Fail),
+        other => {
+            wrong("farm.on-platform-failure", format!("{other:?} is neither \"fail\" nor \"keep-going\""))
+        }
     }
 }
 

@@ -442,3 +442,5 @@ fn line_of_key(text: &str, key: &str) -> usize {
 
 #[cfg(test)]
 mod config_tests;
+#[cfg(test)]
+mod examples_tests;

@@ -126,6 +126,11 @@ impl Farm {
         self.shared.members().get(name).map(|member| member.worker.clone())
     }
 
+    /// What the worker of that name has said of itself.
+    pub(crate) fn facts(&self, name: &str) -> Option<Facts> {
+        self.shared.members().get(name).and_then(|member| member.about.last().facts)
+    }
+
     /// Whether one of them runs a platform, as far as is known.
     pub(crate) fn may_run(&self, platform: &Platform) -> bool {
         let runs = |member: &Member| {

@@ -143,6 +143,8 @@ impl ExecOp {
                     continue;
                 }
                 let here = come(&mut inputs).await?;
+                let _running =
+                    self.workers.tell(&cx.progress, place.worker(), place.kind(), &self.platform).await;
                 let ran = self.run_here(cx, here, place.kind()).await;
                 place.end(match &ran {
                     Ok(_) => Outcome::Finished,
@@ -151,8 +153,10 @@ impl ExecOp {
                 });
                 return ran;
             };
-            let mut place = Some(place);
+            let running = self.workers.tell(&cx.progress, place.worker(), place.kind(), &self.platform).await;
+            let (mut place, mut running) = (Some(place), Some(running));
             let mut ran = |told| {
+                running = None;
                 place.take().into_iter().for_each(|place| place.end(Outcome::Finished));
                 cx.promise(told);
             };
@@ -163,6 +167,7 @@ impl ExecOp {
                 Err(RemoteError::Early | RemoteError::Canceled) => Outcome::Canceled,
                 Err(RemoteError::Worker { .. }) => Outcome::WorkerFailed,
             };
+            drop(running);
             let had_run = place.is_none();
             place.into_iter().for_each(|place| place.end(outcome));
             match done {

@@ -3,7 +3,9 @@
 #[path = "farm/machines.rs"]
 mod machines;
 
-use crosskit_multiarch::{Daemon, DaemonOptions, Images, Line, Scene, Tree, processes_of, until};
+use crosskit_multiarch::{
+    Buildx, Daemon, DaemonOptions, Images, Line, Ran, Scene, Tree, processes_of, until, workspace,
+};
 use machines::{LONG, WHERE, endpoint, farm, listed, ran_at, until_state, worker};
 use rustix::process::Signal;
 use std::path::Path;
@@ -270,15 +272,71 @@ fn people_see_and_steer_what_runs_where() {
         explained.says(more).says("linux/riscv64").says("uname -m");
         ran_at(&out, "linux_riscv64")
     };
-    assert_eq!(build("on riscv-1 (remote)"), "10.77.0.2");
+    assert_eq!(build("on riscv-1 (remote, native)"), "10.77.0.2");
     farm(&scene, &daemon, &["drain", "riscv-1"]).ok();
     assert_eq!(listed(&scene, &daemon, "riscv-1")["state"], "draining");
     assert_eq!(build("not on riscv-1: takes no new work"), "10.77.0.1");
     farm(&scene, &daemon, &["undrain", "riscv-1"]).ok();
-    assert_eq!(build("on riscv-1 (remote)"), "10.77.0.2");
+    assert_eq!(build("on riscv-1 (remote, native)"), "10.77.0.2");
     farm(&scene, &daemon, &["drain", "nobody"]).fails().says("there is no worker \"nobody\"");
     farm(&scene, &daemon, &["explain", "nothing"]).fails().says("nobody remembers build \"nothing\"");
     for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn everybody_sees_where_a_step_runs_and_its_output_is_left_alone() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let dockerfile = "FROM BASE\nRUN /bin/printf 'it-prints: %s\\n' one two\n";
+    let context = scene.context("seen", &[("Dockerfile", dockerfile)]);
+    let platforms = ["linux/amd64", "linux/riscv64", "linux/s390x"];
+    let reference = scene.path("ref");
+    let build = daemon.build(&context).platforms(&platforms).argument("--no-cache");
+    let ran = build.argument(&format!("--ref-file={}", reference.display())).run().ok();
+    let emulator = |said: &str| {
+        let (_, rest) = said.split_once("qemu-s390x ").unwrap_or_else(|| panic!("no emulator in {said}"));
+        rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').filter(|c| *c == '.').count()
+    };
+    let ran = ran.says("linux/amd64 here (native) ").says("linux/riscv64 on riscv-1 (native) ");
+    assert_eq!(
+        emulator(&ran.clone().says("linux/s390x here (qemu-s390x ").said()),
+        2,
+        "a whole version: {ran}"
+    );
+    let printed = |ran: &Ran| {
+        let mut printed = 0;
+        for line in ran.said().lines().filter(|line| line.contains("it-prints: ") && !line.contains("printf"))
+        {
+            let text = line.split_once("it-prints: ").expect("what was printed").1;
+            assert!(["one", "two"].contains(&text), "{line}");
+            printed += 1;
+        }
+        printed
+    };
+    assert_eq!(printed(&ran), 6, "{ran}");
+    let reference = std::fs::read_to_string(reference).expect("the build's reference");
+    let explained = farm(&scene, &daemon, &["explain", reference.trim()]).ok();
+    let explained = explained.says("on riscv-1 (remote, native): ").says("on native: ");
+    assert_eq!(emulator(&explained.says("on emulated (qemu-s390x ").said()), 2);
+
+    // A client that knows of no farm shows it as well.
+    let buildx = Buildx::create(&scene, &daemon);
+    let folder = context.display().to_string();
+    let ran = buildx
+        .run(&["build", "--progress=plain", "--no-cache", "--platform", &platforms.join(","), &folder])
+        .ok();
+    let ran = ran.says("linux/amd64 here (native) ").says("linux/riscv64 on riscv-1 (native) ");
+    let ran = ran.says("linux/s390x here (qemu-s390x ").says("[linux/riscv64 2/2] RUN /bin/printf");
+    assert_eq!(printed(&ran), 6, "{ran}");
+
+    // Where there is no farm, only an emulator is worth a word.
+    let alone = scene.daemon_with(DaemonOptions { name: "alone".into(), ..Default::default() });
+    let ran = alone.build(&context).platforms(&platforms[..2]).run().ok();
+    ran.says("linux/riscv64 here (qemu-riscv64 ").never_says("here (native)");
+    for daemon in [daemon, riscv, alone] {
         daemon.stop();
     }
 }
@@ -293,4 +351,19 @@ fn a_config_without_tls_or_with_a_slip_is_refused() {
         let options = DaemonOptions { config: farm.into(), ..Default::default() };
         Daemon::fails_to_start(&scene, options).says(says);
     }
+}
+
+#[test]
+fn the_example_of_a_unit_is_one_that_systemd_takes() {
+    let scene = Scene::set();
+    let example = workspace().join("examples/farm/buildkitd.service");
+    let text = std::fs::read_to_string(example).expect("read the example");
+    let text =
+        text.replace("/usr/local/bin/buildkitd", &scene.programs.path("buildkitd").display().to_string());
+    scene.write("units", "buildkitd.service", &text);
+    let mut command = Command::new(scene.parts.on_machine("systemd-analyze"));
+    command.args(["verify", "--man=no"]).arg(scene.path("units/buildkitd.service"));
+    let ran = Ran::run(&mut command).ok();
+    // What it does not understand it says, and succeeds.
+    assert_eq!(ran.said().trim(), "");
 }

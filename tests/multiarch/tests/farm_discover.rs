@@ -8,10 +8,9 @@ mod cluster;
 mod machines;
 
 use cluster::Cluster;
-use crosskit_multiarch::{Daemon, DaemonOptions, Line, Ran, Running, Scene, Tree, processes_of, until};
-use machines::{LONG, all_listed, farm, until_state};
-use rustix::process::{Pid, Signal, kill_process};
-use std::path::Path;
+use crosskit_multiarch::{Daemon, DaemonOptions, Line, Ran, Running, Scene, Tree, until};
+use machines::{LONG, UNTIL_TOLD, all_listed, farm, tell_to_go_on, until_state};
+use rustix::process::Signal;
 use std::process::Command;
 use std::time::Duration;
 
@@ -79,18 +78,6 @@ fn until_gone(scene: &Scene, daemon: &Daemon, name: &str) {
     });
 }
 
-/// A step that runs until somebody ends its `sleep`.
-const UNTIL_TOLD: &str =
-    "FROM BASE\nRUN echo it-runs && (/bin/sleep 987 || true) && /bin/cat /etc/resolv.conf > /where\n";
-
-fn tell_to_go_on(folder: &Path) {
-    until("something to sleep", LONG, || {
-        let asleep = |command: &str| command.contains("sleep 987") && !command.contains("echo");
-        let (id, _) = processes_of(folder).into_iter().find(|(_, command)| asleep(command))?;
-        kill_process(Pid::from_raw(id as i32)?, Signal::KILL).ok()
-    });
-}
-
 #[test]
 fn workers_come_and_go_with_the_records_of_a_name() {
     let scene = Scene::set();
@@ -118,14 +105,14 @@ fn workers_come_and_go_with_the_records_of_a_name() {
     until_listed(&scene, &daemon, "dns-srv _buildkit._tcp.farm.example: 2 workers\n");
 
     // One that is not named any more finishes what it has, and gets nothing new.
-    let context = scene.context("long", &[("Dockerfile", UNTIL_TOLD)]);
+    let context = scene.context("long", &[("Dockerfile", &format!("FROM BASE\n{UNTIL_TOLD}"))]);
     let out = scene.path("out");
     let mut building = daemon.build(&context).platforms(&["linux/riscv64"]).into(&out).start();
     building.wait_for("it-runs", LONG);
     replace(&mut server, &[("arm-1", 1235)]);
     until_listed(&scene, &daemon, "dns-srv _buildkit._tcp.farm.example does not name it any more");
     until_state(&scene, &daemon, one, "draining");
-    tell_to_go_on(&scene.path("riscv"));
+    tell_to_go_on(&scene, "riscv");
     building.finish(LONG).ok().never_says("going on elsewhere");
     assert!(Tree::of_folder(&out).text("where").contains("10.77.0.2"));
     until_gone(&scene, &daemon, one);
@@ -203,13 +190,13 @@ fn workers_come_and_go_with_the_pods_behind_a_service() {
     until_state(&scene, &daemon, second, "up");
     assert_eq!(cluster.asked(), (1, 1), "changes came by one watch");
 
-    let context = scene.context("long", &[("Dockerfile", UNTIL_TOLD)]);
+    let context = scene.context("long", &[("Dockerfile", &format!("FROM BASE\n{UNTIL_TOLD}"))]);
     let out = scene.path("out");
     let mut building = daemon.build(&context).platforms(&["linux/riscv64"]).into(&out).start();
     building.wait_for("it-runs", LONG);
     cluster.have(port, &[("riscv-0", "127.0.0.2", false), ("arm-0", "127.0.0.3", true)]);
     until_state(&scene, &daemon, first, "draining");
-    tell_to_go_on(&scene.path("riscv"));
+    tell_to_go_on(&scene, "riscv");
     building.finish(LONG).ok().never_says("going on elsewhere");
     assert!(Tree::of_folder(&out).text("where").contains("10.77.0.2"));
     until_gone(&scene, &daemon, first);

@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each test file needs some of it")]
 
-use crosskit_multiarch::{Daemon, DaemonOptions, Ran, Scene, Tree, until};
+use crosskit_multiarch::{Daemon, DaemonOptions, Ran, Scene, Tree, processes_of, until};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -71,4 +72,26 @@ pub fn ran_at(out: &Path, platform: &str) -> String {
     let tree = Tree::of_folder(&out.join(platform));
     let text = tree.text("where");
     text.lines().find_map(|line| line.strip_prefix("nameserver ")).expect("a name server").to_owned()
+}
+
+/// A step of a Dockerfile that runs until somebody ends its `sleep`.
+pub const UNTIL_TOLD: &str =
+    "RUN echo it-runs && (/bin/sleep 987 || true) && /bin/cat /etc/resolv.conf > /where\n";
+
+/// The processes that sleep in steps of a daemon.
+pub fn sleepers(scene: &Scene, name: &str) -> Vec<u32> {
+    let asleep = |command: &str| command.contains("sleep 987") && !command.contains("echo");
+    let all = processes_of(&scene.path(name)).into_iter();
+    all.filter(|(_, command)| asleep(command)).map(|(id, _)| id).collect()
+}
+
+/// Waits until something sleeps in a step of a daemon, and lets it go on.
+pub fn tell_to_go_on(scene: &Scene, name: &str) {
+    until("something to sleep", LONG, || {
+        let woken = sleepers(scene, name).into_iter().filter(|id| {
+            let pid = Pid::from_raw(*id as i32).expect("a process");
+            kill_process(pid, Signal::KILL).is_ok()
+        });
+        (woken.count() > 0).then_some(())
+    });
 }
