@@ -11,8 +11,8 @@
 //! assert_eq!(ErrorDetails::from_status(&status).vertex.as_deref(), Some("sha256:ab"));
 //! ```
 
-mod schema;
-mod transcode;
+pub(crate) mod schema;
+pub(crate) mod transcode;
 
 use crate::{details, frontend, rpc, sourcepolicy::policysession, stack};
 use prost::Message;

@@ -8,6 +8,7 @@
 pub const MAX_MESSAGE: usize = 16 << 20;
 
 pub mod errors;
+pub mod graph_json;
 pub mod json;
 #[allow(missing_docs, clippy::all)]
 mod generated {

@@ -1,1 +1,40 @@
-//! What we can prove: provenance, SBOM.
+//! What we can prove about a result: how it was made (provenance) and what is in it (SBOM), as in-toto statements.
+//!
+//! Everything here is a pure function of facts: a [`Capture`] says what went into a result, [`Predicate`] writes it down
+//! in the two forms of SLSA, [`Statement`] says of which files or images it holds.
+
+mod asked;
+mod attestation;
+mod build_config;
+mod capture;
+mod config_source;
+mod error;
+mod predicate;
+mod purl;
+mod request;
+mod slsa02;
+mod spdx;
+mod statement;
+
+#[cfg(test)]
+mod tests;
+
+pub use asked::{Asked, DEFAULT_SCANNER, Mode, Provenance, Sbom, Slsa};
+pub use attestation::{
+    Attestation, Content, INLINE_ONLY, Kind, Make, REASON, SBOM_CORE, Subject, cores_first,
+};
+pub use build_config::{BuildConfig, Steps};
+pub use capture::Capture;
+pub use config_source::redacted;
+pub use error::AttestError;
+pub use predicate::{Circumstances, Predicate};
+pub use purl::image_url;
+pub use request::{ConfigSource, Lent, Parameters, RequestProvenance, filtered_arguments};
+pub use spdx::supplemented;
+pub use statement::{Digests, Named, SPDX, Statement, digests_of, refuse_provenance};
+
+/// The media type of a statement.
+pub const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
+
+/// Bytes that a statement from outside may have.
+pub const MAX_STATEMENT: u64 = 40 << 20;

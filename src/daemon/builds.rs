@@ -1,6 +1,7 @@
 //! One build from its request to its response: the session is there, the frontend yields a
 //! result, the result is computed and exported, and what happened is remembered.
 
+use crate::attesting;
 use crate::computed::{self, Computed};
 use crate::config::Config;
 use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
@@ -8,13 +9,14 @@ use crate::history::History;
 use crate::version;
 use crosskit_api::control::{self as api, SolveRequest};
 use crosskit_api::types;
+use crosskit_attest::Circumstances;
 use crosskit_cache::Cache;
 use crosskit_exporters::{Exporter, Exporters};
-use crosskit_gateway::GatewayError;
 use crosskit_gateway::admission::Entitlements;
 use crosskit_gateway::bridge::{self, Bridge, Shared};
 use crosskit_gateway::builds::Builds;
 use crosskit_gateway::forwarder::Forwarder;
+use crosskit_gateway::{GatewayError, provenance};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobError, Solver, StatusStream};
@@ -52,6 +54,8 @@ pub struct Builder {
     pub snapshots: Snapshots,
     /// Entitlements that builds may ask for.
     pub entitlements: Vec<String>,
+    /// What the daemon's administrator wants said in provenance.
+    pub provenance_environment: serde_json::Map<String, serde_json::Value>,
     /// Collection, as configured.
     pub gc: Vec<types::GcPolicy>,
     /// Told when a build has ended.
@@ -186,26 +190,36 @@ impl Builder {
             .exports(&cache_options(asked.exports), job.context().sessions())
             .map_err(cache_error)?;
         let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
-        let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), request.session.clone(), entitlements);
-        let of_build = Arc::clone(&bridge);
+        let attested = attesting::asked(&request.frontend_attrs)?;
+        let asked = bridge::SolveRequest {
+            definition: request.definition.clone(),
+            frontend: request.frontend.clone(),
+            options: request.frontend_attrs.clone(),
+            inputs: request.frontend_inputs.clone(),
+            evaluate: false,
+            cache_imports: cache_options(asked.imports),
+        }
+        .preferring_builtin();
+        let started = SystemTime::now();
+        let session = request.session.clone();
+        let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), session, entitlements, &asked);
         let result = if request.definition.is_none() && request.frontend.is_empty() {
-            let forwarder = Forwarder::new(bridge, request.frontend_inputs.clone());
+            let forwarder = Forwarder::new(Arc::clone(&bridge), request.frontend_inputs.clone());
             let _registered = self.forwarded.register(&request.r#ref, Arc::clone(&forwarder));
             let outcome = forwarder.outcome().await;
             forwarder.close().await;
             outcome?
         } else {
-            let asked = bridge::SolveRequest {
-                definition: request.definition.clone(),
-                frontend: request.frontend.clone(),
-                options: request.frontend_attrs.clone(),
-                inputs: request.frontend_inputs.clone(),
-                evaluate: false,
-                cache_imports: cache_options(asked.imports),
-            };
-            Box::pin(bridge.solve(asked.preferring_builtin())).await?
+            Box::pin(bridge.solve(asked)).await?
         };
-        let Computed { result, export, told } = computed::compute(&of_build, result).await?;
+        let Computed { mut result, mut export, told } = computed::compute(&bridge, result).await?;
+        let about = Circumstances {
+            started: provenance::time(started),
+            environment: self.provenance_environment.clone(),
+            ..attesting::circumstances(request)
+        };
+        attesting::attest(&bridge, &mut result, &export, &attested, request, &about).await?;
+        export.attestations = attesting::given(&result).await?;
         let outputs = Outputs { exporters, caches };
         let mut exported = outputs.give(&result, export, job.context(), &request.session).await?;
         exported.response.extend(told);
@@ -246,19 +260,7 @@ fn refuse(request: &SolveRequest) -> Result<(), GatewayError> {
     if request.enable_session_exporter {
         return later("choosing exporters in the client");
     }
-    if let Some(key) = request
-        .frontend_attrs
-        .iter()
-        .find_map(|(k, v)| (k.starts_with("attest:") && !disabled(v)).then_some(k))
-    {
-        return later(&format!("the attestation that {key:?} asks for"));
-    }
     Ok(())
-}
-
-/// `attest:provenance=disabled=true` is how clients say that they want none.
-fn disabled(value: &str) -> bool {
-    value.split(',').any(|part| part.trim() == "disabled=true")
 }
 
 #[allow(deprecated)]

@@ -3,12 +3,14 @@
 // Futures of a whole build nest deeply.
 #![recursion_limit = "256"]
 
+mod attesting;
 pub mod builds;
 pub mod collection;
 mod computed;
 pub mod config;
 mod content;
 pub mod control;
+mod environment;
 mod exporting;
 pub mod farm;
 mod history;

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::history::{History, HistoryError};
 use crate::listeners::{Connection, ListenError, Listeners};
 use crate::root::{Root, RootError};
-use crate::{collection, content, control, farm};
+use crate::{collection, content, control, environment, farm};
 use crosskit_api::MAX_MESSAGE;
 use crosskit_api::content::content_server::ContentServer;
 use crosskit_api::control::control_server::ControlServer;
@@ -16,8 +16,8 @@ use crosskit_cache::Cache;
 use crosskit_exporters::{Exporters, ImageParts};
 use crosskit_gateway::bridge::{Frontends, Shared};
 use crosskit_gateway::builds::Builds;
-use crosskit_gateway::health;
 use crosskit_gateway::server::Calls;
+use crosskit_gateway::{Producers, health};
 use crosskit_images::ContentStore;
 use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
 use crosskit_metadata::Database;
@@ -152,6 +152,7 @@ impl Daemon {
                 snapshots: snapshots.clone(),
             },
             on_failure: config.farm.on_failure,
+            producers: Producers::default(),
         };
         let ended = Arc::new(Notify::new());
         let stop = CancellationToken::new();
@@ -164,6 +165,8 @@ impl Daemon {
             history: history.clone(),
             snapshots,
             entitlements: config.entitlements.clone(),
+            provenance_environment: environment::read(config.provenance_folder.as_deref())
+                .map_err(state("config"))?,
             gc: gc_policies(&config, disk_size(root.path())),
             ended: Arc::clone(&ended),
             stop: stop.clone(),

@@ -7,6 +7,9 @@ pub const VERSION: &str = "v0.31.0";
 /// The package, as shown by `debug workers` and `Info`.
 pub const PACKAGE: &str = "crosskit";
 
+/// The syntax of Dockerfiles that the builtin frontend reads.
+pub const DOCKERFILE: &str = "1.26.0";
+
 /// The program's own version.
 pub const REVISION: &str = concat!("crosskit-", env!("CARGO_PKG_VERSION"));
 
@@ -16,6 +19,6 @@ pub fn record() -> crosskit_api::types::BuildkitVersion {
         package: PACKAGE.to_string(),
         version: VERSION.to_string(),
         revision: REVISION.to_string(),
-        dockerfile_version: String::new(),
+        dockerfile_version: DOCKERFILE.to_string(),
     }
 }

@@ -28,4 +28,5 @@ pub use lint::{LintConfig, Rule, Warning};
 pub use options::{Environment, MissingCap, Options, missing_frontend_cap};
 pub use reference::Reference;
 pub use subrequests::{Subrequest, UNSUPPORTED};
+pub use text::csv::fields as csv_fields;
 pub use text::directives::{Syntax, detect_syntax};

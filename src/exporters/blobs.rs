@@ -1,5 +1,6 @@
 //! The documents and layers of an image in the content store.
 
+use crate::attestations;
 use crate::manifest::{Layer, documents};
 use crate::options::{Compression, ImageOptions};
 use crate::{Export, ExportError, NamedPlatform, Part, Report, snapshot_error};
@@ -73,6 +74,10 @@ pub async fn commit(
     }
     let layers = futures::future::try_join_all(all).await?;
     part.end();
+    let indexed = export.is_map || platforms.iter().any(|platform| wants_index(export, platform, options));
+    if indexed && !options.oci() && !export.attestations.is_empty() {
+        return Err(ExportError::user("cannot export attestations with \"oci-mediatypes=false\""));
+    }
     let mut committed = Committed { root: Descriptor::of("", b""), config: None, layers: Vec::new() };
     let mut index = Vec::new();
     for (platform, layers) in platforms.iter().zip(layers) {
@@ -95,13 +100,15 @@ pub async fn commit(
         let mut desc = made.manifest_desc;
         desc.annotations = of_platform.manifest_descriptor.clone();
         desc.platform = Some(platform.platform.clone());
-        committed.layers.extend(layers);
-        if !export.is_map {
+        if !indexed {
+            committed.layers.extend(layers);
             committed.root = desc;
             committed.config = Some(made.config_desc.digest);
             return Ok(committed);
         }
-        index.push(IndexPart { platform: platform.platform.clone(), manifest: desc, attestation: None });
+        let attestation = attestation(parts, export, platform, options, &desc, &layers, report).await?;
+        committed.layers.extend(layers);
+        index.push(IndexPart { platform: platform.platform.clone(), manifest: desc, attestation });
     }
     let of_all = annotations.for_platform(None);
     let index = merge_index(index, options.oci(), of_all.index.clone());
@@ -110,6 +117,35 @@ pub async fn commit(
     put(parts, report, "exporting manifest list", &committed.root, &bytes)?;
     committed.root.annotations = of_all.index_descriptor.clone();
     Ok(committed)
+}
+
+/// Whether what is attested of a platform's result is reason to make an index.
+fn wants_index(export: &Export, platform: &NamedPlatform, options: &ImageOptions) -> bool {
+    export
+        .attested_of(platform)
+        .iter()
+        .any(|attested| options.inline_attestations || !attested.is_inline_only())
+}
+
+/// The manifest of what is attested about an image.
+async fn attestation(
+    parts: &ImageParts,
+    export: &Export,
+    platform: &NamedPlatform,
+    options: &ImageOptions,
+    about: &Descriptor,
+    layers: &[crosskit_snapshots::Layer],
+    report: &Arc<dyn Report>,
+) -> Result<Option<Descriptor>, ExportError> {
+    let attested = export.attested_of(platform);
+    if attested.is_empty() {
+        return Ok(None);
+    }
+    let own = attestations::image_subjects(&options.name, platform, about)?;
+    let stated = attestations::statements(attested, own, layers, &parts.content).await?;
+    let desc = attestations::manifest(&stated, about, options.oci(), options.artifacts(), &parts.content)?;
+    Part::begin(report, format!("exporting attestation manifest {}", desc.digest)).end();
+    Ok(Some(desc))
 }
 
 /// The annotations of the build and of its result.
@@ -141,7 +177,9 @@ fn annotations(
     }
     let of_all = set.for_platform(None);
     let wants_index = !of_all.index.is_empty() || !of_all.index_descriptor.is_empty();
-    if wants_index && !export.is_map {
+    let indexed =
+        export.is_map || platforms.iter().any(|platform| self::wants_index(export, platform, options));
+    if wants_index && !indexed {
         return Err(ExportError::user("index annotations not supported for single platform export"));
     }
     Ok(set)

@@ -1,11 +1,13 @@
 //! `local` and `tar`: the files of a result, as a folder at the client or as a tar file.
 
+use crate::attestations::{self, Attested};
 use crate::options::TreeOptions;
 use crate::result::NamedPlatform;
 use crate::{
     Export, ExportError, Exporter, Exporters, Part, Report, blocking, session_error, snapshot_error, stream,
 };
 use crosskit_api::fsutil::Stat;
+use crosskit_attest::Named;
 use crosskit_images::layers::{Rounding, TreeOptions as WriteOptions, write_tree};
 use crosskit_images::tar::{Header, Kind, Timestamp, Writer};
 use crosskit_session::transfer::{
@@ -13,13 +15,20 @@ use crosskit_session::transfer::{
 };
 use crosskit_snapshots::Mounted;
 use futures::future::BoxFuture;
-use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use sha2::Digest as _;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What the transfer is called in the progress.
 const COPYING: &str = "copying files";
+
+/// The mode of a file with a statement.
+const STATEMENT_MODE: u32 = libc::S_IFREG | 0o600;
+
+/// Bytes that are hashed at once.
+const PIECE: usize = 256 << 10;
 
 /// The mode of a platform's folder.
 const FOLDER_MODE: u32 = libc::S_IFDIR | 0o755;
@@ -63,6 +72,8 @@ struct Root {
     folder: String,
     epoch: Option<i64>,
     mounted: Option<Mounted>,
+    /// What is attested of them.
+    attested: Option<Memory>,
 }
 
 /// Writes the platforms' files as one tar, each into a folder of its own if asked.
@@ -86,6 +97,11 @@ fn write_tar(roots: &[Root], in_folders: bool, out: impl Write) -> Result<(), Ex
         if let Some(mounted) = &root.mounted {
             let folder = std::fs::File::open(mounted.path()).map_err(|e| failed(&e))?;
             write_tree(&folder, &mut tar, &options).map_err(|e| failed(&e))?;
+        }
+        for (stat, content) in root.attested.iter().flat_map(Memory::files) {
+            let name = if in_folders { format!("{}/{}", root.folder, stat.path) } else { stat.path.clone() };
+            let time = Timestamp::from_seconds(stat.mod_time.div_euclid(1_000_000_000));
+            tar.file(&name, 0o600, time, content).map_err(|e| failed(&e))?;
         }
     }
     tar.finish().map_err(|e| failed(&e))?;
@@ -119,9 +135,58 @@ impl Files {
                     (Arc::new(folder), Some(mounted))
                 }
             };
+            let tree = match self.attested(export, &platform, &tree, epoch).await? {
+                Some(files) => {
+                    Arc::new(Merged::new([tree, Arc::new(files) as Arc<dyn Tree>])) as Arc<dyn Tree>
+                }
+                None => tree,
+            };
             trees.push(PlatformTree { platform, tree, epoch, _mounted: mounted });
         }
         Ok(trees)
+    }
+
+    /// Files with what is attested of a platform's files.
+    async fn attested(
+        &self,
+        export: &Export,
+        platform: &NamedPlatform,
+        tree: &Arc<dyn Tree>,
+        epoch: Option<i64>,
+    ) -> Result<Option<Memory>, ExportError> {
+        let attested: Vec<Attested> =
+            export.attested_of(platform).iter().filter(|one| !one.is_inline_only()).cloned().collect();
+        if attested.is_empty() {
+            return Ok(None);
+        }
+        let tree = Arc::clone(tree);
+        let own = blocking(move || hashed(tree.as_ref())).await?;
+        let content = &self.exporters.images.content;
+        let stated = attestations::statements(&attested, own, &[], content).await?;
+        let time = match epoch {
+            Some(epoch) => nanoseconds(epoch),
+            None => now(),
+        };
+        let mut files = Memory::default();
+        let mut known = HashSet::new();
+        for one in stated {
+            let mut name = format!("{}{}", self.options.attestation_prefix, one.file);
+            if export.is_map && !self.splits(export) {
+                let (stem, extension) = match name.rsplit_once('.') {
+                    Some((stem, extension)) => (stem.to_string(), format!(".{extension}")),
+                    None => (name.clone(), String::new()),
+                };
+                name = format!("{stem}.{}{extension}", platform.id.replace('/', "_"));
+            }
+            if !known.insert(name.clone()) {
+                return Err(ExportError::user(format!("duplicate attestation path name {name}")));
+            }
+            let bytes = one.statement.to_readable_json().map_err(|e| ExportError::internal(e.to_string()))?;
+            let stat =
+                Stat { path: name, mode: mode_from_unix(STATEMENT_MODE), mod_time: time, ..Stat::default() };
+            files.add(stat, bytes);
+        }
+        Ok(Some(files))
     }
 
     /// The roots of the platforms' files, mounted.
@@ -137,7 +202,12 @@ impl Files {
                 Some(found) => Some(found.mount_readonly().await.map_err(snapshot_error)?),
                 None => None,
             };
-            roots.push(Root { folder: platform.id.replace('/', "_"), epoch, mounted });
+            let tree: Arc<dyn Tree> = match &mounted {
+                Some(mounted) => Arc::new(Folder::open(mounted.path()).map_err(session_error)?),
+                None => Arc::new(Memory::default()),
+            };
+            let attested = self.attested(export, &platform, &tree, epoch).await?;
+            roots.push(Root { folder: platform.id.replace('/', "_"), epoch, mounted, attested });
         }
         Ok(roots)
     }
@@ -157,6 +227,40 @@ impl Files {
         blocking(move || refuse_conflicts(named)).await?;
         Ok((Arc::new(Merged::new(trees.iter().map(|t| Arc::clone(&t.tree)))), trees))
     }
+}
+
+/// The plain files of a tree with their digests.
+fn hashed(tree: &dyn Tree) -> Result<Vec<Named>, ExportError> {
+    let mut files = Vec::new();
+    tree.walk(&mut |stat| {
+        if kind_of(stat.mode) == FileKind::File {
+            files.push(stat.path);
+        }
+        Ok(())
+    })
+    .map_err(session_error)?;
+    let failed = |path: &str, e: std::io::Error| {
+        ExportError::new(crate::ErrorKind::Environment, format!("reading {path}: {e}"))
+    };
+    let hash = |path: String| {
+        let mut content = tree.open(&path).map_err(|e| failed(&path, e))?;
+        let mut hash = sha2::Sha256::new();
+        let mut piece = vec![0; PIECE];
+        loop {
+            match content.read(&mut piece).map_err(|e| failed(&path, e))? {
+                0 => break,
+                read => hash.update(piece.get(..read).unwrap_or_default()),
+            }
+        }
+        let digest = BTreeMap::from([("sha256".to_string(), hex::encode(hash.finalize()))]);
+        Ok(Named { name: path, digest })
+    };
+    files.into_iter().map(hash).collect()
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn nanoseconds(seconds: i64) -> i64 {

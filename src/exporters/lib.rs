@@ -3,6 +3,7 @@
 //! One trait, one file for each kind, and a table that names them.
 
 mod archive;
+mod attestations;
 mod blobs;
 mod error;
 mod files;
@@ -13,6 +14,7 @@ mod push;
 mod result;
 mod stream;
 
+pub use attestations::Attested;
 pub use blobs::ImageParts;
 pub use error::{ErrorKind, ExportError};
 pub use result::{Export, NamedPlatform};

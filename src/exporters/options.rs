@@ -52,6 +52,10 @@ pub struct ImageOptions {
     pub annotations: BTreeMap<String, String>,
     /// Metadata that the client lays over the result's: `containerimage.config` and the like.
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// Whether attestations that go only where nobody has to look at them are reason to make an index.
+    pub inline_attestations: bool,
+    /// Whether attestations are OCI artifacts; None for the default.
+    pub oci_artifact: Option<bool>,
 }
 
 /// Keys of exporters that write files (`local`, `tar`).
@@ -101,9 +105,8 @@ impl Epoch {
     }
 }
 
-/// Keys that do nothing without an image store or without attestations, which this daemon's
-/// results have none of; clients send them as a matter of course.
-const WITHOUT_EFFECT: &[&str] = &["store", "unpack", "attestation-inline", "oci-artifact"];
+/// Keys that do nothing without an image store; clients send them as a matter of course.
+const WITHOUT_EFFECT: &[&str] = &["store", "unpack"];
 
 /// Prefixes of keys that are metadata of the result.
 const METADATA: &[&str] = &["containerimage.", "refs.", "image.", "frontend.", "attest:"];
@@ -142,7 +145,8 @@ impl ImageOptions {
     /// # Errors
     /// A key that nobody knows, a value of the wrong kind, and keys that exclude each other.
     pub fn parse(exporter: &str, attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
-        let mut options = ImageOptions { tar: true, ..ImageOptions::default() };
+        let inline_attestations = exporter == "image";
+        let mut options = ImageOptions { tar: true, inline_attestations, ..ImageOptions::default() };
         for (key, value) in attrs {
             match key.as_str() {
                 "name" => options.name.clone_from(value),
@@ -160,6 +164,8 @@ impl ImageOptions {
                 "dangling-name-prefix" => options.dangling_prefix.clone_from(value),
                 "danging-name-empty-only" => options.dangling_empty_only = loose_bool(key, value)?,
                 "tar" => options.tar = loose_bool(key, value)?,
+                "attestation-inline" => options.inline_attestations = strict_bool(key, value)?,
+                "oci-artifact" => options.oci_artifact = Some(strict_bool(key, value)?),
                 known if WITHOUT_EFFECT.contains(&known) => {
                     loose_bool(key, value)?;
                 }
@@ -173,7 +179,17 @@ impl ImageOptions {
             }
         }
         options.check_level()?;
+        if options.oci_artifact == Some(true) && !options.oci() {
+            return Err(ExportError::user(
+                "oci-artifact=true needs oci-mediatypes=true: Docker's media types know no artifacts",
+            ));
+        }
         Ok(options)
+    }
+
+    /// Whether attestations are OCI artifacts, which is the default where OCI media types are written.
+    pub fn artifacts(&self) -> bool {
+        self.oci_artifact.unwrap_or(self.oci())
     }
 
     /// Whether OCI media types are written. Since version 0.31 that is the default everywhere.

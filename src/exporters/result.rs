@@ -1,6 +1,6 @@
 //! What is exported: results by platform, and what is said of them.
 
-use crate::ExportError;
+use crate::{Attested, ExportError};
 use crosskit_platforms::Platform;
 use crosskit_snapshots::Ref;
 use indexmap::IndexMap;
@@ -18,6 +18,8 @@ pub struct Export {
     pub by_platform: IndexMap<String, Option<Ref>>,
     /// What is said of them, by the field's keys.
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// What is attested of the results, by platform id.
+    pub attestations: BTreeMap<String, Vec<Attested>>,
     /// What images are to tell of how they were made, by platform id; under an empty id for the
     /// single result.
     pub inline_caches: BTreeMap<String, Vec<u8>>,
@@ -122,6 +124,11 @@ impl Export {
             Some(found) => Ok(found.as_ref()),
             None => Err(ExportError::user(format!("failed to find ref for ID {}", platform.id))),
         }
+    }
+
+    /// What is attested of a platform's result.
+    pub fn attested_of(&self, platform: &NamedPlatform) -> &[Attested] {
+        self.attestations.get(&platform.id).map_or(&[], Vec::as_slice)
     }
 
     /// What the image of a platform is to tell of how it was made.

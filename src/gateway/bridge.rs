@@ -4,7 +4,8 @@
 use crate::admission::{Entitlements, admit};
 use crate::platforms::{Failed, OnFailure};
 use crate::result::{FrontendResult, Handle};
-use crate::{GatewayError, builtin, external};
+use crate::scope::{Producers, Scope};
+use crate::{GatewayError, builtin, external, provenance};
 use crosskit_api::{control, frontend, pb, types};
 use crosskit_cache::Cache;
 use crosskit_llb::{Graph, Limits};
@@ -100,6 +101,8 @@ pub struct Shared {
     pub caches: RemoteCaches,
     /// What becomes of other platforms when one has failed.
     pub on_failure: OnFailure,
+    /// How results that are handed on were made.
+    pub producers: Producers,
 }
 
 /// The bridge of one build.
@@ -108,24 +111,45 @@ pub struct Bridge {
     job: Arc<Job<ResultRef>>,
     session: String,
     entitlements: Entitlements,
-    pub(crate) failed: Mutex<Failed>,
+    pub(crate) failed: Arc<Mutex<Failed>>,
+    scope: Arc<Scope>,
 }
 
 impl Bridge {
-    /// The bridge of a build whose client has this session.
+    /// The bridge of a build whose client has this session, and asks for this.
     pub fn new(
         shared: Shared,
         job: Arc<Job<ResultRef>>,
         session: String,
         entitlements: Entitlements,
+        asked: &SolveRequest,
     ) -> Arc<Self> {
-        let bridge = Arc::new(Bridge { shared, job, session, entitlements, failed: Mutex::default() });
+        let scope = Scope::of_client(asked);
+        let failed = Arc::default();
+        let bridge = Arc::new(Bridge { shared, job, session, entitlements, failed, scope });
         // Weak, as the build keeps the value and the bridge keeps the build.
         let nested = Nested(Arc::new(ByBridge(Arc::downgrade(&bridge))));
         let build = bridge.job.context();
         build.set_value(NESTED, Arc::new(nested));
         build.set_value(MEMORY, Arc::new(BuildMemory::default()));
         bridge
+    }
+
+    /// The same bridge for a frontend that is asked for this.
+    fn within(&self, asked: &SolveRequest) -> Arc<Self> {
+        Arc::new(Bridge {
+            shared: self.shared.clone(),
+            job: Arc::clone(&self.job),
+            session: self.session.clone(),
+            entitlements: self.entitlements.clone(),
+            failed: Arc::clone(&self.failed),
+            scope: self.scope.within(asked),
+        })
+    }
+
+    /// Who asked for what.
+    pub(crate) fn scope(&self) -> &Arc<Scope> {
+        &self.scope
     }
 
     /// What every bridge of the daemon shares.
@@ -160,6 +184,7 @@ impl Bridge {
     /// if it is to be evaluated, the first failure in it.
     pub async fn solve(self: &Arc<Self>, request: SolveRequest) -> Result<FrontendResult, GatewayError> {
         let evaluate = request.evaluate;
+        let inner = if request.frontend.is_empty() { Arc::clone(self) } else { self.within(&request) };
         let result = match (request.definition, request.frontend.as_str()) {
             (Some(_), name) if !name.is_empty() => {
                 return Err(GatewayError::invalid(
@@ -172,16 +197,19 @@ impl Bridge {
             (None, "") => FrontendResult::default(),
             (None, "dockerfile.v0") => {
                 self.enabled(self.shared.frontends.dockerfile, "dockerfile.v0")?;
-                Box::pin(builtin::dockerfile(Arc::clone(self), request.options, request.inputs)).await?
+                Box::pin(builtin::dockerfile(Arc::clone(&inner), request.options, request.inputs)).await?
             }
             (None, "gateway.v0") => {
                 self.enabled(self.shared.frontends.gateway, "gateway.v0")?;
-                Box::pin(external::solve(Arc::clone(self), request.options, request.inputs)).await?
+                Box::pin(external::solve(Arc::clone(&inner), request.options, request.inputs)).await?
             }
             (None, other) => return Err(GatewayError::plain(format!("invalid frontend: {other}"))),
         };
         if evaluate {
             self.compute(&result).await?;
+        }
+        if !Arc::ptr_eq(&inner, self) {
+            provenance::yielded(&inner, &result).await;
         }
         Ok(result)
     }
@@ -228,7 +256,11 @@ impl Bridge {
         let caches = self.imported(imports).await;
         let graph = Arc::new(graph);
         let options = LoadOptions { caches, ..LoadOptions::default() };
-        Ok(self.job.load(&graph, options).map(|result| Handle::new(result, graph)))
+        let handle = self.job.load(&graph, options).map(|result| Handle::new(result, graph));
+        if let Some(handle) = &handle {
+            self.scope.solved(handle);
+        }
+        Ok(handle)
     }
 
     fn import<'a>(&'a self, options: &'a CacheOptions) -> BoxFuture<'a, Option<Cache<ResultRef>>> {
@@ -263,7 +295,16 @@ impl Bridge {
         if !request.source_policies.is_empty() {
             return Err(GatewayError::unimplemented("source policies are not available yet"));
         }
-        Ok(self.shared.workers.resolve_image_config(self.job(), request).await?)
+        let (name, platform) = (request.r#ref.clone(), request.platform.clone());
+        let local = request.resolver_type != 0;
+        let found = self.shared.workers.resolve_image_config(self.job(), request).await?;
+        self.scope.resolved(
+            if found.r#ref.is_empty() { &name } else { &found.r#ref },
+            platform,
+            &found.digest,
+            local,
+        );
+        Ok(found)
     }
 
     /// Asks for the facts of a source.
@@ -280,7 +321,13 @@ impl Bridge {
         if !request.source_policies.is_empty() {
             return Err(GatewayError::unimplemented("source policies are not available yet"));
         }
-        Ok(self.shared.workers.resolve_source_meta(self.job(), request).await?)
+        let (asked, platform) = (request.source.clone(), request.platform.clone());
+        let found = self.shared.workers.resolve_source_meta(self.job(), request).await?;
+        let identifier = found.source.as_ref().or(asked.as_ref()).map_or("", |source| &source.identifier);
+        if let (Some(image), Some((scheme, name))) = (&found.image, identifier.split_once("://")) {
+            self.scope.resolved(name, platform, &image.digest, scheme != "docker-image");
+        }
+        Ok(found)
     }
 
     /// Warns about a vertex.

@@ -57,7 +57,7 @@ pub async fn dockerfile(
     if raw.contains_key("requestid")
         && let Some(answer) = read.subrequest().await.map_err(|e| unanswered(e, &raw))?
     {
-        return Ok(FrontendResult { refs: Refs::One(None), metadata: answer.metadata });
+        return Ok(FrontendResult { metadata: answer.metadata, ..FrontendResult::default() });
     }
     let (built, mut failed) = match bridge.keeps_going() {
         true => {
@@ -90,7 +90,7 @@ pub async fn dockerfile(
         true => Refs::ByPlatform(handles),
         false => Refs::One(handles.into_values().next().flatten()),
     };
-    Ok(FrontendResult { refs, metadata })
+    Ok(FrontendResult { refs, metadata, ..FrontendResult::default() })
 }
 
 /// The caches to look into: `cache-imports`, a list in JSON, and `cache-from`, names of images.

@@ -90,7 +90,7 @@ pub async fn solve(
     if let Refs::ByPlatform(handles) = &result.refs
         && handles.is_empty()
     {
-        return Ok(FrontendResult { refs: Refs::One(None), metadata: result.metadata });
+        return Ok(FrontendResult { metadata: result.metadata, ..FrontendResult::default() });
     }
     Ok(result)
 }

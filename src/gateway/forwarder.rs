@@ -3,11 +3,12 @@
 
 use crate::bridge::{Bridge, SolveRequest};
 use crate::containers::{self, Container, ContainerMount, Containers, Surroundings};
-use crate::result::{FrontendResult, Handle, Refs};
+use crate::result::{Attested, FrontendResult, Handle, Refs};
 use crate::{GatewayError, caps, processes};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::{self, result::Result as Returned};
 use crosskit_api::{control, pb};
+use crosskit_attest::{Content, Kind, Subject};
 use crosskit_snapshots::Mounted;
 use crosskit_workers::ops::left::LeftOver;
 use crosskit_workers::{ResultRef, files};
@@ -380,9 +381,6 @@ impl Forwarder {
         let result = request
             .result
             .ok_or_else(|| GatewayError::invalid("a frontend returned neither result nor error"))?;
-        if result.attestations.values().any(|a| !a.attestation.is_empty()) {
-            return Err(GatewayError::unimplemented("attestations of results are not available yet"));
-        }
         let known = |id: &str| match id {
             "" => Ok(None),
             id => self.handle(id).map(Some),
@@ -399,7 +397,12 @@ impl Forwarder {
             Some(Returned::RefsDeprecated(map)) => many(map.refs.into_iter().collect())?,
             Some(Returned::Refs(map)) => many(map.refs.into_iter().map(|(k, r)| (k, r.id)).collect())?,
         };
-        self.end(Ok(FrontendResult { refs, metadata: result.metadata }));
+        let mut attestations = BTreeMap::new();
+        for (platform, listed) in result.attestations {
+            let attested = listed.attestation.into_iter().map(|one| returned(one, known));
+            attestations.insert(platform, attested.collect::<Result<Vec<_>, _>>()?);
+        }
+        self.end(Ok(FrontendResult { refs, metadata: result.metadata, attestations }));
         Ok(())
     }
 
@@ -490,6 +493,35 @@ impl Forwarder {
     fn refs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Handle>> {
         self.refs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An attestation as a frontend returns it.
+fn returned(
+    attestation: frontend::Attestation,
+    known: impl Fn(&str) -> Result<Option<Handle>, GatewayError>,
+) -> Result<Attested, GatewayError> {
+    let kind = match frontend::AttestationKind::try_from(attestation.kind) {
+        Ok(frontend::AttestationKind::InToto) => Kind::InToto,
+        Ok(frontend::AttestationKind::Bundle) => Kind::Bundle,
+        Err(_) => {
+            return Err(GatewayError::invalid(format!("unknown attestation kind {}", attestation.kind)));
+        }
+    };
+    let subject = |subject: frontend::InTotoSubject| match subject.kind() {
+        frontend::InTotoSubjectKind::Self_ => Subject::Own { name: subject.name },
+        frontend::InTotoSubjectKind::Raw => Subject::Raw { name: subject.name, digests: subject.digest },
+    };
+    Ok(Attested {
+        kind,
+        metadata: attestation.metadata,
+        path: attestation.path,
+        predicate_type: attestation.in_toto_predicate_type,
+        subjects: attestation.in_toto_subjects.into_iter().map(subject).collect(),
+        content: Content::Files(match &attestation.r#ref {
+            None => None,
+            Some(found) => known(&found.id)?,
+        }),
+    })
 }
 
 /// Offset and length in bytes.

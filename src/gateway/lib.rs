@@ -15,8 +15,13 @@ pub mod forwarder;
 pub mod health;
 pub mod platforms;
 mod processes;
+pub mod provenance;
 pub mod result;
+mod scan;
+mod scope;
 pub mod server;
 
 pub use error::GatewayError;
-pub use result::{FrontendResult, Handle, Refs};
+pub use result::{Attested, FrontendResult, Handle, Refs};
+pub use scan::scan;
+pub use scope::Producers;

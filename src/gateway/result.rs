@@ -1,11 +1,14 @@
 //! What a frontend yields: one result, or one for each platform, and what it says of them.
 
 use crosskit_api::pb;
+use crosskit_attest::{Attestation, Content};
 use crosskit_llb::Graph;
+use crosskit_snapshots::Layer;
 use crosskit_snapshots::Ref;
-use crosskit_solver::{Known, ResultHandle, SolveError};
+use crosskit_solver::{Known, ResultHandle, SolveError, Step};
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A result that may not have been computed yet, and the graph that it comes from.
@@ -20,12 +23,17 @@ pub struct Handle {
 struct Origin {
     graph: Arc<Graph>,
     definition: OnceLock<Arc<pb::Definition>>,
+    /// Somebody has needed the result.
+    computed: AtomicBool,
 }
 
 impl Handle {
     /// A result of a graph.
     pub fn new(result: ResultHandle<Option<Ref>>, graph: Arc<Graph>) -> Self {
-        Handle { result, origin: Arc::new(Origin { graph, definition: OnceLock::new() }) }
+        Handle {
+            result,
+            origin: Arc::new(Origin { graph, definition: OnceLock::new(), computed: AtomicBool::new(false) }),
+        }
     }
 
     /// The result; the first call starts the work. None is an empty filesystem.
@@ -33,7 +41,27 @@ impl Handle {
     /// # Errors
     /// The first failure of a vertex that it needs.
     pub async fn result(&self) -> Result<Option<Ref>, SolveError> {
-        self.result.result().await
+        let result = self.result.result().await?;
+        self.origin.computed.store(true, Ordering::Relaxed);
+        Ok(result)
+    }
+
+    /// All steps that the result depends on, inputs first; none if nobody has needed it.
+    pub async fn steps(&self) -> Vec<Step<Option<Ref>>> {
+        match self.origin.computed.load(Ordering::Relaxed) {
+            true => self.result.steps().await,
+            false => Vec::new(),
+        }
+    }
+
+    /// Whether it is the same result, from the same call.
+    pub fn is(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(&self.origin, &other.origin)
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.origin.graph
     }
 
     /// By which keys the result, and all that it depends on, is known: see [`ResultHandle::trail`].
@@ -43,7 +71,7 @@ impl Handle {
 
     /// The graph as it goes over the wire.
     pub fn definition(&self) -> &Arc<pb::Definition> {
-        let Origin { graph, definition } = self.origin.as_ref();
+        let Origin { graph, definition, .. } = self.origin.as_ref();
         definition.get_or_init(|| Arc::new(graph.to_definition()))
     }
 }
@@ -55,7 +83,12 @@ pub struct FrontendResult {
     pub refs: Refs,
     /// What is said of them, by the field's keys: `containerimage.config`, `refs.platforms` …
     pub metadata: BTreeMap<String, Vec<u8>>,
+    /// What is attested of them, by platform id.
+    pub attestations: BTreeMap<String, Vec<Attested>>,
 }
+
+/// Something that is attested of a result.
+pub type Attested = Attestation<Handle, Layer>;
 
 /// One result, or one for each platform.
 #[derive(Clone)]
@@ -75,7 +108,7 @@ impl Default for Refs {
 impl FrontendResult {
     /// A single result without metadata.
     pub fn single(handle: Option<Handle>) -> Self {
-        FrontendResult { refs: Refs::One(handle), metadata: BTreeMap::new() }
+        FrontendResult { refs: Refs::One(handle), ..FrontendResult::default() }
     }
 
     /// All results.
@@ -83,6 +116,25 @@ impl FrontendResult {
         match &self.refs {
             Refs::One(handle) => handle.iter().collect(),
             Refs::ByPlatform(handles) => handles.values().flatten().collect(),
+        }
+    }
+
+    /// The results that something is attested in.
+    pub fn attesting(&self) -> Vec<&Handle> {
+        let mut all = Vec::new();
+        for attested in self.attestations.values().flatten() {
+            if let Content::Files(Some(handle)) = &attested.content {
+                all.push(handle);
+            }
+        }
+        all
+    }
+
+    /// The result of a platform.
+    pub fn of(&self, platform: &str) -> Option<&Handle> {
+        match &self.refs {
+            Refs::One(handle) => handle.as_ref(),
+            Refs::ByPlatform(handles) => handles.get(platform)?.as_ref(),
         }
     }
 }

@@ -258,6 +258,8 @@ pub struct Step<R> {
 pub struct Known<R> {
     /// The vertex that it is a result of.
     pub vertex: Arc<Vertex>,
+    /// Which of the vertex's outputs it is.
+    pub output: usize,
     /// Where in the trail its inputs are.
     pub inputs: Vec<usize>,
     /// Its keys, those in the solver's own cache first.

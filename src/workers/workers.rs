@@ -442,6 +442,7 @@ impl OpResolver<ResultRef> for Workers {
                 platform: records::message(&platform_of(vertex)),
                 parts,
                 source: OnceCell::new(),
+                pin: std::sync::Mutex::default(),
             }),
             Kind::Exec(op) => Arc::new(exec::ExecOp {
                 op,

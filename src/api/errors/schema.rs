@@ -4,18 +4,18 @@
 //! `gateway.proto` and `policysession.proto`.
 
 /// One message: its fields in declaration order.
-pub(super) struct Schema(pub(super) &'static [Field]);
+pub(crate) struct Schema(pub(crate) &'static [Field]);
 
 /// One field as `.proto` files name it.
-pub(super) struct Field {
-    pub(super) tag: u32,
-    pub(super) name: &'static str,
-    pub(super) kind: Kind,
-    pub(super) repeated: bool,
+pub(crate) struct Field {
+    pub(crate) tag: u32,
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) repeated: bool,
 }
 
 /// What a field holds.
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Text,
     Bytes,
     Bool,
@@ -40,13 +40,13 @@ const fn many(tag: u32, name: &'static str, kind: Kind) -> Field {
 
 use Kind::{Bool, Bytes, Enum, I32, I64, Map, Message, Text, U32, U64};
 
-pub(super) static VERTEX: Schema = Schema(&[one(1, "digest", Text)]);
-pub(super) static NAMED: Schema = Schema(&[one(1, "name", Text)]);
-pub(super) static FRONTEND: Schema = Schema(&[one(1, "name", Text), one(2, "source", Text)]);
-pub(super) static COMPATIBILITY: Schema = Schema(&[one(1, "version", I64), one(2, "feature", Text)]);
-pub(super) static SOURCE: Schema =
+pub(crate) static VERTEX: Schema = Schema(&[one(1, "digest", Text)]);
+pub(crate) static NAMED: Schema = Schema(&[one(1, "name", Text)]);
+pub(crate) static FRONTEND: Schema = Schema(&[one(1, "name", Text), one(2, "source", Text)]);
+pub(crate) static COMPATIBILITY: Schema = Schema(&[one(1, "version", I64), one(2, "feature", Text)]);
+pub(crate) static SOURCE: Schema =
     Schema(&[one(1, "info", Message(&SOURCE_INFO)), many(2, "ranges", Message(&RANGE))]);
-pub(super) static SOLVE: Schema = Schema(&[
+pub(crate) static SOLVE: Schema = Schema(&[
     many(1, "inputIDs", Text),
     many(2, "mountIDs", Text),
     one(3, "op", Message(&OP)),
@@ -55,7 +55,7 @@ pub(super) static SOLVE: Schema = Schema(&[
     one(6, "description", Map(&Text)),
 ]);
 static INDEX: Schema = Schema(&[one(1, "index", I64)]);
-pub(super) static INCOMPLETE: Schema = Schema(&[many(
+pub(crate) static INCOMPLETE: Schema = Schema(&[many(
     1,
     "incomplete",
     Message(&Schema(&[
@@ -67,7 +67,7 @@ pub(super) static INCOMPLETE: Schema = Schema(&[many(
         one(6, "reason", Text),
     ])),
 )]);
-pub(super) static STACK: Schema = Schema(&[
+pub(crate) static STACK: Schema = Schema(&[
     many(1, "frames", Message(&Schema(&[one(1, "Name", Text), one(2, "File", Text), one(3, "Line", I32)]))),
     many(2, "cmdline", Text),
     one(3, "pid", I32),
@@ -75,8 +75,8 @@ pub(super) static STACK: Schema = Schema(&[
     one(5, "revision", Text),
 ]);
 // A process's exit may carry a status as well; only the code is ever sent as a detail.
-pub(super) static EXIT: Schema = Schema(&[one(1, "Code", U32)]);
-pub(super) static DECISION: Schema = Schema(&[
+pub(crate) static EXIT: Schema = Schema(&[one(1, "Code", U32)]);
+pub(crate) static DECISION: Schema = Schema(&[
     one(1, "action", Enum(&["ALLOW", "DENY", "CONVERT"])),
     many(2, "denyMessages", Message(&Schema(&[one(1, "message", Text)]))),
     one(3, "update", Message(&SOURCE_OP)),
@@ -95,7 +95,7 @@ static SOURCE_INFO: Schema = Schema(&[
     one(3, "definition", Message(&DEFINITION)),
     one(4, "language", Text),
 ]);
-static LOCATIONS: Schema = Schema(&[many(
+pub(crate) static LOCATIONS: Schema = Schema(&[many(
     1,
     "locations",
     Message(&Schema(&[one(1, "sourceIndex", I32), many(2, "ranges", Message(&RANGE))])),
@@ -127,7 +127,7 @@ static OP_METADATA: Schema = Schema(&[
     ),
 ]);
 
-static OP: Schema = Schema(&[
+pub(crate) static OP: Schema = Schema(&[
     many(1, "inputs", Message(&Schema(&[one(1, "digest", Text), one(2, "index", I64)]))),
     one(2, "exec", Message(&EXEC)),
     one(3, "source", Message(&SOURCE_OP)),

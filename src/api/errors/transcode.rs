@@ -16,7 +16,7 @@ const MAX_DEPTH: u32 = 64;
 
 /// How JSON is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(crate) enum Dialect {
     /// Plain objects.
     Plain,
     /// Protobuf's canonical JSON.
@@ -26,7 +26,7 @@ pub(super) enum Dialect {
 /// Why a detail could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct BadDetail(pub(super) String);
+pub(crate) struct BadDetail(pub(crate) String);
 
 type Result<T> = std::result::Result<T, BadDetail>;
 
@@ -35,7 +35,7 @@ fn bad<T>(what: impl Into<String>) -> Result<T> {
 }
 
 /// The JSON of a message given in wire form.
-pub(super) fn to_json(schema: &Schema, dialect: Dialect, mut wire: &[u8]) -> Result<Value> {
+pub(crate) fn to_json(schema: &Schema, dialect: Dialect, mut wire: &[u8]) -> Result<Value> {
     object(schema, dialect, &mut wire, 0)
 }
 
@@ -178,7 +178,7 @@ fn value(kind: &Kind, dialect: Dialect, wire_type: WireType, wire: &mut &[u8], d
 }
 
 /// The wire form of a message given as JSON.
-pub(super) fn from_json(schema: &Schema, json: &Value) -> Result<Vec<u8>> {
+pub(crate) fn from_json(schema: &Schema, json: &Value) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     put_object(schema, json, &mut out, 0)?;
     Ok(out)

@@ -87,6 +87,8 @@ pub struct Config {
     pub log_level: String,
     /// Entitlements that builds may ask for.
     pub entitlements: Vec<String>,
+    /// A folder of JSON files with what is to be said in provenance; None for that beside the config.
+    pub provenance_folder: Option<PathBuf>,
     /// The worker on this machine.
     pub worker: WorkerConfig,
     /// The workers on other machines.
@@ -221,6 +223,7 @@ impl Default for Config {
             log_format: "text".to_string(),
             log_level: "info".to_string(),
             entitlements: Vec::new(),
+            provenance_folder: None,
             worker: WorkerConfig::default(),
             farm: Farm::default(),
             registries: BTreeMap::new(),
@@ -293,6 +296,7 @@ impl Config {
             self.root = PathBuf::from(root);
         }
         self.entitlements = s.list("insecure-entitlements");
+        self.provenance_folder = s.text("provenanceEnvDir").map(PathBuf::from);
         if s.bool("debug") == Some(true) {
             self.log_level = "debug".to_string();
         }

@@ -65,7 +65,7 @@ pub const KEYS: &[Key] = &[
     key("root", Text, Works),
     key("insecure-entitlements", List, Works),
     key("proxyNetwork", Bool, Refused("enforcing a proxy for all steps is not available yet")),
-    key("provenanceEnvDir", Text, Elsewhere("provenance is not written yet")),
+    key("provenanceEnvDir", Text, Works),
     key("log", Table, Works),
     key("log/format", Text, Works),
     key("log/level", Text, Works),

@@ -51,6 +51,12 @@ impl Memory {
         }
         self.entries.insert(parts, (stat, content));
     }
+
+    /// All files, folders left out, with their content.
+    pub fn files(&self) -> impl Iterator<Item = (&Stat, &[u8])> {
+        let all = self.entries.values().filter(|(stat, _)| kind_of(stat.mode) == FileKind::File);
+        all.map(|(stat, content)| (stat, content.as_ref()))
+    }
 }
 
 impl Tree for Memory {

@@ -62,6 +62,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             places.insert(id, trail.len());
             trail.push(Known {
                 vertex: self.vertices[vertex].spec.clone(),
+                output: self.edges[id].output,
                 inputs,
                 keys: keys.map(|(cache, key)| (self.caches[usize::from(cache)].clone(), key)).collect(),
                 result: self.edges[id].result.clone(),

@@ -6,7 +6,7 @@ use crosskit_api::pb;
 use crosskit_cache::KeyDigest;
 use crosskit_solver::progress::Stream;
 use crosskit_solver::{CacheMap, ErrorKind, JobGroup, Op, OpContext, OpError, StatusUpdate, VertexProgress};
-use crosskit_sources::{BuildMemory, Source, SourceContext, SourceError, Status};
+use crosskit_sources::{BuildMemory, Material, Source, SourceContext, SourceError, Status};
 use futures::future::BoxFuture;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +26,8 @@ pub struct SourceOp {
     pub parts: Arc<LocalParts>,
     /// The source, once it was looked up.
     pub source: OnceCell<Arc<dyn Source>>,
+    /// What it stood for when somebody last looked.
+    pub pin: Mutex<Option<String>>,
 }
 
 impl SourceOp {
@@ -39,8 +41,15 @@ impl SourceOp {
         let key = self.source().await?.key(&context(cx), index).await.map_err(source_error)?;
         if let Some(found) = key.as_ref().filter(|_| index == 0) {
             self.note_origin(cx, &found.pin);
+            *self.pin.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.pin.clone());
         }
         Ok(key.map(|key| source_digest(&key.key)))
+    }
+
+    /// What provenance says of it; nothing before somebody has looked what it stands for.
+    pub fn material(&self) -> Option<Material> {
+        let pin = self.pin.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(self.source.get()?.material(&pin))
     }
 
     /// Notes where the input comes from, for workers elsewhere.
@@ -84,6 +93,10 @@ impl Op<ResultRef> for SourceOp {
             let found = self.source().await?.snapshot(&context(cx)).await.map_err(source_error)?;
             Ok(vec![found])
         })
+    }
+
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
     }
 }
 

@@ -1,0 +1,233 @@
+//! How a result was made, from what the build has seen.
+
+use crate::GatewayError;
+use crate::bridge::Bridge;
+use crate::result::{Attested, FrontendResult, Handle, Refs};
+use crate::scope::Scope;
+use crosskit_api::errors::ErrorDetails;
+use crosskit_api::pb::{self, op::Op};
+use crosskit_attest::{
+    AttestError, BuildConfig, Capture, Circumstances, Content, INLINE_ONLY, Kind, Predicate, Provenance,
+    REASON,
+};
+use crosskit_platforms::Platform;
+use crosskit_snapshots::Layer;
+use crosskit_sources::Material;
+use crosskit_workers::ops::source::SourceOp;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+/// Annotations of layers that mean something only here.
+const INTERNAL: [&str; 2] = ["containerd.io/uncompressed", "buildkit/createdat"];
+
+/// A time as it stands in provenance: RFC 3339.
+pub fn time(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let nanos = i128::try_from(since.as_nanos()).unwrap_or(0);
+    jiff::Timestamp::from_nanosecond(nanos).unwrap_or_default().to_string()
+}
+
+/// What is wrong with an attestation, for the client.
+pub fn attest_error(error: AttestError) -> GatewayError {
+    let message = error.to_string();
+    match error {
+        AttestError::NotYet(_) => GatewayError::unimplemented(message),
+        AttestError::Incomplete { details, .. } => GatewayError::plain(message)
+            .with_details(ErrorDetails { incomplete: Some(details), ..ErrorDetails::default() }),
+        _ => GatewayError::plain(message),
+    }
+}
+
+/// Adds provenance for each platform of a computed result. `frontend_version` is that of the builtin Dockerfile frontend.
+///
+/// # Errors
+/// Names that are none, and materials that aren't known exactly where that was asked for.
+pub async fn add(
+    bridge: &Arc<Bridge>,
+    result: &mut FrontendResult,
+    asked: &Provenance,
+    about: &Circumstances,
+    platforms: &[(String, Platform)],
+    frontend_version: &str,
+) -> Result<(), GatewayError> {
+    let finished = Arc::new(OnceLock::new());
+    for (id, _) in platforms {
+        let Some(handle) = result.of(id).cloned() else { continue };
+        let is_map = matches!(result.refs, Refs::ByPlatform(_));
+        let of_platform = if is_map { id.as_str() } else { "" };
+        let capture = captured(bridge, result, &handle, of_platform, platforms).await?;
+        let mut about = about.clone();
+        if capture.request.frontend == "dockerfile.v0" {
+            about.dockerfile_version = Some(frontend_version.to_string());
+        }
+        let graph = || BuildConfig::of(handle.definition());
+        let predicate = Predicate::new(&capture, asked, about, graph).map_err(attest_error)?;
+        let chains = chains(&handle, &predicate).await;
+        let finished = Arc::clone(&finished);
+        let make = move |layers: &[Layer]| {
+            let finished = finished.get_or_init(|| time(SystemTime::now()));
+            predicate.to_json(finished, known_layers(&chains, layers))
+        };
+        result.attestations.entry(id.clone()).or_default().push(Attested {
+            kind: Kind::InToto,
+            metadata: BTreeMap::from([
+                (REASON.to_string(), b"provenance".to_vec()),
+                (INLINE_ONLY.to_string(), asked.inline_only.to_string().into_bytes()),
+            ]),
+            path: asked.filename.clone(),
+            predicate_type: asked.slsa.predicate_type().to_string(),
+            subjects: Vec::new(),
+            content: Content::Made(Arc::new(make)),
+        });
+    }
+    Ok(())
+}
+
+/// Notes what a frontend has yielded, and tells others how it was made.
+pub(crate) async fn yielded(bridge: &Bridge, result: &FrontendResult) {
+    let (scope, producers) = (bridge.scope(), &bridge.shared().producers);
+    let mut told = Vec::new();
+    for handle in result.handles() {
+        if scope.owner(handle).is_none() {
+            scope.solved(handle);
+        }
+        let capture = of_steps(handle).await;
+        let owner = scope.owner(handle).unwrap_or_else(|| Arc::clone(scope));
+        if let Some(request) = owner.request(&capture, producers) {
+            told.extend(producers.tell(handle.graph(), request));
+        }
+    }
+    scope.keep(told);
+}
+
+/// What went into one result of a build.
+async fn captured(
+    bridge: &Arc<Bridge>,
+    result: &FrontendResult,
+    handle: &Handle,
+    platform: &str,
+    platforms: &[(String, Platform)],
+) -> Result<Capture, GatewayError> {
+    let producers = &bridge.shared().producers;
+    let owner: Arc<Scope> = bridge.scope().owner(handle).unwrap_or_else(|| Arc::clone(bridge.scope()));
+    let mut capture = of_steps(handle).await;
+    if let Some(parameters) = owner.parameters(producers, &capture) {
+        let (secrets, ssh) =
+            (std::mem::take(&mut capture.request.secrets), std::mem::take(&mut capture.request.ssh));
+        capture.request = crosskit_attest::Parameters { secrets, ssh, ..parameters };
+    }
+    // What took part without being in a result counts as well: the Dockerfile's folder, say.
+    let own: Vec<&Handle> = result.handles().into_iter().chain(result.attesting()).collect();
+    for other in owner.results() {
+        if !own.iter().any(|known| known.is(&other)) {
+            capture.merge(of_steps(&other).await);
+        }
+    }
+    let mut images = owner.images();
+    if !platform.is_empty() {
+        images = of_platform(images, platform, platforms);
+    }
+    images.into_iter().for_each(|image| capture.add(image));
+    capture.settle().map_err(attest_error)?;
+    Ok(capture)
+}
+
+/// Leaves out images that were looked up for every platform, for other platforms than this one.
+fn of_platform(images: Vec<Material>, id: &str, platforms: &[(String, Platform)]) -> Vec<Material> {
+    let facts = |image: &Material| match image {
+        Material::Image { reference, platform, .. } => Some((reference.clone(), platform.clone())),
+        _ => None,
+    };
+    let all: Vec<(String, Option<Platform>)> = images.iter().filter_map(facts).collect();
+    let same = |one: &Platform, other: &Platform| one.normalize() == other.normalize();
+    let for_everyone = |name: &str| {
+        platforms.iter().all(|(_, platform)| {
+            all.iter().any(|(other, of)| other == name && of.as_ref().is_some_and(|of| same(of, platform)))
+        })
+    };
+    let Some((_, wanted)) = platforms.iter().find(|(known, _)| known == id) else { return images };
+    images
+        .into_iter()
+        .filter(|image| match facts(image) {
+            Some((name, Some(platform))) if for_everyone(&name) => {
+                (&platform.os, &platform.architecture) == (&wanted.os, &wanted.architecture)
+            }
+            _ => true,
+        })
+        .collect()
+}
+
+/// What the steps of a result say; nothing if nobody has needed it.
+async fn of_steps(handle: &Handle) -> Capture {
+    let mut capture = Capture::default();
+    for step in handle.steps().await {
+        match &step.vertex.op.op {
+            Some(Op::Source(_)) => {
+                let source = step.op.as_ref().and_then(|op| op.as_any()?.downcast_ref::<SourceOp>());
+                if let Some(material) = source.and_then(SourceOp::material) {
+                    capture.add(material);
+                }
+            }
+            Some(Op::Exec(exec)) => of_process(exec, &mut capture),
+            Some(Op::Build(_)) => capture.incomplete = true,
+            _ => {}
+        }
+    }
+    capture
+}
+
+fn of_process(exec: &pb::ExecOp, capture: &mut Capture) {
+    for mount in &exec.mounts {
+        match mount.mount_type() {
+            pb::MountType::Secret => {
+                let options = mount.secret_opt.clone().unwrap_or_default();
+                capture.add_secret(&options.id, options.optional);
+            }
+            pb::MountType::Ssh => {
+                let options = mount.ssh_opt.clone().unwrap_or_default();
+                capture.add_ssh(&options.id, options.optional);
+            }
+            _ => {}
+        }
+    }
+    for secret in &exec.secretenv {
+        capture.add_secret(&secret.id, secret.optional);
+    }
+    capture.network |= exec.network() != pb::NetMode::None;
+}
+
+/// The outputs of steps as `stepN:M`, and the snapshots that they are, as far as they are here.
+async fn chains(handle: &Handle, predicate: &Predicate) -> Vec<(String, String)> {
+    let mut chains = Vec::new();
+    for known in handle.trail().await {
+        let name = predicate.step(&known.vertex.digest.to_string());
+        if let (Some(name), Some(Some(found))) = (name, &known.result) {
+            chains.push((format!("{name}:{}", known.output), found.id().to_string()));
+        }
+    }
+    chains
+}
+
+/// The layers of the outputs whose snapshots are in the chain of an image.
+fn known_layers(chains: &[(String, String)], layers: &[Layer]) -> BTreeMap<String, Vec<Value>> {
+    let descs: Vec<Value> = layers
+        .iter()
+        .map(|layer| {
+            let mut desc = layer.blob.desc.clone();
+            desc.annotations.retain(|key, _| {
+                !INTERNAL.contains(&key.as_str()) && !key.starts_with("containerd.io/distribution.source.")
+            });
+            serde_json::to_value(desc).unwrap_or_default()
+        })
+        .collect();
+    let mut known: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for (output, snapshot) in chains {
+        if let Some(at) = layers.iter().position(|layer| layer.snapshot.id() == snapshot) {
+            let chain: Vec<Value> = descs.iter().take(at + 1).cloned().collect();
+            known.entry(output.clone()).or_default().push(Value::from(chain));
+        }
+    }
+    known
+}

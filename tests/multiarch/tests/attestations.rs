@@ -1,0 +1,157 @@
+//! What is attested of results: provenance beside images and files, scans by images.
+
+use crosskit_multiarch::{Images, Scene, Tree, digest_of};
+use serde_json::Value;
+
+const TWO: [&str; 2] = ["linux/amd64", "linux/riscv64"];
+
+/// The statements that an index has about the image of a platform.
+fn statements(images: &Images<'_>, index: &Value, platform: &str) -> Vec<Value> {
+    let about = &Images::entry(index, platform)["digest"];
+    let entries = index["manifests"].as_array().expect("manifests");
+    let entry = entries
+        .iter()
+        .find(|entry| entry["annotations"]["vnd.docker.reference.digest"] == *about)
+        .unwrap_or_else(|| panic!("nothing is attested of {platform}: {index}"));
+    assert_eq!(entry["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
+    assert_eq!(Images::platform_of(entry), "unknown/unknown");
+    let manifest = images.json(entry);
+    assert_eq!(manifest["subject"]["digest"], *about);
+    assert_eq!(manifest["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
+    let layers = manifest["layers"].as_array().expect("layers");
+    layers
+        .iter()
+        .map(|layer| {
+            let statement = images.json(layer);
+            assert_eq!(layer["mediaType"], "application/vnd.in-toto+json");
+            assert_eq!(layer["annotations"]["in-toto.io/predicate-type"], statement["predicateType"]);
+            assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+            statement
+        })
+        .collect()
+}
+
+fn only(statements: Vec<Value>) -> Value {
+    assert_eq!(statements.len(), 1, "{statements:?}");
+    statements.into_iter().next().unwrap()
+}
+
+#[test]
+fn provenance_of_each_platform_is_beside_its_image() {
+    let scene = Scene::set();
+    let environment = scene.path("said");
+    std::fs::create_dir_all(&environment).unwrap();
+    std::fs::write(environment.join("farm.json"), "{\"farm\": \"north\"}").unwrap();
+    let config = format!("provenanceEnvDir = {:?}\n", environment.display().to_string());
+    let daemon = scene.daemon_with(crosskit_multiarch::DaemonOptions { config, ..Default::default() });
+    let dockerfile = "FROM BASE\nARG WORD\nRUN --mount=type=secret,id=key echo $WORD > /word\n";
+    let context = scene.context("c", &[("Dockerfile", dockerfile)]);
+    let secret = scene.path("key");
+    std::fs::write(&secret, "hidden").unwrap();
+    let name = scene.registry.reference("attested:1");
+    let build = |mode: &str| {
+        daemon
+            .build(&context)
+            .platforms(&TWO)
+            .opt("build-arg:WORD", "there")
+            .opt("attest:provenance", mode)
+            .argument("--secret")
+            .argument(&format!("id=key,src={}", secret.display()))
+            .output(&format!("type=image,name={name},push=true"))
+            .run()
+            .ok();
+        let images = Images::Repository(&scene.registry, "attested".into());
+        let index: Value =
+            serde_json::from_slice(&scene.registry.manifest("attested", "1").unwrap()).unwrap();
+        (images, index)
+    };
+    let (images, index) = build("mode=max");
+    for platform in TWO {
+        let statement = only(statements(&images, &index, platform));
+        assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+        let digest = Images::entry(&index, platform)["digest"].as_str().unwrap().replace("sha256:", "");
+        assert_eq!(statement["subject"][0]["digest"]["sha256"], digest);
+        let url = statement["subject"][0]["name"].as_str().unwrap();
+        assert!(url.ends_with(&format!("/attested@1?platform={}", platform.replace('/', "%2F"))), "{url}");
+        let definition = &statement["predicate"]["buildDefinition"];
+        let base = definition["resolvedDependencies"][0]["digest"]["sha256"].as_str().unwrap();
+        assert_eq!(base.len(), 64);
+        let request = &definition["externalParameters"]["request"];
+        assert_eq!(request["frontend"], "dockerfile.v0");
+        assert_eq!(request["args"]["build-arg:WORD"], "there");
+        assert_eq!(request["secrets"][0]["id"], "key");
+        assert_eq!(definition["internalParameters"]["farm"], "north");
+        let metadata = &statement["predicate"]["runDetails"]["metadata"];
+        let file = metadata["buildkit_metadata"]["source"]["infos"][0]["filename"].as_str();
+        assert_eq!(file, Some("Dockerfile"));
+        assert!(!statement.to_string().contains("hidden"));
+    }
+    let (images, index) = build("mode=min,version=v0.2");
+    let statement = only(statements(&images, &index, TWO[0]));
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v0.2");
+    let told = &statement["predicate"]["invocation"]["parameters"];
+    assert!(told["args"].get("build-arg:WORD").is_none() && told.get("secrets").is_none(), "{told}");
+    daemon.stop();
+}
+
+#[test]
+fn provenance_lies_beside_files() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("c", &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "content")]);
+    let out = scene.path("out");
+    let build = |options: &str| daemon.build(&context).opt("attest:provenance", options);
+    let beside = format!("type=local,dest={},attestation-prefix=x.", out.display());
+    build("mode=min").output(&beside).run().ok();
+    let tree = Tree::of_folder(&out);
+    let statement: Value = serde_json::from_str(&tree.text("x.provenance.json")).unwrap();
+    assert_eq!(statement["subject"][0]["name"], "file");
+    let digest = statement["subject"][0]["digest"]["sha256"].as_str().unwrap();
+    assert_eq!(format!("sha256:{digest}"), digest_of(b"content"));
+    let complete = &statement["predicate"]["runDetails"]["metadata"]["buildkit_completeness"];
+    assert_eq!(complete["resolvedDependencies"], false, "a client's folder has no digest");
+
+    std::fs::remove_dir_all(&out).unwrap();
+    build("mode=min,inline-only=true").into(&out).run().ok();
+    assert!(!Tree::of_folder(&out).has("provenance.json"));
+    let refused = build("complete-materials=true").into(&out).run().fails();
+    refused.says("provenance materials are incomplete").says("local_source");
+    let unknown = daemon.build(&context).opt("attest:vex", "").into(&out).run().fails();
+    unknown.says("unknown attestation type \"vex\"");
+    daemon.stop();
+}
+
+#[test]
+fn an_image_with_a_scanner_says_what_is_in_a_result() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let scan = r#"#!/bin/sh
+cat > "$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
+{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document",
+ "predicate": {"spdxVersion": "SPDX-2.3", "name": "$BUILDKIT_SCAN_WORD", "creationInfo": {"creators": ["Tool: test"]},
+ "files": [{"fileName": "$(cd "$BUILDKIT_SCAN_SOURCE" && echo f*)"}]}}
+END
+"#;
+    let dockerfile = "FROM BASE\nCOPY --chmod=755 scan /scan\nENTRYPOINT [\"/bin/sh\", \"/scan\"]\n";
+    let scanner = scene.context("scanner", &[("Dockerfile", dockerfile), ("scan", scan)]);
+    let name = scene.registry.reference("scanner:1");
+    daemon.build(&scanner).output(&format!("type=image,name={name},push=true")).run().ok();
+    let context = scene.context("c", &[("Dockerfile", "FROM scratch\nCOPY found /found\n"), ("found", "1")]);
+    let archive = scene.path("image.tar");
+    daemon
+        .build(&context)
+        .opt("attest:sbom", &format!("generator={name},WORD=hello"))
+        .output(&format!("type=oci,dest={}", archive.display()))
+        .run()
+        .ok();
+    let images = Images::archive(&archive);
+    let index = images.json(&images.index_json()["manifests"][0]);
+    let statement = only(statements(&images, &index, "linux/amd64"));
+    let document = &statement["predicate"];
+    assert_eq!(document["name"], "hello");
+    assert_eq!(document["files"][0]["fileName"], "found");
+    let image = images.json(Images::entry(&index, "linux/amd64"));
+    let layer = image["layers"][0]["digest"].as_str().unwrap();
+    assert_eq!(document["files"][0]["comment"], format!("layerID: {layer}"));
+    daemon.stop();
+}
