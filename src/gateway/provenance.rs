@@ -198,14 +198,21 @@ fn of_process(exec: &pb::ExecOp, capture: &mut Capture) {
     capture.network |= exec.network() != pb::NetMode::None;
 }
 
-/// The outputs of steps as `stepN:M`, and the snapshots that they are, as far as they are here.
+/// The outputs of steps as `stepN:M`, and the snapshots that they are, as far as the cache knows.
 async fn chains(handle: &Handle, predicate: &Predicate) -> Vec<(String, String)> {
     let mut chains = Vec::new();
     for known in handle.trail().await {
-        let name = predicate.step(&known.vertex.digest.to_string());
-        if let (Some(name), Some(Some(found))) = (name, &known.result) {
-            chains.push((format!("{name}:{}", known.output), found.id().to_string()));
-        }
+        let Some(name) = predicate.step(&known.vertex.digest.to_string()) else { continue };
+        let snapshots: Vec<String> = match &known.result {
+            Some(found) => found.iter().map(|found| found.id().to_string()).collect(),
+            // Nobody has needed it in this build, so it is not loaded; its records have its name.
+            None => {
+                let records = known.keys.iter().flat_map(|(cache, key)| cache.records(*key));
+                records.map(|record| record.id.to_string()).collect()
+            }
+        };
+        let output = format!("{name}:{}", known.output);
+        chains.extend(snapshots.into_iter().map(|snapshot| (output.clone(), snapshot)));
     }
     chains
 }
@@ -225,8 +232,11 @@ fn known_layers(chains: &[(String, String)], layers: &[Layer]) -> BTreeMap<Strin
     let mut known: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (output, snapshot) in chains {
         if let Some(at) = layers.iter().position(|layer| layer.snapshot.id() == snapshot) {
-            let chain: Vec<Value> = descs.iter().take(at + 1).cloned().collect();
-            known.entry(output.clone()).or_default().push(Value::from(chain));
+            let chain = Value::from(descs.iter().take(at + 1).cloned().collect::<Vec<_>>());
+            let known = known.entry(output.clone()).or_default();
+            if !known.contains(&chain) {
+                known.push(chain);
+            }
         }
     }
     known
