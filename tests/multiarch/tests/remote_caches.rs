@@ -2,13 +2,14 @@
 
 use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, Scene, Tree};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Steps with each kind of input: images, a context, parts of other stages, mounts. What each makes
 /// is never the same twice.
-const DOCKERFILE: &str = "FROM BASE AS made\nRUN cat /proc/sys/kernel/random/uuid > /made\n\
+const DOCKERFILE: &str = "FROM BASE AS made\nRUN /bin/cat /proc/sys/kernel/random/uuid > /made\n\
     FROM BASE\nCOPY a.txt /a.txt\nCOPY --from=made /made /made\n\
-    RUN --mount=type=bind,from=made,target=/m cat /m/made /proc/sys/kernel/random/uuid > /three\n";
+    RUN --mount=type=bind,from=made,target=/m /bin/cat /m/made /proc/sys/kernel/random/uuid > /three\n";
 
 /// The steps of it that are to be found.
 const STEPS: usize = 4;
@@ -296,11 +297,11 @@ fn a_layer_that_the_registry_has_lost_is_made_again() {
     daemon.stop();
     let manifest: Value =
         serde_json::from_slice(&scene.registry.manifest("caches", "lost").expect("the cache")).expect("JSON");
-    let own = manifest["layers"].as_array().expect("layers");
+    let layers = manifest["layers"].as_array().expect("layers");
+    let digests: BTreeSet<_> = layers.iter().filter_map(|layer| layer["digest"].as_str()).collect();
     let base = scene.base_image.layer_digest("linux/amd64");
-    for layer in own.iter().filter(|layer| layer["digest"] != base.as_str()) {
-        std::fs::remove_file(scene.registry.blob_file(layer["digest"].as_str().expect("a digest")))
-            .unwrap_or_default();
+    for digest in digests.into_iter().filter(|digest| *digest != base) {
+        std::fs::remove_file(scene.registry.blob_file(digest)).expect("lose a layer");
     }
     let daemon = fresh(&scene, "taker");
     let out = scene.path("made-again");
@@ -359,6 +360,8 @@ fn docker_buildx_gives_caches_away_and_uses_them() {
     daemon.stop();
     for (at, from) in [reference, inline, format!("type=local,src={place}")].into_iter().enumerate() {
         let daemon = fresh(&scene, &format!("taker-{at}"));
+        // The builder of the daemon that is gone.
+        std::fs::remove_dir_all(scene.path("docker-config")).expect("remove buildx's configuration");
         let buildx = Buildx::create(&scene, &daemon);
         let arguments =
             ["build", "--progress=plain", "--provenance=false", "--cache-from", &from, "-o", &out, &text];
