@@ -67,6 +67,7 @@ pub(super) async fn follow(
 ) {
     let mut health = worker.watch();
     let name = worker.name().to_string();
+    let mut up = false;
     loop {
         let reached = health.borrow_and_update().clone();
         let failed = match reached {
@@ -77,7 +78,9 @@ pub(super) async fn follow(
                 Ok(facts) => {
                     let state = state(&worker, &facts, about.health());
                     let platforms: Vec<_> = state.platforms.iter().map(Platform::format).collect();
-                    tracing::info!(worker = name, platforms = platforms.join(","), "worker is up");
+                    if !std::mem::replace(&mut up, true) {
+                        tracing::info!(worker = name, platforms = platforms.join(","), "worker is up");
+                    }
                     about.note(|last| {
                         (last.facts, last.why) = (Some(facts), None);
                         dispatcher.upsert(state);
@@ -90,6 +93,7 @@ pub(super) async fn follow(
             },
         };
         let again = failed.is_some();
+        up &= !again;
         if let Some(why) = failed {
             tracing::warn!(worker = name, why, "worker is down");
             about.note(|last| {
@@ -114,7 +118,7 @@ pub(super) async fn follow(
 /// A worker as the scheduler sees it.
 fn state(worker: &RemoteWorker, facts: &Facts, health: Health) -> WorkerState {
     let options = worker.options();
-    let mut entitlements = Entitlements::ALL;
+    let mut entitlements = Entitlements::ALL.without(worker.lacks());
     if !facts.is_crosskit && !options.allow_secret_env {
         entitlements = entitlements.without(Entitlements::SECRET_ENVIRONMENT);
     }

@@ -3,6 +3,7 @@
 use super::Materialize;
 use super::content::FilesOf;
 use super::emulator::Tail;
+use super::left::LeftOver;
 use super::mounts::{self, Prepared, secret};
 use crate::dispatch::Place;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
@@ -172,7 +173,7 @@ impl ExecOp {
             place.into_iter().for_each(|place| place.end(outcome));
             match done {
                 Ok(results) => return Ok(results),
-                Err(RemoteError::Step(error)) => return Err(error),
+                Err(RemoteError::Step(error)) => return Err(self.with_left(error, &inputs)),
                 Err(RemoteError::Canceled) => return Err(OpError::canceled()),
                 Err(RemoteError::Early) => {}
                 Err(RemoteError::Worker { name, why }) => {
@@ -188,6 +189,20 @@ impl ExecOp {
             }
             come(&mut inputs).await?;
         }
+    }
+
+    /// What is left of a step that failed elsewhere: what it was given, as far as it is here. What it has written
+    /// stays there.
+    fn with_left(&self, error: OpError, inputs: &[Input<ResultRef>]) -> OpError {
+        let here = |input: &Input<ResultRef>| match input {
+            Input::Here(result) => Some(result.clone()),
+            Input::Promised(_) => None,
+        };
+        let Some(inputs) = inputs.iter().map(here).collect::<Option<Vec<_>>>() else { return error };
+        if error.details().exit_code.is_none() {
+            return error;
+        }
+        error.attach(Arc::new(LeftOver::untouched(&self.op.mounts, &inputs)))
     }
 
     /// Runs it on this machine, once more if the emulator has crashed rather than the step.

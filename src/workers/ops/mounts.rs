@@ -175,9 +175,7 @@ impl Prepared {
         let Prepared { outputs, mut held, .. } = self;
         let scratch = std::mem::take(&mut held.scratch);
         drop(held);
-        let input = |mount: &pb::Mount| inputs.get(usize::try_from(mount.input).ok()?)?.clone();
-        let inputs: Vec<ResultRef> = mounts.iter().map(input).collect();
-        let mut left = LeftOver { mounts: inputs.clone(), inputs };
+        let mut left = LeftOver::untouched(mounts, inputs);
         let scratch = scratch.into_iter().map(|(at, mutable)| (at, Output::Written(mutable)));
         for (at, output) in outputs.into_iter().chain(scratch) {
             let found = output.result().await?;

@@ -9,6 +9,7 @@ use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_images::Digest as BlobDigest;
 use crosskit_llb::{Digest, Vertex, encode_op};
 use crosskit_platforms::Platform;
+use std::collections::HashSet;
 
 /// What the images of inputs are called. The digest is what tells them apart.
 const INPUT_NAME: &str = "oci-layout://crosskit/input";
@@ -111,6 +112,16 @@ impl StepDefinition {
     /// Whether a vertex is a step that the worker has run before.
     pub(super) fn has_run(&self, vertex: &str) -> bool {
         self.earlier.iter().any(|digest| digest.to_string() == vertex)
+    }
+
+    /// The name of the first image that the worker pulls.
+    pub(super) fn first_pulled(&self) -> Option<&str> {
+        self.pulled.first().map(|(_, name)| name.as_str())
+    }
+
+    /// The vertices in which the worker pulls images.
+    pub(super) fn pulls(&self) -> HashSet<String> {
+        self.pulled.iter().map(|(digest, _)| digest.to_string()).collect()
     }
 
     /// The name of the image that the worker pulls in a vertex.

@@ -6,7 +6,8 @@ use super::{Inner, RemoteWorker};
 use crosskit_api::health::HealthCheckRequest;
 use crosskit_api::health::health_check_response::ServingStatus;
 use crosskit_api::health::health_client::HealthClient;
-use std::sync::{Arc, OnceLock, Weak};
+use crosskit_scheduler::Entitlements;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,6 +37,13 @@ pub(super) struct Watch {
 impl Default for Watch {
     fn default() -> Self {
         Watch { state: watch::Sender::new(Health::Unknown), task: OnceLock::new() }
+    }
+}
+
+impl Watch {
+    /// Has those who follow the worker look at it again.
+    pub(super) fn nudge(&self) {
+        self.state.send_modify(|_| ());
     }
 }
 
@@ -80,6 +88,8 @@ async fn keep_asking(watched: Weak<Inner>) {
         };
         if health != Health::Up {
             line = None;
+            // It may come back with another configuration.
+            *worker.lacks.lock().unwrap_or_else(PoisonError::into_inner) = Entitlements::NONE;
         }
         worker.watch.state.send_if_modified(|state| {
             let changed = *state != health;

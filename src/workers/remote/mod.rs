@@ -18,7 +18,9 @@ mod made;
 mod probe;
 mod proxies;
 mod pulled;
+mod pulls;
 mod received;
+mod refusals;
 mod results;
 mod serving;
 mod session;
@@ -34,6 +36,7 @@ pub(crate) use probe::{EMULATED, PARALLELISM, PLATFORM};
 
 use connection::Target;
 use crosskit_platforms::Platform;
+use crosskit_scheduler::Entitlements;
 use health::Watch;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -136,6 +139,8 @@ struct Inner {
     arrivals: Arc<Semaphore>,
     /// Registries whose images it did not get, and when that was.
     out_of_reach: Mutex<HashMap<String, tokio::time::Instant>>,
+    /// What it has turned out not to let steps do.
+    lacks: Mutex<Entitlements>,
 }
 
 impl RemoteWorker {
@@ -148,9 +153,18 @@ impl RemoteWorker {
         let fault = |why| RemoteError::worker(&options.name, why);
         let target = Target::new(&options).map_err(fault)?;
         let watch = Watch::default();
-        let (facts, counters, out_of_reach) = Default::default();
+        let (facts, counters, out_of_reach, lacks) = Default::default();
         let arrivals = Arc::new(Semaphore::new(ARRIVALS));
-        Ok(RemoteWorker(Arc::new(Inner { options, target, watch, facts, counters, arrivals, out_of_reach })))
+        Ok(RemoteWorker(Arc::new(Inner {
+            options,
+            target,
+            watch,
+            facts,
+            counters,
+            arrivals,
+            out_of_reach,
+            lacks,
+        })))
     }
 
     /// What people call it.

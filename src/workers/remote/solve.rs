@@ -47,7 +47,7 @@ impl<'a> Solving<'a> {
 
     /// Follows what is reported of it.
     pub(super) fn follow(&self, step: &StepDefinition, progress: VertexProgress) -> Followed {
-        follow(&self.session.line, self.request.r#ref.clone(), step.names(), progress)
+        follow(&self.session.line, self.request.r#ref.clone(), step.names(), step.pulls(), progress)
     }
 
     /// Runs it. Dropping the future cancels it at the worker.

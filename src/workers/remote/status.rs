@@ -1,13 +1,15 @@
 //! What a worker reports of a step, told as if it ran here.
 
 use super::connection::Line;
+use super::pulls::{self, Pulls};
 use crosskit_api::control::{StatusRequest, StatusResponse, Vertex, VertexStatus};
 use crosskit_solver::progress::Stream;
 use crosskit_solver::{StatusUpdate, VertexProgress};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long the last reports of a build may let us wait for each other.
@@ -39,16 +41,19 @@ pub(super) struct Followed {
     task: AbortOnDropHandle<()>,
     news: watch::Receiver<()>,
     ran: watch::Receiver<bool>,
+    stall: watch::Receiver<Option<Instant>>,
     pub(super) printed: Printed,
 }
 
-/// Follows the build `reference`, in which the step goes by one of `names`.
+/// Follows the build `reference`, in which the step goes by one of `names`, and images are pulled in `pulls`.
 pub(super) fn follow(
     line: &Line,
     reference: String,
     names: [String; 2],
+    pulls: HashSet<String>,
     progress: VertexProgress,
 ) -> Followed {
+    let (mut pulls, stall) = Pulls::new(pulls);
     let ((told, news), (tell_ran, ran)) = (watch::channel(()), watch::channel(false));
     let printed = Printed::default();
     let mut calls = line.control();
@@ -58,13 +63,14 @@ pub(super) fn follow(
         let mut reports = reports.into_inner();
         while let Ok(Some(report)) = reports.message().await {
             told.send_replace(());
+            pulls.note(&report);
             if has_run(&report, &names) {
                 tell_ran.send_replace(true);
             }
             tell(report, &names, &progress, &tail);
         }
     });
-    Followed { task: AbortOnDropHandle::new(task), news, ran, printed }
+    Followed { task: AbortOnDropHandle::new(task), news, ran, stall, printed }
 }
 
 impl Followed {
@@ -76,6 +82,11 @@ impl Followed {
                 std::future::pending().await
             }
         }
+    }
+
+    /// Waits until the worker gets no further with an image that it pulls. Forever if it does.
+    pub(super) fn stalled(&self) -> impl Future<Output = ()> + use<> {
+        pulls::stalled(self.stall.clone())
     }
 
     /// Waits for the last report, after the build has ended. A silent worker is not waited for.

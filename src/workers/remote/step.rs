@@ -4,6 +4,7 @@ use super::boundary::Boundary;
 use super::definition::{StepDefinition, StepOutput};
 use super::inputs::InputImage;
 use super::made::{Made, MadeOutput};
+use super::pulls::PATIENCE;
 use super::results::{self, NoResult};
 use super::session::RemoteSession;
 use super::solve::{Solved, Solving};
@@ -51,21 +52,6 @@ impl RemoteWorker {
             () = cx.cancel.cancelled() => Err(RemoteError::Canceled),
             results = attempt => results,
         }
-    }
-
-    /// Why a step must not go to this worker though it could run it; none if it may.
-    ///
-    /// # Errors
-    /// A worker that can't be asked what it is.
-    pub async fn unfit_for(&self, exec: &pb::ExecOp) -> Result<Option<String>, RemoteError> {
-        if exec.secretenv.is_empty() || self.options().allow_secret_env || self.facts().await?.is_crosskit {
-            return Ok(None);
-        }
-        Ok(Some(
-            "a daemon that is not crosskit's writes secret environment variables into a file on its disk: \
-             set allow-secret-env = true to let it, or mount the secret as a file"
-                .to_string(),
-        ))
     }
 
     async fn attempt(
@@ -202,6 +188,8 @@ impl RemoteWorker {
             session.ahead.clone().acquire_owned().await.ok()
         };
         tokio::pin!(run, early);
+        let stalled = followed.stalled();
+        tokio::pin!(stalled);
         let mut ahead = None;
         let solved: Vec<Solved> = loop {
             tokio::select! {
@@ -210,6 +198,11 @@ impl RemoteWorker {
                 permit = &mut early, if ahead.is_none() => {
                     ahead = permit;
                     ran();
+                }
+                () = &mut stalled => {
+                    let image = step.first_pulled().unwrap_or_default().to_string();
+                    let why = format!("it gets no further with it for {PATIENCE:?}");
+                    return Err(Failed::Pull { image, why });
                 }
                 () = session.closed() => return Err(self.fault("it has closed the session").into()),
                 why = self.down() => {
@@ -240,6 +233,7 @@ impl RemoteWorker {
         if let Some(own) = session.lent.take_failure() {
             return RemoteError::Step(own).into();
         }
+        self.learn_refusal(status.message(), &step.entitlements);
         let vertex = ErrorDetails::from_status(status).vertex.unwrap_or_default();
         if step.has_run(&vertex) {
             let why = format!("it has lost what an earlier step has made: {}", status.message());

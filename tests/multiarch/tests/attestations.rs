@@ -33,7 +33,7 @@ fn statements(images: &Images<'_>, index: &Value, platform: &str) -> Vec<Value> 
 
 fn only(statements: Vec<Value>) -> Value {
     assert_eq!(statements.len(), 1, "{statements:?}");
-    statements.into_iter().next().unwrap()
+    statements.into_iter().next().expect("a statement")
 }
 
 #[test]

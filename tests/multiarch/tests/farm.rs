@@ -243,6 +243,65 @@ fn secrets_reach_a_worker_and_never_its_disk() {
 }
 
 #[test]
+fn an_agent_of_the_client_is_there_for_a_step_at_a_worker() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let socket = scene.path("agent.sock");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).expect("an agent's socket");
+    let dockerfile =
+        "FROM BASE\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && /bin/cat /etc/resolv.conf > /where\n";
+    let context = scene.context("agent", &[("Dockerfile", dockerfile)]);
+    let out = scene.path("out");
+    let build = || daemon.build(&context).platforms(&["linux/riscv64"]);
+    build().argument(&format!("--ssh=default={}", socket.display())).into(&out).run().ok();
+    assert!(Tree::of_folder(&out).text("where").contains("10.77.0.2"));
+    build().argument("--no-cache").run().fails();
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_allow_what_a_step_asks_for_is_asked_once_and_passed_over() {
+    let scene = Scene::set();
+    let allows = "insecure-entitlements = [\"network.host\"]\n";
+    let [wary, bold] = [("wary", ""), ("bold", allows)].map(|(name, config)| {
+        scene.daemon_with(DaemonOptions {
+            name: name.into(),
+            config: config.into(),
+            arguments: vec!["--oci-worker-platform=linux/riscv64".into()],
+            ..Default::default()
+        })
+    });
+    let mut config = format!("{allows}[farm]\n");
+    for (name, daemon) in [("wary-1", &wary), ("bold-1", &bold)] {
+        config += &format!("[[farm.worker]]\n  name = \"{name}\"\n  addr = \"{}\"\n", daemon.address());
+    }
+    let daemon = scene.daemon_with(DaemonOptions { config, ..Default::default() });
+    for name in ["wary-1", "bold-1"] {
+        until_state(&scene, &daemon, name, "up");
+    }
+    let build = |number: u32| {
+        let dockerfile = format!("FROM BASE\nRUN --network=host echo {number} > /made\n");
+        let context = scene.context(&format!("host-{number}"), &[("Dockerfile", &dockerfile)]);
+        let build = daemon.build(&context).platforms(&["linux/riscv64"]);
+        build.argument("--allow=network.host").run().ok();
+    };
+    farm(&scene, &daemon, &["drain", "bold-1"]).ok();
+    build(0);
+    farm(&scene, &daemon, &["undrain", "bold-1"]).ok();
+    (1..6).for_each(build);
+    let refusals = daemon.log().matches("granting entitlement network.host").count();
+    assert_eq!(refusals, 1, "{}", daemon.log());
+    assert_eq!(listed(&scene, &daemon, "wary-1")["finished"], 0);
+    assert_eq!(listed(&scene, &daemon, "bold-1")["finished"], 5);
+    for daemon in [daemon, wary, bold] {
+        daemon.stop();
+    }
+}
+
+#[test]
 fn cancelling_reaches_the_worker_and_leaves_nothing_there() {
     let scene = Scene::set();
     let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
