@@ -7,6 +7,14 @@ use crosskit_platforms::Platform;
 
 use crate::errors::{Error, Result};
 
+/// Begins the annotation of a layer that says in which repositories a registry has it (containerd).
+pub const DISTRIBUTION_SOURCE: &str = "containerd.io/distribution.source.";
+
+/// Whether an annotation of a layer means something only where the layer is, and goes nowhere with it.
+pub fn is_internal(key: &str) -> bool {
+    matches!(key, "containerd.io/uncompressed" | "buildkit/createdat") || key.starts_with(DISTRIBUTION_SOURCE)
+}
+
 /// Annotations by name.
 pub type Annotations = BTreeMap<String, String>;
 

@@ -4,6 +4,7 @@
 //! serde_json in escaping `<`, `>`, `&`, U+2028 and U+2029 inside strings, and in writing an absent list as `null`.
 
 use std::io;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
@@ -18,6 +19,13 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
 /// `json.MarshalIndent(value, "", "  ")`.
 pub fn to_vec_indent<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>> {
     encode(value, PrettyFormatter::with_indent(b"  "))
+}
+
+/// A moment as Go writes it in JSON: RFC 3339 in UTC, no zeros at the fraction's end.
+pub fn time(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let nanoseconds = i128::try_from(since.as_nanos()).unwrap_or(0);
+    jiff::Timestamp::from_nanosecond(nanoseconds).unwrap_or_default().to_string()
 }
 
 fn encode<T: Serialize + ?Sized>(value: &T, inner: impl Formatter) -> Result<Vec<u8>> {

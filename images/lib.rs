@@ -27,7 +27,7 @@ mod annotations_tests;
 mod types_tests;
 
 pub use config::{ContainerConfig, Empty, Healthcheck, History, ImageConfig, RootFs};
-pub use content::ContentStore;
+pub use content::{ContentStore, NotArrived};
 pub use descriptor::Descriptor;
 pub use digest::{Digest, Digester};
 pub use errors::{Error, ErrorKind, Result};

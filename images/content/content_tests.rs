@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use super::ContentStore;
-use crate::{Descriptor, Digest, Error};
+use crate::{Descriptor, Digest, Error, NotArrived};
 
 fn store() -> (tempfile::TempDir, ContentStore) {
     let dir = tempfile::tempdir().unwrap();
@@ -79,4 +79,26 @@ fn a_document_beyond_the_limit_is_not_read() {
     let (_dir, store) = store();
     let digest = store.put(&[0; 100]).unwrap();
     assert!(matches!(store.read(&digest, 99), Err(Error::TooLarge { limit: 99, .. })));
+}
+
+#[tokio::test]
+async fn a_blob_that_arrives_is_here_if_it_is_what_was_announced() {
+    let (_dir, store) = store();
+    let blob = Digest::of(b"in pieces");
+    let sent = |pieces: &[&'static str]| {
+        let pieces: Vec<_> = pieces.iter().map(|piece| Ok::<_, &str>(bytes::Bytes::from(*piece))).collect();
+        futures::stream::iter(pieces)
+    };
+    let mut heard = Vec::new();
+    store.arrive(blob, Some(9), sent(&["in ", "pieces"]), |here| heard.push(here)).await.unwrap();
+    assert_eq!((store.contains(&blob), heard), (true, vec![3, 9]));
+    store.delete(&blob).unwrap();
+    for (pieces, size) in [(&["in pieces"][..], 8), (&["in "], 9), (&["in porches"], 10)] {
+        let error = store.arrive(blob, Some(size), sent(pieces), |_| ()).await.unwrap_err();
+        assert!(matches!(error, NotArrived::Store(_)), "{error:?}");
+    }
+    let broken = futures::stream::iter([Ok(bytes::Bytes::from("in ")), Err("gone")]);
+    let error = store.arrive(blob, None, broken, |_| ()).await.unwrap_err();
+    assert!(matches!(error, NotArrived::Sender("gone")), "{error:?}");
+    assert!(!store.contains(&blob));
 }

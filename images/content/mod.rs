@@ -5,9 +5,11 @@
 //! start. Nothing is synced to disk on the way: after a power failure a blob can be short, which readers notice by
 //! its size; after the end of the process, however sudden, it cannot.
 
+mod arrival;
 mod ingest;
 mod store;
 
+pub use arrival::NotArrived;
 pub use ingest::Ingest;
 pub use store::{BlobReader, ContentStore};
 

@@ -12,11 +12,11 @@ use crosskit_api::types;
 use crosskit_attest::Circumstances;
 use crosskit_cache::Cache;
 use crosskit_exporters::{Exporter, Exporters};
+use crosskit_gateway::GatewayError;
 use crosskit_gateway::admission::Entitlements;
 use crosskit_gateway::bridge::{self, Bridge, Shared};
 use crosskit_gateway::builds::Builds;
 use crosskit_gateway::forwarder::Forwarder;
-use crosskit_gateway::{GatewayError, provenance};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobError, Solver, StatusStream};
@@ -214,7 +214,7 @@ impl Builder {
         };
         let Computed { mut result, mut export, told } = computed::compute(&bridge, result).await?;
         let about = Circumstances {
-            started: provenance::time(started),
+            started: crosskit_images::gojson::time(started),
             environment: self.provenance_environment.clone(),
             ..attesting::circumstances(request)
         };

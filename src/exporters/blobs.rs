@@ -8,11 +8,10 @@ use crosskit_images::annotations::AnnotationSet;
 use crosskit_images::media_types::LayerPacking;
 use crosskit_images::merge::{Part as IndexPart, merge_index};
 use crosskit_images::registry::RegistryHosts;
-use crosskit_images::{ContentStore, Descriptor, Digest};
-use crosskit_snapshots::{LayerForm, Ref};
+use crosskit_images::{ContentStore, Descriptor, Digest, gojson};
+use crosskit_snapshots::LayerForm;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 /// What images are made of and where they go.
 #[derive(Clone)]
@@ -66,7 +65,9 @@ pub async fn commit(
     if !export.is_map && platforms.len() > 1 {
         return Err(ExportError::user("cannot export multiple platforms without multi-platform enabled"));
     }
-    let annotations = annotations(export, options, &platforms)?;
+    let attested = |platform| wants_index(export, platform, options);
+    let indexed = export.is_map || platforms.iter().any(attested);
+    let annotations = annotations(export, options, &platforms, indexed)?;
     let part = Part::begin(report, "exporting layers");
     let mut all = Vec::with_capacity(platforms.len());
     for platform in &platforms {
@@ -74,7 +75,6 @@ pub async fn commit(
     }
     let layers = futures::future::try_join_all(all).await?;
     part.end();
-    let indexed = export.is_map || platforms.iter().any(|platform| wants_index(export, platform, options));
     if indexed && !options.oci() && !export.attestations.is_empty() {
         return Err(ExportError::user("cannot export attestations with \"oci-mediatypes=false\""));
     }
@@ -148,11 +148,12 @@ async fn attestation(
     Ok(Some(desc))
 }
 
-/// The annotations of the build and of its result.
+/// The annotations of the build and of its result, which becomes an index or not.
 fn annotations(
     export: &Export,
     options: &ImageOptions,
     platforms: &[NamedPlatform],
+    indexed: bool,
 ) -> Result<AnnotationSet, ExportError> {
     let of_result = export.metadata.iter().filter(|(key, _)| key.starts_with("annotation"));
     let mut all: BTreeMap<String, String> =
@@ -177,8 +178,6 @@ fn annotations(
     }
     let of_all = set.for_platform(None);
     let wants_index = !of_all.index.is_empty() || !of_all.index_descriptor.is_empty();
-    let indexed =
-        export.is_map || platforms.iter().any(|platform| self::wants_index(export, platform, options));
     if wants_index && !indexed {
         return Err(ExportError::user("index annotations not supported for single platform export"));
     }
@@ -248,16 +247,8 @@ fn described(layer: &crosskit_snapshots::Layer) -> Layer {
         desc: layer.blob.desc.clone(),
         diff_id: layer.blob.diff_id,
         description: layer.snapshot.about().description,
-        created: Some(time(&layer.snapshot)),
+        created: Some(gojson::time(layer.snapshot.created())),
     }
-}
-
-/// When a snapshot was made, RFC 3339 as Go writes it: UTC, no zeros at the fraction's end.
-fn time(snapshot: &Ref) -> String {
-    let since = snapshot.created().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    jiff::Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0))
-        .unwrap_or_default()
-        .to_string()
 }
 
 /// Brings layers here that are still elsewhere.

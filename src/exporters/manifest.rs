@@ -4,6 +4,7 @@
 use crate::ExportError;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use crosskit_images::annotations::is_internal;
 use crosskit_images::{Descriptor, Digest, History, gojson, media_types};
 use crosskit_platforms::Platform;
 use serde::{Deserialize, Serialize};
@@ -95,11 +96,7 @@ pub fn documents(
 
 /// Annotations of a layer that others should see; Docker's manifests have none.
 fn exported_annotations(all: BTreeMap<String, String>, oci: bool) -> BTreeMap<String, String> {
-    let internal = |key: &str| {
-        matches!(key, "containerd.io/uncompressed" | "buildkit/createdat")
-            || key.starts_with("containerd.io/distribution.source.")
-    };
-    all.into_iter().filter(|(key, _)| oci && !internal(key)).collect()
+    all.into_iter().filter(|(key, _)| oci && !is_internal(key)).collect()
 }
 
 fn default_config() -> Result<Vec<u8>, ExportError> {

@@ -4,6 +4,7 @@ use crate::blobs::{Committed, image_error};
 use crate::options::ImageOptions;
 use crate::{ExportError, Exporters, Part, Report, snapshot_error};
 use crosskit_images::Digest;
+use crosskit_images::annotations::DISTRIBUTION_SOURCE;
 use crosskit_images::registry::{BlobState, Client, Progress, PushOptions, Reference};
 use crosskit_session::SessionCredentials;
 use crosskit_snapshots::Layer;
@@ -78,7 +79,7 @@ pub async fn push(
     let mut sources: HashMap<Digest, Vec<Reference>> = HashMap::new();
     for layer in &committed.layers {
         let known = layer.blob.desc.annotations.iter().filter_map(|(key, repositories)| {
-            let registry = key.strip_prefix("containerd.io/distribution.source.")?;
+            let registry = key.strip_prefix(DISTRIBUTION_SOURCE)?;
             let repositories = repositories.split(',').map(move |r| format!("{registry}/{r}"));
             Some(repositories.filter_map(|r| Reference::parse(&r).ok()))
         });

@@ -257,16 +257,8 @@ impl Container {
                 meta.env.push(default.to_string());
             }
         }
-        for wanted in &asked.secretenv {
-            if wanted.id.is_empty() {
-                let message = format!("secret ID missing for {:?} environment variable", wanted.name);
-                return Err(GatewayError::plain(message));
-            }
-            let (parts, sessions) = (&self.around.parts, &self.around.sessions);
-            let found = mounts::secret(parts, sessions, &wanted.id, wanted.optional).await?;
-            let value = found.unwrap_or_default();
-            meta.env.push(format!("{}={}", wanted.name, String::from_utf8_lossy(&value)));
-        }
+        let (parts, sessions) = (&self.around.parts, &self.around.sessions);
+        meta.env.extend(mounts::secret_environment(parts, sessions, &asked.secretenv).await?);
         Ok(process_of(&meta, network, security, &self.platform)?)
     }
 

@@ -10,6 +10,8 @@ use crosskit_attest::{
     AttestError, BuildConfig, Capture, Circumstances, Content, INLINE_ONLY, Kind, Predicate, Provenance,
     REASON,
 };
+use crosskit_images::annotations::is_internal;
+use crosskit_images::gojson;
 use crosskit_platforms::Platform;
 use crosskit_snapshots::Layer;
 use crosskit_sources::Material;
@@ -18,16 +20,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
-
-/// Annotations of layers that mean something only here.
-const INTERNAL: [&str; 2] = ["containerd.io/uncompressed", "buildkit/createdat"];
-
-/// A time as it stands in provenance: RFC 3339.
-pub fn time(time: SystemTime) -> String {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let nanos = i128::try_from(since.as_nanos()).unwrap_or(0);
-    jiff::Timestamp::from_nanosecond(nanos).unwrap_or_default().to_string()
-}
 
 /// What is wrong with an attestation, for the client.
 pub fn attest_error(error: AttestError) -> GatewayError {
@@ -67,7 +59,7 @@ pub async fn add(
         let chains = chains(&handle, &predicate).await;
         let finished = Arc::clone(&finished);
         let make = move |layers: &[Layer]| {
-            let finished = finished.get_or_init(|| time(SystemTime::now()));
+            let finished = finished.get_or_init(|| gojson::time(SystemTime::now()));
             predicate.to_json(finished, known_layers(&chains, layers))
         };
         result.attestations.entry(id.clone()).or_default().push(Attested {
@@ -223,9 +215,7 @@ fn known_layers(chains: &[(String, String)], layers: &[Layer]) -> BTreeMap<Strin
         .iter()
         .map(|layer| {
             let mut desc = layer.blob.desc.clone();
-            desc.annotations.retain(|key, _| {
-                !INTERNAL.contains(&key.as_str()) && !key.starts_with("containerd.io/distribution.source.")
-            });
+            desc.annotations.retain(|key, _| !is_internal(key));
             serde_json::to_value(desc).unwrap_or_default()
         })
         .collect();

@@ -3,8 +3,10 @@
 use crate::ResultRef;
 use crate::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
 use crosskit_cache::{Alternative, Cache, KeyId};
+use crosskit_images::gojson;
 use crosskit_snapshots::Layer;
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime};
 
 /// A cache to be given away.
 pub(crate) struct Collected {
@@ -210,5 +212,5 @@ impl Chains {
 
 /// RFC 3339, in UTC.
 pub(crate) fn time(nanoseconds: u64) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or_default().to_string()
+    gojson::time(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds))
 }

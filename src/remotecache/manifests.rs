@@ -322,9 +322,8 @@ fn described(layer: &Layer, oci: bool) -> Descriptor {
     let media_type = media_types::convert_layer(&desc.media_type, oci);
     let mut listed = Descriptor::new(media_type, desc.digest, desc.size);
     listed.urls.clone_from(&desc.urls);
-    let since = layer.snapshot.created().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let created = jiff::Timestamp::from_nanosecond(i128::try_from(since.as_nanos()).unwrap_or(0));
-    listed.annotations.insert("buildkit/createdat".to_string(), created.unwrap_or_default().to_string());
+    let created = gojson::time(layer.snapshot.created());
+    listed.annotations.insert("buildkit/createdat".to_string(), created);
     listed.annotations.insert(UNCOMPRESSED.to_string(), layer.blob.diff_id.to_string());
     listed
 }

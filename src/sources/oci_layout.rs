@@ -4,18 +4,13 @@ use crate::image::{ImageSource, Place, layer_limit};
 use crate::manifests::{Provider, Remote, media_type_of};
 use crate::registry::LARGEST_DOCUMENT;
 use crate::{Attrs, Shared, SourceContext, SourceError};
-use crosskit_images::{ContentStore, Descriptor, Digest};
+use crosskit_images::{ContentStore, Descriptor, Digest, NotArrived};
 use crosskit_platforms::Platform;
 use crosskit_session::{SessionContent, SessionError, WAIT_FOR_SESSION};
 use crosskit_snapshots::{BlobProvider, ProvideError, RecordType};
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use std::io::Write;
 use std::sync::Arc;
-use tokio::sync::{OnceCell, mpsc};
-
-/// Pieces of a blob that wait to be written.
-const WAITING: usize = 16;
+use tokio::sync::OnceCell;
 
 /// An image in a client's layout as an input.
 pub(crate) fn layout(
@@ -136,32 +131,20 @@ async fn fetch_from(
     content: &ContentStore,
     told: Option<&Provider>,
 ) -> Result<(), SessionError> {
-    let broken = |err: crosskit_images::Error| SessionError::Invalid(err.to_string());
-    let mut pieces = store.read(&digest.to_string(), 0).await?;
-    let mut ingest = content.off_runtime(|content| content.ingest()).await.map_err(broken)?;
-    let (sender, mut waiting) = mpsc::channel::<bytes::Bytes>(WAITING);
-    let writing = tokio::task::spawn_blocking(move || {
-        while let Some(piece) = waiting.blocking_recv() {
-            ingest.write_all(&piece).map_err(|e| crosskit_images::Error::io("write blob", e))?;
-        }
-        Ok::<_, crosskit_images::Error>(ingest)
-    });
-    let mut current = 0;
-    while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        current += piece.len() as u64;
-        if size.is_some_and(|size| current > size) || sender.send(piece).await.is_err() {
-            break;
-        }
+    let pieces = store.read(&digest.to_string(), 0).await?;
+    let mut here = 0;
+    let arrived = content.arrive(digest, size, pieces, |now| {
+        here = now;
         if let Some(told) = told {
-            told.at(&digest, current, size.unwrap_or(0), false);
+            told.at(&digest, now, size.unwrap_or(0), false);
         }
-    }
-    drop(sender);
-    let ingest = writing.await.map_err(|err| SessionError::Internal(err.to_string()))?.map_err(broken)?;
-    content.off_runtime(move |_| ingest.commit_expecting(&digest, size)).await.map_err(broken)?;
+    });
+    arrived.await.map_err(|error| match error {
+        NotArrived::Sender(error) => error,
+        NotArrived::Store(error) => SessionError::Invalid(error.to_string()),
+    })?;
     if let Some(told) = told {
-        told.at(&digest, current, current, true);
+        told.at(&digest, here, here, true);
     }
     Ok(())
 }

@@ -5,22 +5,15 @@ use crate::error::{RemoteCacheError, Result};
 use crate::layers::LayerPlace;
 use crate::manifests::{Manifests, Place, largest};
 use crate::{CacheOptions, RemoteCaches};
-use bytes::Bytes;
-use crosskit_images::{ContentStore, Descriptor, Digest};
+use crosskit_images::{ContentStore, Descriptor, Digest, NotArrived};
 use crosskit_session::{SessionContent, SessionError, SessionManager, WAIT_FOR_SESSION};
 use crosskit_snapshots::{BlobProvider, Kind, Layer, ProvideError};
-use futures::StreamExt;
 use futures::future::BoxFuture;
-use std::io::Write;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::sync::mpsc;
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
-
-/// Pieces of a blob that wait to be written.
-const WAITING: usize = 8;
 
 /// The largest manifest, in bytes.
 const MANIFEST: usize = 8 << 20;
@@ -92,28 +85,12 @@ impl InFolder {
         if content.off_runtime(move |content| Ok(content.holds(&wanted))).await.map_err(broken)? {
             return Ok(());
         }
-        let mut pieces = self.store().await?.read(&desc.digest.to_string(), 0).await?;
-        let mut ingest = content.off_runtime(|content| content.ingest()).await.map_err(broken)?;
-        let (sender, mut waiting) = mpsc::channel::<Bytes>(WAITING);
-        let writing = tokio::task::spawn_blocking(move || {
-            while let Some(piece) = waiting.blocking_recv() {
-                ingest.write_all(&piece).map_err(|e| crosskit_images::Error::io("write blob", e))?;
-            }
-            Ok::<_, crosskit_images::Error>(ingest)
-        });
-        let mut current = 0;
-        while let Some(piece) = pieces.next().await {
-            let piece = piece?;
-            current += piece.len() as u64;
-            if current > desc.size || sender.send(piece).await.is_err() {
-                break;
-            }
-        }
-        drop(sender);
-        let ingest = writing.await.map_err(|e| SessionError::Internal(e.to_string()))?.map_err(broken)?;
-        let (digest, size) = (desc.digest, desc.size);
-        let committed = content.off_runtime(move |_| ingest.commit_expecting(&digest, Some(size))).await;
-        committed.map_err(broken)
+        let pieces = self.store().await?.read(&desc.digest.to_string(), 0).await?;
+        let arrived = content.arrive(desc.digest, Some(desc.size), pieces, |_| ()).await;
+        arrived.map_err(|error| match error {
+            NotArrived::Sender(error) => error,
+            NotArrived::Store(error) => broken(error),
+        })
     }
 
     /// Copies a blob out of our store.

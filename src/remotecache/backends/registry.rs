@@ -5,6 +5,7 @@ use crate::error::{RemoteCacheError, Result};
 use crate::layers::LayerPlace;
 use crate::manifests::{Manifests, Place, largest};
 use crate::{CacheOptions, RemoteCaches};
+use crosskit_images::annotations::DISTRIBUTION_SOURCE;
 use crosskit_images::registry::{Client, Credentials, Login, Reference, Silent, Token, TokenRequest};
 use crosskit_images::{ContentStore, Descriptor, Digest};
 use crosskit_session::{SessionCredentials, SessionManager};
@@ -14,9 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Builds whose credentials are known at once.
 const MAX_GUESTS: usize = 64;
-
-/// Begins the annotation of a layer that says in which repositories a registry has it (containerd).
-const SOURCES: &str = "containerd.io/distribution.source.";
 
 struct InRegistry {
     client: Client,
@@ -89,7 +87,7 @@ impl InRegistry {
 
     /// Where else the registry has a layer, as somebody has told who got it from there.
     fn sources(&self, desc: &Descriptor) -> Vec<Reference> {
-        let told = desc.annotations.get(&format!("{SOURCES}{}", self.reference.domain()));
+        let told = desc.annotations.get(&format!("{DISTRIBUTION_SOURCE}{}", self.reference.domain()));
         let repositories = told.into_iter().flat_map(|told| told.split(','));
         repositories
             .filter_map(|path| Reference::parse(&format!("{}/{path}", self.reference.domain())).ok())
@@ -135,7 +133,7 @@ impl Place for InRegistry {
 
     /// Where a layer was found says later from where another repository may take it.
     fn mark(&self, desc: &mut Descriptor) {
-        let key = format!("{SOURCES}{}", self.reference.domain());
+        let key = format!("{DISTRIBUTION_SOURCE}{}", self.reference.domain());
         desc.annotations.entry(key).or_insert_with(|| self.reference.path().to_string());
     }
 

@@ -4,7 +4,7 @@ use super::Materialize;
 use super::content::FilesOf;
 use super::emulator::Tail;
 use super::left::LeftOver;
-use super::mounts::{self, Prepared, secret};
+use super::mounts::{self, Prepared, secret_environment};
 use crate::dispatch::Place;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
 use crate::remote::RemoteError;
@@ -267,15 +267,7 @@ impl ExecOp {
         let meta = self.meta()?;
         let mut process = process_of(meta, self.op.network(), self.op.security(), &self.platform)?;
         let sessions = cx.jobs.sessions();
-        for wanted in &self.op.secretenv {
-            if wanted.id.is_empty() {
-                let message = format!("secret ID missing for {:?} environment variable", wanted.name);
-                return Err(OpError::new(ErrorKind::User, message));
-            }
-            let value =
-                secret(&self.parts, &sessions, &wanted.id, wanted.optional).await?.unwrap_or_default();
-            process.env.push(format!("{}={}", wanted.name, String::from_utf8_lossy(&value)));
-        }
+        process.env.extend(secret_environment(&self.parts, &sessions, &self.op.secretenv).await?);
         if let Some(limits) = &self.resources {
             process.resources = LinuxResources {
                 memory: limits.memory,

@@ -362,7 +362,7 @@ impl Building<'_> {
 ///
 /// # Errors
 /// A secret that isn't there, and a client that is gone.
-pub async fn secret(
+async fn secret(
     parts: &LocalParts,
     sessions: &[String],
     id: &str,
@@ -377,6 +377,27 @@ pub async fn secret(
         }
         Err(e) => Err(session_error(e).context(format!("getting secret {id}"))),
     }
+}
+
+/// Secrets of these clients as variables of a process, `NAME=value`; one that isn't there and needn't be is empty.
+///
+/// # Errors
+/// A secret without id, one that isn't there, and a client that is gone.
+pub async fn secret_environment(
+    parts: &LocalParts,
+    sessions: &[String],
+    asked: &[pb::SecretEnv],
+) -> Result<Vec<String>, OpError> {
+    let mut variables = Vec::with_capacity(asked.len());
+    for wanted in asked {
+        if wanted.id.is_empty() {
+            let message = format!("secret ID missing for {:?} environment variable", wanted.name);
+            return Err(OpError::new(ErrorKind::User, message));
+        }
+        let value = secret(parts, sessions, &wanted.id, wanted.optional).await?.unwrap_or_default();
+        variables.push(format!("{}={}", wanted.name, String::from_utf8_lossy(&value)));
+    }
+    Ok(variables)
 }
 
 fn write_secret(path: &Path, data: &[u8], uid: u32, gid: u32, mode: u32) -> std::io::Result<()> {
