@@ -32,6 +32,22 @@ pub(super) struct Level {
     pub(super) lower: Option<OwnedFd>,
 }
 
+/// Who is told what a layer changes: by name, folders before what is in them.
+pub(super) trait Changes {
+    /// A path was removed. `levels` are the folders it lies in, root first.
+    fn removed(&mut self, levels: &[Level], path: &[u8]) -> Result<(), LayerError>;
+
+    /// A file as it is now, which `place` names; `levels` are the folders it lies in, root first.
+    fn changed(
+        &mut self,
+        levels: &[Level],
+        change: Change,
+        place: Place<'_>,
+        path: &[u8],
+        meta: &Meta,
+    ) -> Result<(), LayerError>;
+}
+
 /// Writes changes in the order they are told.
 pub(super) struct ChangeWriter<'a, W> {
     tar: Writer<W>,
@@ -44,32 +60,15 @@ pub(super) struct ChangeWriter<'a, W> {
     written: Written,
 }
 
-impl<'a, W: Write> ChangeWriter<'a, W> {
-    pub(super) fn new(out: W, options: &'a DiffOptions) -> Self {
-        Self {
-            tar: Writer::new(out),
-            options,
-            first_names: HashMap::new(),
-            unchanged_names: HashMap::new(),
-            folders: HashSet::new(),
-            written: Written::default(),
-        }
-    }
-
-    pub(super) fn finish(self) -> Result<(Written, W), LayerError> {
-        let out = self.tar.finish().map_err(LayerError::Write)?;
-        Ok((self.written, out))
-    }
-
-    /// Writes that a path was removed. Its time is 1970 whatever was asked, as nobody can see it.
-    pub(super) fn removed(&mut self, levels: &[Level], path: &[u8]) -> Result<(), LayerError> {
+impl<W: Write> Changes for ChangeWriter<'_, W> {
+    /// Its time is 1970 whatever was asked, as nobody can see it.
+    fn removed(&mut self, levels: &[Level], path: &[u8]) -> Result<(), LayerError> {
         let (parent, base) = split(path);
         self.include_folders(levels, parent)?;
         self.write(&Header::new(join(parent, &[WHITEOUT, base].concat()), Kind::File))
     }
 
-    /// Writes a file as it is now; `levels` are the folders it lies in, root first.
-    pub(super) fn changed(
+    fn changed(
         &mut self,
         levels: &[Level],
         change: Change,
@@ -146,6 +145,24 @@ impl<'a, W: Write> ChangeWriter<'a, W> {
             self.write(&header)?;
         }
         Ok(())
+    }
+}
+
+impl<'a, W: Write> ChangeWriter<'a, W> {
+    pub(super) fn new(out: W, options: &'a DiffOptions) -> Self {
+        Self {
+            tar: Writer::new(out),
+            options,
+            first_names: HashMap::new(),
+            unchanged_names: HashMap::new(),
+            folders: HashSet::new(),
+            written: Written::default(),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<(Written, W), LayerError> {
+        let out = self.tar.finish().map_err(LayerError::Write)?;
+        Ok((self.written, out))
     }
 
     /// A changed file's folders come before it, changed or not, so that whoever unpacks knows how they look.

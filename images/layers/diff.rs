@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, openat};
 use tokio_util::sync::CancellationToken;
 
-use super::changes::{Change, ChangeWriter, Level};
+use super::changes::{Change, ChangeWriter, Changes, Level};
 use super::dirs::list;
 use super::errors::LayerError;
 use super::lower::{LowerView, open_dir};
@@ -46,11 +46,7 @@ pub fn diff_layer(
     out: impl Write,
     options: &DiffOptions,
 ) -> Result<Written, LayerError> {
-    let lower = LowerView::open(lowers)?;
-    let root = level(Vec::new(), open_dir(upper)?, &lower)?;
-    let mut walk = Walk { out: ChangeWriter::new(out, options), levels: vec![root] };
-    walk.overlay()?;
-    Ok(walk.out.finish()?.0)
+    Ok(walk_layer(upper, lowers, ChangeWriter::new(out, options))?.finish()?.0)
 }
 
 /// Writes the tar that turns the tree `lower` into the tree `upper`, both complete and without overlayfs's marks.
@@ -60,10 +56,28 @@ pub fn diff_trees(
     out: impl Write,
     options: &DiffOptions,
 ) -> Result<Written, LayerError> {
+    Ok(walk_trees(lower, upper, ChangeWriter::new(out, options))?.finish()?.0)
+}
+
+/// Tells what an overlay layer changes; `lowers` are the layers below, topmost first.
+pub(super) fn walk_layer<C: Changes>(
+    upper: &Path,
+    lowers: &[impl AsRef<Path>],
+    out: C,
+) -> Result<C, LayerError> {
+    let lower = LowerView::open(lowers)?;
+    let root = level(Vec::new(), open_dir(upper)?, &lower)?;
+    let mut walk = Walk { out, levels: vec![root] };
+    walk.overlay()?;
+    Ok(walk.out)
+}
+
+/// Tells what turns a tree into another, both complete and without overlayfs's marks.
+pub(super) fn walk_trees<C: Changes>(lower: &LowerView, upper: &Path, out: C) -> Result<C, LayerError> {
     let root = level(Vec::new(), open_dir(upper)?, lower)?;
-    let mut walk = Walk { out: ChangeWriter::new(out, options), levels: vec![root] };
+    let mut walk = Walk { out, levels: vec![root] };
     walk.both()?;
-    Ok(walk.out.finish()?.0)
+    Ok(walk.out)
 }
 
 fn level(path: Vec<u8>, fd: OwnedFd, lower: &LowerView) -> Result<Level, LayerError> {
@@ -75,13 +89,13 @@ fn level(path: Vec<u8>, fd: OwnedFd, lower: &LowerView) -> Result<Level, LayerEr
     Ok(Level { path, fd, meta, lower })
 }
 
-struct Walk<'a, W> {
-    out: ChangeWriter<'a, W>,
+struct Walk<C> {
+    out: C,
     /// The folders from the root to where the walk stands; never empty.
     levels: Vec<Level>,
 }
 
-impl<W: Write> Walk<'_, W> {
+impl<C: Changes> Walk<C> {
     fn top(&self) -> &Level {
         self.levels.last().expect("the root's level is never taken off")
     }

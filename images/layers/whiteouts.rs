@@ -1,21 +1,17 @@
 //! Removals: how a layer's markers become what overlayfs or a plain tree has in their place.
 
-use std::fs::File;
-use std::io;
 use std::os::fd::AsFd;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chownat, fchmod, fchown, futimens, mknodat,
-    openat, readlinkat, symlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chownat, mknodat};
 use rustix::io::Errno;
 
-use super::apply::{Applier, ApplyForm, stamps};
+use super::apply::{Applier, ApplyForm};
+use super::copy::copy_file;
 use super::dirs::list;
 use super::errors::LayerError;
 use super::names::{OPAQUE, WHITEOUT, WHITEOUT_META, join, shown, split};
+use super::same::Place;
 use super::stat::Meta;
-use super::{XattrFilter, xattrs};
 use crate::tar::Header;
 
 impl Applier<'_> {
@@ -136,38 +132,7 @@ impl Applier<'_> {
             Err(e) => return Err(failed("look below at")(e)),
         };
         let dir = self.dir(parent)?;
-        let attributes = xattrs::read_at(lower_dir.as_fd(), base, XattrFilter::All)
-            .map_err(failed("read attributes of"))?;
-        let attributes = attributes.iter().map(|(k, v)| (&k[..], &v[..]));
-        let owner = (Some(Uid::from_raw(meta.0.st_uid)), Some(Gid::from_raw(meta.0.st_gid)));
-        let mode = Mode::from_raw_mode(meta.mode());
-        match meta.file_type() {
-            FileType::RegularFile => {
-                let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let from = openat(&lower_dir, base, read, Mode::empty()).map_err(failed("open below"))?;
-                let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let to =
-                    openat(dir.fd(), base, write, Mode::from_raw_mode(0o600)).map_err(failed("copy up"))?;
-                let mut to = File::from(to);
-                io::copy(&mut File::from(from), &mut to).map_err(|e| LayerError::io("copy up", path, e))?;
-                fchown(&to, owner.0, owner.1).map_err(failed("set owner of"))?;
-                xattrs::apply(attributes, |k, v| xattrs::set(&to, k, v))
-                    .map_err(failed("set attributes of"))?;
-                fchmod(&to, mode).map_err(failed("set mode of"))?;
-                futimens(&to, &stamps(meta.mtime())).map_err(failed("set time of"))?;
-            }
-            FileType::Symlink => {
-                let target = readlinkat(&lower_dir, base, Vec::new()).map_err(failed("read link below"))?;
-                symlinkat(target, dir.fd(), base).map_err(failed("copy up"))?;
-                chownat(dir.fd(), base, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(failed("set owner of"))?;
-            }
-            kind => {
-                mknodat(dir.fd(), base, kind, mode, meta.0.st_rdev).map_err(failed("copy up"))?;
-                chownat(dir.fd(), base, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(failed("set owner of"))?;
-            }
-        }
+        copy_file(Place { dir: lower_dir.as_fd(), base }, &meta, dir.fd(), path)?;
         Ok(true)
     }
 }

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 /// The annotation of a layer that says when it was made, RFC 3339.
 const CREATED: &str = "buildkit/createdat";
@@ -205,13 +206,23 @@ pub(crate) async fn materialize(node: &Arc<Node>) -> Result<()> {
     }
     if let Some(joined) = clean::joined(node) {
         let make = || async {
+            for below in clean::made_on(&joined) {
+                whole(below).await?;
+            }
+            let cancel = CancellationToken::new();
+            let _give_up = cancel.clone().drop_guard();
             let joined = joined.clone();
-            let task = tokio::task::spawn_blocking(move || clean::make_copies(&joined));
+            let task = tokio::task::spawn_blocking(move || clean::make_copies(&joined, &cancel));
             task.await.unwrap_or(Err(Error::Canceled))
         };
         joined.copies.get_or_try_init(make).await?;
     }
     Ok(())
+}
+
+// Boxed, for this is how what a joined snapshot's layers were made on comes back to where it was.
+fn whole(node: Arc<Node>) -> BoxFuture<'static, Result<()>> {
+    async move { materialize(&node).await }.boxed()
 }
 
 /// Makes sure that the blob of a layer is in the store.

@@ -87,24 +87,23 @@ impl Node {
                 layers
             }
             Parents::Merge(parents) => parents.iter().flat_map(|p| p.layers()).collect(),
-            Parents::Diff { .. } => match self.reused() {
-                Some(upper) => vec![upper],
-                None => vec![self.clone()],
-            },
+            Parents::Diff { .. } => self.reused().unwrap_or_else(|| vec![self.clone()]),
             Parents::View(_) => vec![self.clone()],
         }
     }
 
-    /// For a difference of exactly one layer: that layer.
-    fn reused(&self) -> Option<Arc<Node>> {
+    /// For a difference whose upper side was made by putting layers over the lower one: those layers.
+    fn reused(&self) -> Option<Vec<Arc<Node>>> {
         let Parents::Diff { lower, upper: Some(upper) } = &self.parents else { return None };
-        let Parents::Layer(parent) = &upper.parents else { return None };
-        let same = match (lower, parent) {
-            (None, None) => true,
-            (Some(lower), Some(parent)) => lower.id == parent.id,
-            _ => false,
-        };
-        same.then(|| upper.clone())
+        if let Parents::Layer(parent) = &upper.parents
+            && lower.as_ref().map(|l| &l.id) == parent.as_ref().map(|p| &p.id)
+        {
+            return Some(vec![upper.clone()]);
+        }
+        let (below, mut above) = (lower.as_ref()?.layers(), upper.layers());
+        // One layer more that wasn't made on it is compared, as BuildKit does.
+        let stands = above.len() > below.len() + 1 && below.iter().zip(&above).all(|(b, a)| b.id == a.id);
+        stands.then(|| above.split_off(below.len()))
     }
 
     pub(crate) fn parent_nodes(&self) -> Vec<&Arc<Node>> {

@@ -100,9 +100,7 @@ impl Ref {
     /// with a driver that does not stack, the one folder that holds all.
     pub async fn lowerdirs(&self) -> Result<Vec<PathBuf>> {
         self.materialize().await?;
-        let mut dirs = stack(&self.0.node);
-        dirs.reverse();
-        Ok(dirs)
+        Ok(lower_dirs(&self.0.node))
     }
 
     /// Its tree, to be read only. One layer is its own folder, without a mount.
@@ -136,6 +134,13 @@ pub(crate) fn stack(node: &Arc<Node>) -> Vec<PathBuf> {
         copies.and_then(|copies| copies.get(&layer.id).cloned()).unwrap_or_else(|| layer.files_dir())
     };
     without_covered(node.layers()).iter().map(folder).collect()
+}
+
+/// The same, top first.
+pub(crate) fn lower_dirs(node: &Arc<Node>) -> Vec<PathBuf> {
+    let mut dirs = stack(node);
+    dirs.reverse();
+    dirs
 }
 
 /// Makes a tree of folders, with a mount where one is needed.

@@ -7,7 +7,7 @@ use crate::store::Inner;
 use crate::{Error, Result};
 use crosskit_images::compression::unpack_layer;
 use crosskit_images::layers::{
-    ApplyForm, ApplyOptions, DiffOptions, LayerError, LowerView, apply_layer, diff_trees,
+    ApplyForm, ApplyOptions, DiffOptions, LayerError, LowerView, apply_layer, diff_trees, link_difference,
 };
 use rustix::fs::{Mode, OFlags};
 use std::io::{BufReader, BufWriter, Write};
@@ -59,12 +59,19 @@ pub(crate) async fn difference(
     fill(store, id, move |store, folder, cancel| {
         let below = lower.as_ref().map(|m| m.path().to_path_buf());
         let above = upper.as_ref().map_or(store.empty_dir(), |m| m.path());
-        let form = if store.driver.stacks() { form(store) } else { ApplyForm::Merged };
-        let lowers = match form {
-            ApplyForm::Merged => Vec::new(),
-            _ => lower.iter().flat_map(|m| m.layers().to_vec()).collect(),
-        };
-        let options = ApplyOptions { form, lowers, cancel: Some(cancel), ..ApplyOptions::default() };
+        if store.driver.stacks() {
+            let failed = |source: LayerError| Error::Content {
+                doing: format!("telling the difference of {}", above.display()),
+                source: source.into(),
+            };
+            let below = match &below {
+                Some(below) => LowerView::of_tree(open(below)?),
+                None => LowerView::empty(),
+            };
+            return link_difference(&below, above, folder, &cancel).map_err(failed);
+        }
+        let options =
+            ApplyOptions { form: ApplyForm::Merged, cancel: Some(cancel), ..ApplyOptions::default() };
         apply_difference(below.as_deref(), above, folder, &options)
     })
     .await
