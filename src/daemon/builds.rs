@@ -12,11 +12,11 @@ use crosskit_api::types;
 use crosskit_attest::Circumstances;
 use crosskit_cache::Cache;
 use crosskit_exporters::{Exporter, Exporters};
-use crosskit_gateway::GatewayError;
 use crosskit_gateway::admission::Entitlements;
 use crosskit_gateway::bridge::{self, Bridge, Shared};
 use crosskit_gateway::builds::Builds;
 use crosskit_gateway::forwarder::Forwarder;
+use crosskit_gateway::{BuildPolicies, GatewayError};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobError, Solver, StatusStream};
@@ -190,19 +190,22 @@ impl Builder {
             .exports(&cache_options(asked.exports), job.context().sessions())
             .map_err(cache_error)?;
         let entitlements = Entitlements::grant(&request.entitlements, &self.entitlements)?;
+        let policies =
+            BuildPolicies::new(request.source_policy.take(), request.source_policy_session.clone())?;
         let attested = attesting::asked(&request.frontend_attrs)?;
         let asked = bridge::SolveRequest {
             definition: request.definition.clone(),
             frontend: request.frontend.clone(),
             options: request.frontend_attrs.clone(),
             inputs: request.frontend_inputs.clone(),
-            evaluate: false,
             cache_imports: cache_options(asked.imports),
+            ..bridge::SolveRequest::default()
         }
         .preferring_builtin();
         let started = SystemTime::now();
         let session = request.session.clone();
-        let bridge = Bridge::new(self.shared.clone(), Arc::clone(job), session, entitlements, &asked);
+        let bridge =
+            Bridge::new(self.shared.clone(), Arc::clone(job), session, entitlements, policies, &asked);
         let result = if request.definition.is_none() && request.frontend.is_empty() {
             let forwarder = Forwarder::new(Arc::clone(&bridge), request.frontend_inputs.clone());
             let _registered = self.forwarded.register(&request.r#ref, Arc::clone(&forwarder));
@@ -251,9 +254,6 @@ fn sessions(request: &SolveRequest) -> Vec<String> {
 /// What isn't there yet and would change the result.
 fn refuse(request: &SolveRequest) -> Result<(), GatewayError> {
     let later = |what: &str| Err(GatewayError::unimplemented(format!("{what} is not available yet")));
-    if request.source_policy.is_some() || !request.source_policy_session.is_empty() {
-        return later("a source policy");
-    }
     if request.proxy_network {
         return later("enforcing a proxy for all steps");
     }

@@ -3,12 +3,14 @@
 
 use crate::admission::{Entitlements, admit};
 use crate::platforms::{Failed, OnFailure};
+use crate::policies::rules;
 use crate::result::{FrontendResult, Handle};
 use crate::scope::{Producers, Scope};
-use crate::{GatewayError, builtin, external, provenance};
+use crate::{BuildPolicies, GatewayError, builtin, external, provenance};
 use crosskit_api::{control, frontend, pb, types};
 use crosskit_cache::Cache;
 use crosskit_llb::{Graph, Limits};
+use crosskit_policies::Policies;
 use crosskit_remotecache::{CacheOptions, RemoteCaches};
 use crosskit_session::SessionManager;
 use crosskit_solver::{Job, JobContext, LoadOptions, OpError};
@@ -35,18 +37,18 @@ pub struct SolveRequest {
     pub evaluate: bool,
     /// Caches elsewhere to look into, for a graph; frontends have options for them.
     pub cache_imports: Vec<CacheOptions>,
+    /// Rules for the graph's sources, or those of the frontend's graphs, besides the build's own.
+    pub policies: Policies,
 }
 
 impl SolveRequest {
     /// From a frontend's call.
     ///
     /// # Errors
-    /// What isn't there yet.
+    /// Source policies that make no sense.
     pub fn from_frontend(request: frontend::SolveRequest) -> Result<Self, GatewayError> {
-        if !request.source_policies.is_empty() {
-            return Err(GatewayError::unimplemented("source policies are not available yet"));
-        }
         Ok(SolveRequest {
+            policies: rules(request.source_policies)?,
             definition: request.definition,
             frontend: request.frontend,
             options: request.frontend_opt,
@@ -111,6 +113,7 @@ pub struct Bridge {
     job: Arc<Job<ResultRef>>,
     session: String,
     entitlements: Entitlements,
+    policies: BuildPolicies,
     pub(crate) failed: Arc<Mutex<Failed>>,
     scope: Arc<Scope>,
 }
@@ -122,11 +125,12 @@ impl Bridge {
         job: Arc<Job<ResultRef>>,
         session: String,
         entitlements: Entitlements,
+        policies: BuildPolicies,
         asked: &SolveRequest,
     ) -> Arc<Self> {
         let scope = Scope::of_client(asked);
         let failed = Arc::default();
-        let bridge = Arc::new(Bridge { shared, job, session, entitlements, failed, scope });
+        let bridge = Arc::new(Bridge { shared, job, session, entitlements, policies, failed, scope });
         // Weak, as the build keeps the value and the bridge keeps the build.
         let nested = Nested(Arc::new(ByBridge(Arc::downgrade(&bridge))));
         let build = bridge.job.context();
@@ -137,7 +141,9 @@ impl Bridge {
 
     /// The same bridge for a frontend that is asked for this.
     fn within(&self, asked: &SolveRequest) -> Arc<Self> {
+        let rules = self.policies.rules.then(&asked.policies);
         Arc::new(Bridge {
+            policies: BuildPolicies { rules, session: self.policies.session.clone() },
             shared: self.shared.clone(),
             job: Arc::clone(&self.job),
             session: self.session.clone(),
@@ -172,6 +178,11 @@ impl Bridge {
         &self.entitlements
     }
 
+    /// What the client wants of sources.
+    pub(crate) fn policies(&self) -> &BuildPolicies {
+        &self.policies
+    }
+
     /// The workers as clients see them.
     pub async fn workers(&self) -> Vec<types::WorkerRecord> {
         self.shared.workers.records().await
@@ -191,9 +202,9 @@ impl Bridge {
                     "cannot solve with both Definition and Frontend specified",
                 ));
             }
-            (Some(definition), _) => {
-                FrontendResult::single(self.load(definition, &request.cache_imports).await?)
-            }
+            (Some(definition), _) => FrontendResult::single(
+                self.load(definition, &request.cache_imports, &request.policies).await?,
+            ),
             (None, "") => FrontendResult::default(),
             (None, "dockerfile.v0") => {
                 self.enabled(self.shared.frontends.dockerfile, "dockerfile.v0")?;
@@ -229,13 +240,14 @@ impl Bridge {
         &self,
         definition: pb::Definition,
         imports: &[CacheOptions],
+        policies: &Policies,
     ) -> Result<Option<Handle>, GatewayError> {
         if definition.def.is_empty() {
             return Ok(None);
         }
         let graph = Graph::decode(definition, &Limits::default())
             .map_err(|e| GatewayError::plain(format!("failed to load LLB: {e}")))?;
-        self.load_graph(graph, imports).await
+        self.load_under(graph, imports, policies).await
     }
 
     /// The same for a graph that has been read.
@@ -247,16 +259,31 @@ impl Bridge {
         graph: Graph,
         imports: &[CacheOptions],
     ) -> Result<Option<Handle>, GatewayError> {
+        self.load_under(graph, imports, &Policies::default()).await
+    }
+
+    async fn load_under(
+        &self,
+        graph: Graph,
+        imports: &[CacheOptions],
+        policies: &Policies,
+    ) -> Result<Option<Handle>, GatewayError> {
         if graph.is_empty() {
             return Ok(None);
         }
+        let converted =
+            self.converted(&graph, policies).await.map_err(|e| e.while_doing("failed to load LLB"))?;
+        let (graph, asked) = match converted {
+            Some(converted) => (converted, Some(Arc::new(graph))),
+            None => (graph, None),
+        };
         admit(&graph, &self.entitlements).map_err(|e| e.while_doing("failed to load LLB"))?;
         self.shared.workers.preflight(self.job(), &graph).await.map_err(GatewayError::from)?;
         self.shared.workers.forget_cache_mounts(&graph).map_err(GatewayError::from)?;
         let caches = self.imported(imports).await;
         let graph = Arc::new(graph);
         let options = LoadOptions { caches, ..LoadOptions::default() };
-        let handle = self.job.load(&graph, options).map(|result| Handle::new(result, graph));
+        let handle = self.job.load(&graph, options).map(|result| Handle::new(result, graph, asked));
         if let Some(handle) = &handle {
             self.scope.solved(handle);
         }
@@ -284,52 +311,6 @@ impl Bridge {
         futures::future::join_all(read).await.into_iter().flatten().collect()
     }
 
-    /// Asks for an image's config.
-    ///
-    /// # Errors
-    /// An image that isn't there or can't be reached.
-    pub async fn resolve_image_config(
-        &self,
-        request: frontend::ResolveImageConfigRequest,
-    ) -> Result<frontend::ResolveImageConfigResponse, GatewayError> {
-        if !request.source_policies.is_empty() {
-            return Err(GatewayError::unimplemented("source policies are not available yet"));
-        }
-        let (name, platform) = (request.r#ref.clone(), request.platform.clone());
-        let local = request.resolver_type != 0;
-        let found = self.shared.workers.resolve_image_config(self.job(), request).await?;
-        self.scope.resolved(
-            if found.r#ref.is_empty() { &name } else { &found.r#ref },
-            platform,
-            &found.digest,
-            local,
-        );
-        Ok(found)
-    }
-
-    /// Asks for the facts of a source.
-    ///
-    /// # Errors
-    /// A source that isn't there or can't be reached.
-    pub async fn resolve_source_meta(
-        &self,
-        request: frontend::ResolveSourceMetaRequest,
-    ) -> Result<frontend::ResolveSourceMetaResponse, GatewayError> {
-        if request.source.is_none() {
-            return Err(GatewayError::invalid("source is required"));
-        }
-        if !request.source_policies.is_empty() {
-            return Err(GatewayError::unimplemented("source policies are not available yet"));
-        }
-        let (asked, platform) = (request.source.clone(), request.platform.clone());
-        let found = self.shared.workers.resolve_source_meta(self.job(), request).await?;
-        let identifier = found.source.as_ref().or(asked.as_ref()).map_or("", |source| &source.identifier);
-        if let (Some(image), Some((scheme, name))) = (&found.image, identifier.split_once("://")) {
-            self.scope.resolved(name, platform, &image.digest, scheme != "docker-image");
-        }
-        Ok(found)
-    }
-
     /// Warns about a vertex.
     pub fn warn(&self, warning: control::VertexWarning) {
         let step = self.job.context().step("", Some(&warning.vertex));
@@ -344,9 +325,11 @@ impl SolvesNested for ByBridge {
     fn solve_nested(&self, definition: pb::Definition) -> BoxFuture<'_, Result<ResultRef, OpError>> {
         Box::pin(async move {
             let bridge = self.0.upgrade().ok_or_else(OpError::canceled)?;
-            let failed =
-                |e: GatewayError| OpError::new(crosskit_solver::ErrorKind::User, e.message().to_string());
-            match bridge.load(definition, &[]).await.map_err(failed)? {
+            let failed = |e: GatewayError| {
+                OpError::new(crosskit_solver::ErrorKind::User, e.message().to_string())
+                    .with_details(e.details().clone())
+            };
+            match bridge.load(definition, &[], &Policies::default()).await.map_err(failed)? {
                 None => Ok(None),
                 Some(handle) => handle.result().await.map_err(|e| e.error),
             }

@@ -3,6 +3,7 @@
 use crate::GatewayError;
 use crate::bridge::{Bridge, SolveRequest};
 use crate::forwarder::new_id;
+use crate::lookups::Named;
 use crate::platforms::{self, Failed};
 use crate::result::{FrontendResult, Handle, Refs};
 use crosskit_api::errors::ErrorDetails;
@@ -222,7 +223,7 @@ impl dockerfile::Bridge for Asked {
             Some(layout) => (1, layout.session, layout.store),
         };
         let request = frontend::ResolveImageConfigRequest {
-            r#ref: query.reference.clone(),
+            r#ref: query.reference,
             platform: query.platform.as_ref().map(crosskit_workers::platform_message),
             resolve_mode: query.resolve_mode.to_string(),
             log_name: query.log_name,
@@ -231,9 +232,12 @@ impl dockerfile::Bridge for Asked {
             store_id,
             source_policies: Vec::new(),
         };
-        let found = self.bridge.resolve_image_config(request).await.map_err(outside)?;
-        let reference = if found.r#ref.is_empty() { query.reference } else { found.r#ref };
-        Ok(ResolvedImage::Image { reference, digest: found.digest, config: found.config })
+        Ok(match self.bridge.look_up_image(request).await.map_err(outside)? {
+            Named::Other { source, .. } => ResolvedImage::Other(source),
+            Named::Image(found) => {
+                ResolvedImage::Image { reference: found.r#ref, digest: found.digest, config: found.config }
+            }
+        })
     }
 
     async fn source_time(&self, source: pb::SourceOp, log_name: &str) -> Result<Option<i64>, BridgeError> {

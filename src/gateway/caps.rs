@@ -41,6 +41,8 @@ const GRAPH: &[&str] = &[
     "source.imageblob",
     "source.ocilayout",
     "source.buildop.llbfilename",
+    "source.policy",
+    "source.policy.session",
     "exec.meta.base",
     "exec.meta.cgroup.parent",
     "exec.meta.network",

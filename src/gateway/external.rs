@@ -66,10 +66,13 @@ pub async fn solve(
     check_caps(&config, &options, !inputs.is_empty())?;
 
     let mut builder = Builder::new();
-    let reference = match found.digest.as_str() {
-        "" => name.to_string(),
-        digest => format!("{}@{digest}", name.clone()),
-    };
+    // A policy may want another image than the one asked for.
+    let mut reference =
+        Reference::parse(&found.r#ref).map_err(|e| GatewayError::plain(format!("{}: {e}", found.r#ref)))?;
+    if let Ok(digest) = found.digest.parse() {
+        reference = reference.with_digest(digest);
+    }
+    let reference = reference.to_string();
     let image = ImageSource { reference, record_type: "frontend".to_string(), ..ImageSource::default() };
     let output = builder.image(&image, Constraints::default());
     let graph = builder.graph(Some(output)).map_err(|e| GatewayError::plain(e.to_string()))?;

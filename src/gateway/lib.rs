@@ -13,7 +13,9 @@ mod error;
 mod external;
 pub mod forwarder;
 pub mod health;
+mod lookups;
 pub mod platforms;
+mod policies;
 mod processes;
 pub mod provenance;
 pub mod result;
@@ -22,6 +24,7 @@ mod scope;
 pub mod server;
 
 pub use error::GatewayError;
+pub use policies::BuildPolicies;
 pub use result::{Attested, FrontendResult, Handle, Refs};
 pub use scan::scan;
 pub use scope::Producers;

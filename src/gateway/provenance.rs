@@ -54,7 +54,7 @@ pub async fn add(
         if capture.request.frontend == "dockerfile.v0" {
             about.dockerfile_version = Some(frontend_version.to_string());
         }
-        let graph = || BuildConfig::of(handle.definition());
+        let graph = || BuildConfig::of(&handle.graph().to_definition());
         let predicate = Predicate::new(&capture, asked, about, graph).map_err(attest_error)?;
         let chains = chains(&handle, &predicate).await;
         let finished = Arc::clone(&finished);
@@ -88,7 +88,7 @@ pub(crate) async fn yielded(bridge: &Bridge, result: &FrontendResult) {
         let capture = of_steps(handle).await;
         let owner = scope.owner(handle).unwrap_or_else(|| Arc::clone(scope));
         if let Some(request) = owner.request(&capture, producers) {
-            told.extend(producers.tell(handle.graph(), request));
+            told.extend(producers.tell(handle.asked(), request));
         }
     }
     scope.keep(told);

@@ -22,18 +22,18 @@ pub struct Handle {
 /// large graph that is a large part of the work.
 struct Origin {
     graph: Arc<Graph>,
+    /// The graph before policies, where they have changed it.
+    asked: Option<Arc<Graph>>,
     definition: OnceLock<Arc<pb::Definition>>,
     /// Somebody has needed the result.
     computed: AtomicBool,
 }
 
 impl Handle {
-    /// A result of a graph.
-    pub fn new(result: ResultHandle<Option<Ref>>, graph: Arc<Graph>) -> Self {
-        Handle {
-            result,
-            origin: Arc::new(Origin { graph, definition: OnceLock::new(), computed: AtomicBool::new(false) }),
-        }
+    /// A result of a graph; `asked` is the graph before policies, where they have changed it.
+    pub fn new(result: ResultHandle<Option<Ref>>, graph: Arc<Graph>, asked: Option<Arc<Graph>>) -> Self {
+        let (definition, computed) = (OnceLock::new(), AtomicBool::new(false));
+        Handle { result, origin: Arc::new(Origin { graph, asked, definition, computed }) }
     }
 
     /// The result; the first call starts the work. None is an empty filesystem.
@@ -59,9 +59,14 @@ impl Handle {
         Arc::ptr_eq(&self.origin, &other.origin)
     }
 
-    /// The graph.
+    /// The graph that is solved.
     pub fn graph(&self) -> &Arc<Graph> {
         &self.origin.graph
+    }
+
+    /// The graph as it was asked for, to be used again: policies are applied to it then, too.
+    pub fn asked(&self) -> &Arc<Graph> {
+        self.origin.asked.as_ref().unwrap_or(&self.origin.graph)
     }
 
     /// By which keys the result, and all that it depends on, is known: see [`ResultHandle::trail`].
@@ -69,10 +74,9 @@ impl Handle {
         self.result.trail().await
     }
 
-    /// The graph as it goes over the wire.
+    /// The graph that was asked for as it goes over the wire.
     pub fn definition(&self) -> &Arc<pb::Definition> {
-        let Origin { graph, definition, .. } = self.origin.as_ref();
-        definition.get_or_init(|| Arc::new(graph.to_definition()))
+        self.origin.definition.get_or_init(|| Arc::new(self.asked().to_definition()))
     }
 }
 

@@ -40,7 +40,7 @@ pub async fn scan(
     let fresh = options.get("no-cache").is_some_and(String::is_empty);
     for (id, _) in platforms {
         let Some(handle) = result.of(id) else { continue };
-        let graph = scanner.graph(id, handle.graph(), fresh)?;
+        let graph = scanner.graph(id, handle.asked(), fresh)?;
         let found = bridge.load_graph(graph, &[]).await?;
         result.attestations.entry(id.clone()).or_default().push(Attested {
             kind: Kind::Bundle,

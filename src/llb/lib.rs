@@ -20,6 +20,7 @@ mod json_ops;
 mod metadata;
 pub mod names;
 pub mod paths;
+mod replace;
 mod source;
 mod validate;
 

@@ -9,6 +9,7 @@ mod refs;
 mod url;
 
 pub(crate) use fetch::Repositories;
+pub(crate) use url::canonical;
 
 use crate::{Attrs, Material, Shared, Source, SourceContext, SourceError, SourceKey};
 use bundle::{Bundle, Temporary};
@@ -75,7 +76,7 @@ impl GitSource {
         let parsed = url::parse(name)?;
         let mut remote = parsed.remote;
         if let Some(full) = attrs.get("git.fullurl").filter(|full| !full.is_empty()) {
-            remote = if url::is_transport(full) { full.clone() } else { format!("https://{full}") };
+            remote = url::with_protocol(full);
         }
         let wanted = Wanted {
             remote,

@@ -11,6 +11,7 @@ mod context;
 mod error;
 mod git;
 mod http;
+mod identifiers;
 mod image;
 mod local;
 mod manifests;
@@ -23,6 +24,7 @@ mod single_file;
 
 pub use context::{SourceContext, Status};
 pub use error::{ErrorKind, SourceError};
+pub use identifiers::canonical_identifier;
 pub use image::ImageMeta;
 pub use material::Material;
 pub use memory::BuildMemory;

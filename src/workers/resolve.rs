@@ -3,64 +3,11 @@
 use crate::Workers;
 use crate::ops::source::{reporting, source_error};
 use crate::workers::from_message;
-use crosskit_api::frontend::{
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest,
-    ResolveSourceMetaResponse,
-};
-use crosskit_api::pb;
-use crosskit_solver::{ErrorKind, JobContext, JobGroup, OpError};
-use std::collections::BTreeMap;
+use crosskit_api::frontend::{ResolveSourceMetaRequest, ResolveSourceMetaResponse};
+use crosskit_solver::{JobContext, JobGroup, OpError};
 use std::sync::Arc;
 
-/// The kind of resolver that means an OCI layout at the client.
-const OCI_LAYOUT_RESOLVER: i32 = 1;
-
 impl Workers {
-    /// The digest and the config of an image.
-    ///
-    /// # Errors
-    /// An image that isn't there or can't be reached.
-    pub async fn resolve_image_config(
-        &self,
-        job: &JobContext,
-        request: ResolveImageConfigRequest,
-    ) -> Result<ResolveImageConfigResponse, OpError> {
-        let mut attrs = BTreeMap::new();
-        let mut set = |key: &str, value: &str| {
-            if !value.is_empty() {
-                attrs.insert(key.to_string(), value.to_string());
-            }
-        };
-        let scheme = match request.resolver_type {
-            OCI_LAYOUT_RESOLVER => {
-                set("oci.session", &request.session_id);
-                set("oci.store", &request.store_id);
-                "oci-layout"
-            }
-            _ => {
-                set("image.resolvemode", &request.resolve_mode);
-                "docker-image"
-            }
-        };
-        let source = pb::SourceOp { identifier: format!("{scheme}://{}", request.r#ref), attrs };
-        let meta = self
-            .resolve_source_meta(
-                job,
-                ResolveSourceMetaRequest {
-                    source: Some(source),
-                    platform: request.platform,
-                    log_name: request.log_name,
-                    resolve_mode: request.resolve_mode,
-                    ..ResolveSourceMetaRequest::default()
-                },
-            )
-            .await?;
-        let image = meta
-            .image
-            .ok_or_else(|| OpError::new(ErrorKind::User, format!("{} is no image", request.r#ref)))?;
-        Ok(ResolveImageConfigResponse { digest: image.digest, config: image.config, r#ref: request.r#ref })
-    }
-
     /// The facts of a source. Asked once in a build, with a step of its own in the progress.
     ///
     /// # Errors

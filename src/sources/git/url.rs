@@ -14,7 +14,7 @@ pub(super) struct Parsed {
 
 /// Reads `REMOTE#REF:SUBDIR`. Without a protocol, it is https.
 pub(super) fn parse(name: &str) -> Result<Parsed, SourceError> {
-    let name = if is_transport(name) { name.to_string() } else { format!("https://{name}") };
+    let name = with_protocol(name);
     let (remote, fragment) = name.split_once('#').unwrap_or((&name, ""));
     let remote = remote.split_once('?').map_or(remote, |(remote, _)| remote);
     if let Some(protocol) = protocol(remote)
@@ -25,6 +25,48 @@ pub(super) fn parse(name: &str) -> Result<Parsed, SourceError> {
     let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
     let subdir = clean_path(&format!("/{subdir}")).trim_start_matches('/').to_string();
     Ok(Parsed { remote: remote.to_string(), reference: reference.to_string(), subdir })
+}
+
+/// As git understands it: without a protocol, it is https.
+pub(super) fn with_protocol(name: &str) -> String {
+    if is_transport(name) { name.to_string() } else { format!("https://{name}") }
+}
+
+/// What names a repository and what is wanted of it, whatever it is fetched by: `HOST/PATH#REF:SUBDIR`. `full_url`
+/// says where it is fetched from instead. None where that cannot be read.
+pub(crate) fn canonical(name: &str, full_url: Option<&str>) -> Option<String> {
+    let parsed = parse(name).ok()?;
+    let remote = full_url.filter(|url| !url.is_empty()).map_or(parsed.remote, with_protocol);
+    let remote = parse(&remote).ok()?.remote;
+    let (authority, path) = match remote.split_once("://") {
+        Some((_, rest)) => rest.split_once('/').unwrap_or((rest, "")),
+        // `user@host:path`
+        None => remote.split_once(':')?,
+    };
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let path = clean_path(&format!("/{}", unescaped(path)?));
+    let mut out = format!("{host}{path}");
+    if !parsed.reference.is_empty() || !parsed.subdir.is_empty() {
+        out.push('#');
+        out.push_str(&parsed.reference);
+        if !parsed.subdir.is_empty() {
+            out.push(':');
+            out.push_str(&parsed.subdir);
+        }
+    }
+    Some(out)
+}
+
+/// A path of a URL without its `%` forms.
+fn unescaped(path: &str) -> Option<String> {
+    let mut pieces = path.split('%');
+    let mut out = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        let byte = piece.get(..2).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        out.push(u8::from_str_radix(byte, 16).ok()?);
+        out.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(out).ok()
 }
 
 /// What is in front of `://`, if it can be a protocol.

@@ -1,0 +1,112 @@
+//! Graphs with other sources than they were written with.
+
+use std::sync::Arc;
+
+use crosskit_api::pb::{self, op::Op};
+
+use crate::{Digest, DigestMap, Edge, Graph, SourceLocation, Vertex, encode_op, merge_metadata};
+
+impl Graph {
+    /// The same graph with these sources in place of those of the vertices named. All that depends on them gets
+    /// another digest; vertices that become equal become one.
+    #[must_use]
+    pub fn with_sources(&self, mut sources: DigestMap<pb::SourceOp>) -> Graph {
+        let mut renamed: DigestMap<Digest> = DigestMap::default();
+        let mut vertices: Vec<Arc<Vertex>> = Vec::with_capacity(self.len());
+        let mut index: DigestMap<usize> = DigestMap::default();
+        let mut locations: DigestMap<Vec<SourceLocation>> = DigestMap::default();
+        for vertex in self.vertices() {
+            let changed = sources.remove(&vertex.digest);
+            let moved = vertex.inputs.iter().any(|input| renamed.contains_key(&input.vertex));
+            let new = match (changed, moved) {
+                (None, false) => Arc::clone(vertex),
+                (source, _) => Arc::new(rewritten(vertex, source, &renamed)),
+            };
+            if new.digest != vertex.digest {
+                renamed.insert(vertex.digest, new.digest);
+            }
+            let places = self.source_locations(&vertex.digest);
+            if !places.is_empty() {
+                locations.entry(new.digest).or_default().extend_from_slice(places);
+            }
+            match index.get(&new.digest) {
+                Some(known) => {
+                    let known = Arc::make_mut(&mut vertices[*known]);
+                    merge_metadata(&mut known.metadata, new.metadata.clone());
+                }
+                None => {
+                    index.insert(new.digest, vertices.len());
+                    vertices.push(new);
+                }
+            }
+        }
+        let head = self.head().map(|head| edge(&head, &renamed));
+        Graph::assemble(vertices, index, head, locations)
+    }
+}
+
+fn edge(old: &Edge, renamed: &DigestMap<Digest>) -> Edge {
+    Edge { vertex: renamed.get(&old.vertex).copied().unwrap_or(old.vertex), index: old.index }
+}
+
+fn rewritten(old: &Vertex, source: Option<pb::SourceOp>, renamed: &DigestMap<Digest>) -> Vertex {
+    let mut op = old.op.clone();
+    let inputs: Vec<Edge> = old.inputs.iter().map(|input| edge(input, renamed)).collect();
+    for (input, edge) in op.inputs.iter_mut().zip(&inputs) {
+        input.digest = edge.vertex.to_string();
+    }
+    if let Some(source) = source {
+        op.op = Some(Op::Source(source));
+    }
+    let raw = encode_op(&op);
+    let (metadata, caps) = (old.metadata.clone(), old.caps);
+    Vertex { digest: Digest::of(&raw), raw, op, inputs, metadata, caps }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Builder, Constraints, Exec, ExecMount, ImageSource, Limits};
+
+    fn graph(base: &str, input: &str) -> Graph {
+        let mut builder = Builder::new();
+        let image = |builder: &mut Builder, name: &str| {
+            let image = ImageSource { reference: name.into(), ..ImageSource::default() };
+            builder.image(&image, Constraints::default())
+        };
+        let (root, mounted) = (image(&mut builder, base), image(&mut builder, input));
+        let mounts = vec![ExecMount { target: "/in".into(), source: Some(mounted), ..ExecMount::default() }];
+        let args = vec!["x".to_string()];
+        let exec = Exec { root: Some(root), args, cwd: "/".into(), mounts, ..Exec::default() };
+        let out = builder.exec(exec, Constraints::default()).root;
+        builder.graph(out).unwrap()
+    }
+
+    fn source(name: &str) -> pb::SourceOp {
+        pb::SourceOp { identifier: format!("docker-image://{name}"), ..pb::SourceOp::default() }
+    }
+
+    fn digest_of(graph: &Graph, name: &str) -> Digest {
+        let wanted = Op::Source(source(name));
+        graph.vertices().iter().find(|v| v.op.op.as_ref() == Some(&wanted)).unwrap().digest
+    }
+
+    #[test]
+    fn another_source_makes_the_graph_that_was_written_with_it() {
+        let (old, wanted) = (graph("one:1", "two:1"), graph("one:1", "three:1"));
+        let digest = digest_of(&old, "two:1");
+        let new = old.with_sources(DigestMap::from_iter([(digest, source("three:1"))]));
+        assert_eq!(new.head(), wanted.head());
+        assert_eq!(new.len(), 3);
+        assert!(Graph::decode(new.to_definition(), &Limits::default()).unwrap().head() == wanted.head());
+        assert_eq!(old.with_sources(DigestMap::default()).head(), old.head());
+    }
+
+    #[test]
+    fn sources_that_become_equal_become_one() {
+        let (old, wanted) = (graph("one:1", "two:1"), graph("one:1", "one:1"));
+        let digest = digest_of(&old, "two:1");
+        let new = old.with_sources(DigestMap::from_iter([(digest, source("one:1"))]));
+        assert_eq!((new.head(), new.len()), (wanted.head(), 2));
+    }
+}
