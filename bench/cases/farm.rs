@@ -55,15 +55,17 @@ fn cancel(scene: &Scene, endpoint: &Daemon) -> f64 {
     let context =
         scene.context("cancel", &[("Dockerfile", "FROM BASE\nRUN echo it-runs && /bin/sleep 987\n")]);
     let long = Duration::from_secs(60);
+    let runs = || {
+        let processes = processes_of(&scene.path(""));
+        processes.iter().any(|(_, command)| command.contains("987"))
+    };
     median(5, || {
         let mut building = endpoint.build(&context).argument("--no-cache").start();
         building.wait_for(" it-runs", long);
+        until("the step to run", long, || runs().then_some(()));
         let begun = Instant::now();
         building.signal(Signal::KILL);
-        until("the step to be gone", long, || {
-            let processes = processes_of(&scene.path(""));
-            processes.iter().all(|(_, command)| !command.contains("987")).then_some(())
-        });
+        until("the step to be gone", long, || (!runs()).then_some(()));
         begun.elapsed().as_secs_f64() * 1000.0
     })
 }
