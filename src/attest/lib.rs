@@ -27,7 +27,7 @@ pub use build_config::{BuildConfig, Steps};
 pub use capture::Capture;
 pub use config_source::redacted;
 pub use error::AttestError;
-pub use predicate::{Circumstances, Predicate};
+pub use predicate::{Circumstances, Predicate, StepPlace};
 pub use purl::image_url;
 pub use request::{ConfigSource, Lent, Parameters, RequestProvenance, filtered_arguments};
 pub use spdx::supplemented;

@@ -98,6 +98,8 @@ pub(crate) struct Metadata {
     pub(crate) finished: String,
     #[serde(rename = "buildkit_metadata")]
     pub(crate) more: More,
+    #[serde(rename = "crosskit_metadata", skip_serializing_if = "Places::is_empty")]
+    pub(crate) places: Places,
     #[serde(rename = "buildkit_hermetic", skip_serializing_if = "std::ops::Not::not")]
     pub(crate) hermetic: bool,
     #[serde(rename = "buildkit_completeness")]
@@ -114,6 +116,33 @@ pub(crate) struct More {
     source: Option<Source>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layers: BTreeMap<String, Vec<Value>>,
+}
+
+/// Where steps have run, by their names in the graph: those that did not simply run on the builder itself.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(crate) struct Places {
+    steps: BTreeMap<String, StepPlace>,
+}
+
+impl Places {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
+
+/// Where a step has run, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StepPlace {
+    /// The platform of its programs, formatted.
+    pub platform: String,
+    /// The worker; none if it was the builder itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// Whether an emulator ran it rather than a processor.
+    pub emulated: bool,
+    /// Which one and its version, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub emulator: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -190,6 +219,7 @@ impl Predicate {
             started: about.started,
             finished: String::new(),
             more,
+            places: Places::default(),
             hermetic: capture.is_complete() && !capture.network,
             completeness,
             reproducible: asked.reproducible,
@@ -201,6 +231,13 @@ impl Predicate {
     /// The name of a step, where the graph is told.
     pub fn step(&self, digest: &str) -> Option<&str> {
         self.definition.internal_parameters.build_config.as_ref()?.name(digest)
+    }
+
+    /// Says where a step has run, by its digest, if the graph is told.
+    pub fn place(&mut self, digest: &str, place: StepPlace) {
+        if let Some(name) = self.step(digest).map(str::to_string) {
+            self.details.metadata.places.steps.insert(name, place);
+        }
     }
 
     /// As JSON. `finished` is when the build was over, RFC 3339; `layers` are chains of layers' descriptors by outputs of

@@ -1,7 +1,7 @@
 //! Provenance as SLSA v0.2 has it.
 
 use crate::build_config::Steps;
-use crate::predicate::{Builder, Definition, Dependency, Metadata, More, RunDetails};
+use crate::predicate::{Builder, Definition, Dependency, Metadata, More, Places, RunDetails};
 use crate::request::Parameters;
 use crate::statement::Digests;
 use serde::Serialize;
@@ -65,6 +65,8 @@ struct Told<'a> {
     reproducible: bool,
     #[serde(rename = "https://mobyproject.org/buildkit@v1#metadata")]
     more: &'a More,
+    #[serde(rename = "crosskit_metadata", skip_serializing_if = "Places::is_empty")]
+    places: &'a Places,
     #[serde(
         rename = "https://mobyproject.org/buildkit@v1#hermetic",
         skip_serializing_if = "std::ops::Not::not"
@@ -83,7 +85,7 @@ impl<'a> Written<'a> {
     /// The same facts in this form.
     pub(crate) fn of(definition: &'a Definition, details: &'a RunDetails) -> Self {
         let (external, internal) = (&definition.external_parameters, &definition.internal_parameters);
-        let Metadata { invocation, started, finished, more, hermetic, completeness, reproducible } =
+        let Metadata { invocation, started, finished, more, places, hermetic, completeness, reproducible } =
             &details.metadata;
         Written {
             builder: &details.builder,
@@ -114,6 +116,7 @@ impl<'a> Written<'a> {
                 },
                 reproducible: *reproducible,
                 more,
+                places,
                 hermetic: *hermetic,
             },
         }

@@ -8,13 +8,15 @@ use crosskit_api::errors::ErrorDetails;
 use crosskit_api::pb::{self, op::Op};
 use crosskit_attest::{
     AttestError, BuildConfig, Capture, Circumstances, Content, INLINE_ONLY, Kind, Predicate, Provenance,
-    REASON,
+    REASON, StepPlace,
 };
 use crosskit_images::annotations::is_internal;
 use crosskit_images::gojson;
 use crosskit_platforms::Platform;
 use crosskit_snapshots::Layer;
 use crosskit_sources::Material;
+use crosskit_workers::machines::{NATIVE, Ran};
+use crosskit_workers::ops::exec::ExecOp;
 use crosskit_workers::ops::source::SourceOp;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -55,7 +57,8 @@ pub async fn add(
             about.dockerfile_version = Some(frontend_version.to_string());
         }
         let graph = || BuildConfig::of(&handle.graph().to_definition());
-        let predicate = Predicate::new(&capture, asked, about, graph).map_err(attest_error)?;
+        let mut predicate = Predicate::new(&capture, asked, about, graph).map_err(attest_error)?;
+        places(&handle, &mut predicate).await;
         let chains = chains(&handle, &predicate).await;
         let finished = Arc::clone(&finished);
         let make = move |layers: &[Layer]| {
@@ -188,6 +191,21 @@ fn of_process(exec: &pb::ExecOp, capture: &mut Capture) {
         capture.add_secret(&secret.id, secret.optional);
     }
     capture.network |= exec.network() != pb::NetMode::None;
+}
+
+/// Says of the steps of a result where they have run in this build.
+async fn places(handle: &Handle, predicate: &mut Predicate) {
+    for step in handle.steps().await {
+        let process = step.op.as_ref().and_then(|op| op.as_any()?.downcast_ref::<ExecOp>());
+        let Some(Ran { platform, worker, how }) = process.and_then(ExecOp::ran) else { continue };
+        let place = StepPlace {
+            platform,
+            worker,
+            emulated: how != NATIVE,
+            emulator: Some(how).filter(|how| how.starts_with("qemu-")),
+        };
+        predicate.place(&step.vertex.digest.to_string(), place);
+    }
 }
 
 /// The outputs of steps as `stepN:M`, and the snapshots that they are, as far as the cache knows.

@@ -11,7 +11,7 @@ mod farm;
 pub mod files;
 pub mod keys;
 mod local;
-mod machines;
+pub mod machines;
 pub mod ops;
 mod origins;
 mod records;

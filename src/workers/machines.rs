@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+/// How a processor runs the programs of its own platform.
+pub const NATIVE: &str = "native";
+
 /// What emulators have said of themselves. Each is asked once, and again when it is another file.
 #[derive(Default)]
 pub(crate) struct Versions(Mutex<HashMap<(PathBuf, SystemTime), String>>);
@@ -31,6 +34,17 @@ impl Versions {
     }
 }
 
+/// Where a step has run, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// The platform of its programs, formatted.
+    pub platform: String,
+    /// The worker; none if it was this machine.
+    pub worker: Option<String>,
+    /// `native`, `emulated`, or by which emulator.
+    pub how: String,
+}
+
 /// Tells that a step runs somewhere, until it is dropped.
 pub(crate) struct Running(Option<Box<dyn FnOnce() + Send>>);
 
@@ -42,34 +56,36 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Tells those who watch a step where it runs. It is a status of the step; its name and output stay what they are.
+    pub(crate) fn tell(progress: &VertexProgress, ran: &Ran) -> Running {
+        let Ran { platform, worker, how } = ran;
+        let place = worker.as_ref().map_or("here".to_string(), |worker| format!("on {worker}"));
+        Running(Some(Box::new(progress.part(format!("{platform} {place} ({how})")))))
+    }
+}
+
 impl Workers {
-    /// Tells those who watch a step where it runs, if that is not a matter of course: there is a
-    /// farm, or an emulator. It is a status of the step; its name and output stay what they are.
-    pub(crate) async fn tell(
-        &self,
-        progress: &VertexProgress,
-        worker: &str,
-        kind: Kind,
-        platform: &Platform,
-    ) -> Running {
+    /// Where a step runs, if that is not a matter of course: there is a farm, or an emulator.
+    pub(crate) async fn ran(&self, worker: &str, kind: Kind, platform: &Platform) -> Option<Ran> {
         if kind == Kind::Native && !self.is_farm() {
-            return Running(None);
+            return None;
         }
-        let place = if kind == Kind::Remote { format!("on {worker}") } else { "here".to_string() };
         let how = self.how(worker, kind, platform).await;
-        Running(Some(Box::new(progress.part(format!("{} {place} ({how})", platform.format())))))
+        let worker = Some(worker.to_string()).filter(|_| kind == Kind::Remote);
+        Some(Ran { platform: platform.format(), worker, how })
     }
 
     /// How a worker runs the programs of a platform: `native`, `emulated`, or here by which emulator.
     pub async fn how(&self, worker: &str, kind: Kind, platform: &Platform) -> String {
         match kind {
-            Kind::Native => "native".to_string(),
+            Kind::Native => NATIVE.to_string(),
             Kind::Remote => {
                 // Of those that say nothing more, what they run natively is what they were asked to run.
                 let native = self.facts(worker).is_none_or(|facts| {
                     facts.native_platforms().iter().any(|known| Matcher::only(known).matches(platform))
                 });
-                if native { "native".to_string() } else { "emulated".to_string() }
+                if native { NATIVE.to_string() } else { "emulated".to_string() }
             }
             Kind::Emulated => self.emulator(platform).await,
         }

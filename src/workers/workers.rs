@@ -452,6 +452,7 @@ impl OpResolver<ResultRef> for Workers {
                 parts,
                 workers: self.clone(),
                 right: Arc::default(),
+                ran: Default::default(),
             }),
             Kind::File(op) => Arc::new(file::FileOp { op, inputs, parts }),
             Kind::Merge(op) => Arc::new(join::MergeOp { op, snapshots }),

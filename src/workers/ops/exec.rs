@@ -7,6 +7,7 @@ use super::left::LeftOver;
 use super::mounts::{self, Prepared, secret_environment};
 use crate::dispatch::Place;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
+use crate::machines::{Ran, Running};
 use crate::remote::RemoteError;
 use crate::{LocalParts, ResultRef, Workers};
 use crosskit_api::pb;
@@ -35,6 +36,8 @@ pub struct ExecOp {
     pub workers: Workers,
     /// The right to run, between getting and using it.
     pub right: Arc<Mutex<Option<Right>>>,
+    /// Where it has run last, if that is not a matter of course.
+    pub ran: Mutex<Option<Ran>>,
 }
 
 /// The right to run: a place at a worker, and on this machine one among all steps.
@@ -83,6 +86,10 @@ impl Op<ResultRef> for ExecOp {
         inputs: Vec<Input<ResultRef>>,
     ) -> BoxFuture<'a, Result<Vec<ResultRef>, OpError>> {
         Box::pin(self.run_somewhere(cx, inputs))
+    }
+
+    fn as_any(&self) -> Option<&dyn std::any::Any> {
+        Some(self)
     }
 }
 
@@ -144,8 +151,7 @@ impl ExecOp {
                     continue;
                 }
                 let here = come(&mut inputs).await?;
-                let _running =
-                    self.workers.tell(&cx.progress, place.worker(), place.kind(), &self.platform).await;
+                let _running = self.tell(cx, &place).await;
                 let ran = self.run_here(cx, here, place.kind()).await;
                 place.end(match &ran {
                     Ok(_) => Outcome::Finished,
@@ -154,8 +160,8 @@ impl ExecOp {
                 });
                 return ran;
             };
-            let running = self.workers.tell(&cx.progress, place.worker(), place.kind(), &self.platform).await;
-            let (mut place, mut running) = (Some(place), Some(running));
+            let running = self.tell(cx, &place).await;
+            let (mut place, mut running) = (Some(place), running);
             let mut ran = |told| {
                 running = None;
                 place.take().into_iter().for_each(|place| place.end(Outcome::Finished));
@@ -189,6 +195,19 @@ impl ExecOp {
             }
             come(&mut inputs).await?;
         }
+    }
+
+    /// Tells where it runs, and keeps it.
+    async fn tell(&self, cx: &OpContext, place: &Place) -> Option<Running> {
+        let ran = self.workers.ran(place.worker(), place.kind(), &self.platform).await;
+        let running = ran.as_ref().map(|ran| Running::tell(&cx.progress, ran));
+        *self.ran.lock().unwrap_or_else(PoisonError::into_inner) = ran;
+        running
+    }
+
+    /// Where it has run, if it has and that is not a matter of course.
+    pub fn ran(&self) -> Option<Ran> {
+        self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is left of a step that failed elsewhere: what it was given, as far as it is here. What it has written

@@ -85,6 +85,15 @@ fn provenance_of_each_platform_is_beside_its_image() {
         let file = metadata["buildkit_metadata"]["source"]["infos"][0]["filename"].as_str();
         assert_eq!(file, Some("Dockerfile"));
         assert!(!statement.to_string().contains("hidden"));
+        let places = metadata["crosskit_metadata"]["steps"].as_object();
+        let places: Vec<_> = places.into_iter().flat_map(|places| places.values()).collect();
+        if platform == TWO[0] {
+            assert!(places.is_empty(), "a matter of course: {places:?}");
+        } else {
+            let [place] = places[..] else { panic!("one step: {places:?}") };
+            assert_eq!((&place["platform"], &place["emulated"]), (&platform.into(), &true.into()));
+            assert!(place["emulator"].as_str().unwrap().starts_with("qemu-"), "{place}");
+        }
     }
     let (images, index) = build("mode=min,version=v0.2");
     let statement = only(statements(&images, &index, TWO[0]));

@@ -408,6 +408,40 @@ fn everybody_sees_where_a_step_runs_and_its_output_is_left_alone() {
 }
 
 #[test]
+fn provenance_says_where_each_step_has_run() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let context = scene.context("made", &[("Dockerfile", "FROM BASE\nRUN echo made > /made\n")]);
+    let out = scene.path("out");
+    let build = |options: &str| {
+        let build = daemon.build(&context).platforms(&["linux/riscv64", "linux/amd64", "linux/s390x"]);
+        build.opt("attest:provenance", options).argument("--no-cache").into(&out).run().ok();
+        ["linux_riscv64", "linux_amd64", "linux_s390x"].map(|folder| {
+            let text = Tree::of_folder(&out.join(folder)).text("provenance.json");
+            let told: serde_json::Value = serde_json::from_str(&text).expect("provenance");
+            told["predicate"].clone()
+        })
+    };
+    for (options, details) in [("mode=max", "/runDetails/metadata"), ("mode=max,version=v0.2", "/metadata")] {
+        let [remote, native, emulated] = build(options).map(|told| {
+            let steps = told.pointer(&format!("{details}/crosskit_metadata/steps"));
+            let steps = steps.and_then(|steps| steps.as_object()).expect("steps");
+            assert_eq!(steps.len(), 1, "{steps:?}");
+            steps.values().next().cloned().expect("a step")
+        });
+        assert_eq!(remote["worker"], "riscv-1");
+        assert_eq!((&remote["platform"], &remote["emulated"]), (&"linux/riscv64".into(), &false.into()));
+        assert_eq!((native.get("worker"), &native["emulated"]), (None, &false.into()));
+        assert_eq!((emulated.get("worker"), &emulated["emulated"]), (None, &true.into()));
+        assert!(emulated["emulator"].as_str().is_some_and(|it| it.starts_with("qemu-s390x")), "{emulated}");
+    }
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
 fn a_config_without_tls_or_with_a_slip_is_refused() {
     let scene = Scene::set();
     for (farm, says) in [
