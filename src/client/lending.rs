@@ -37,12 +37,7 @@ pub(crate) struct After {
 pub(crate) async fn lend(plan: &mut Plan) -> Result<Lent, ClientError> {
     let mut after = After::default();
     let mut session = SessionServer::new(plan.shared_key.clone());
-    if !plan.registry_tls.is_empty() {
-        return Err(ClientError::invalid(
-            "--registry-auth-tlscontext is not supported yet; configure the registry's certificates at the daemon, or use a registry with a public certificate",
-        ));
-    }
-    session = session.with_auth(DockerAuth::default());
+    session = session.with_auth(DockerAuth::default().with_tls(plan.registry_tls.clone()));
     let mut folders = LocalDirs::default();
     for (name, path) in &plan.folders {
         folders.add(name, path);

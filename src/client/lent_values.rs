@@ -3,6 +3,7 @@
 use crate::csv;
 use crate::error::{ClientError, errno};
 use crate::flags::parse_bool;
+use crosskit_session::TokenTls;
 use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
@@ -107,21 +108,12 @@ pub(crate) fn agent(text: &str) -> Result<Agent, ClientError> {
     Ok(agent)
 }
 
-/// TLS settings for fetching tokens at one registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RegistryTls {
-    pub(crate) insecure: bool,
-    pub(crate) authorities: Vec<PathBuf>,
-    /// Certificates with their keys.
-    pub(crate) pairs: Vec<(PathBuf, PathBuf)>,
-}
-
 /// Reads `--registry-auth-tlscontext` values, by host.
 ///
 /// # Errors
 /// A context without host, or with half a certificate.
-pub(crate) fn registry_tls(list: &[String]) -> Result<BTreeMap<String, RegistryTls>, ClientError> {
-    let mut all: BTreeMap<String, RegistryTls> = BTreeMap::new();
+pub(crate) fn registry_tls(list: &[String]) -> Result<BTreeMap<String, TokenTls>, ClientError> {
+    let mut all: BTreeMap<String, TokenTls> = BTreeMap::new();
     for text in list {
         let (_, attrs) = csv::typed(text)?;
         let of = |key: &str| attrs.get(key).filter(|v| !v.is_empty());
@@ -144,7 +136,7 @@ pub(crate) fn registry_tls(list: &[String]) -> Result<BTreeMap<String, RegistryT
                 let context = all.entry(host.clone()).or_default();
                 context.insecure |= insecure;
                 context.authorities.extend(ca.map(PathBuf::from));
-                context.pairs.extend(cert.zip(key).map(|(cert, key)| (cert.into(), key.into())));
+                context.identities.extend(cert.zip(key).map(|(cert, key)| (cert.into(), key.into())));
             }
         }
     }
@@ -191,8 +183,8 @@ mod tests {
         let list: Vec<String> =
             ["host=h,ca=a", "host=h,insecure=true", "host=g,cert=c,key=k"].map(String::from).into();
         let all = registry_tls(&list).unwrap();
-        assert_eq!(all["h"], RegistryTls { insecure: true, authorities: vec!["a".into()], pairs: vec![] });
-        assert_eq!(all["g"].pairs, [("c".into(), "k".into())]);
+        assert_eq!(all["h"], TokenTls { insecure: true, authorities: vec!["a".into()], identities: vec![] });
+        assert_eq!(all["g"].identities, [("c".into(), "k".into())]);
         for bad in ["ca=a", "host=h", "host=h,cert=c", "host=h,ca=a,cert=c"] {
             assert!(registry_tls(&[bad.to_owned()]).is_err(), "{bad}");
         }

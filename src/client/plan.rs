@@ -2,11 +2,12 @@
 
 use crate::caches;
 use crate::error::ClientError;
-use crate::lent_values::{Agent, RegistryTls, SecretFrom};
+use crate::lent_values::{Agent, SecretFrom};
 use crate::outputs::Export;
 use crosskit_api::control::{CacheOptions, CacheOptionsEntry, Exporter, SolveRequest};
 use crosskit_api::pb;
 use crosskit_api::sourcepolicy::Policy;
+use crosskit_session::TokenTls;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) layouts: BTreeMap<String, PathBuf>,
     pub(crate) secrets: Vec<(String, SecretFrom)>,
     pub(crate) agents: Vec<Agent>,
-    pub(crate) registry_tls: BTreeMap<String, RegistryTls>,
+    pub(crate) registry_tls: BTreeMap<String, TokenTls>,
     /// Stays the same for the same folders, so that only changes travel.
     pub(crate) shared_key: String,
     /// An image archive goes to `docker load` instead of a file.

@@ -111,6 +111,8 @@ const FRONTEND: &[&str] = &[
     "gateway.exec.filesystem",
     "gateway.warnings",
     "source.metaresolver",
+    "source.metaresolver.image.attestations",
+    "source.metaresolver.http.checksumrequest",
 ];
 
 /// The capabilities of graphs, as they are announced.

@@ -8,6 +8,7 @@ mod files;
 mod keychain;
 mod outputs;
 mod secrets;
+mod token_tls;
 mod tokens;
 mod uploads;
 
@@ -18,6 +19,7 @@ pub use content::ContentStores;
 pub use files::{DirProgress, LocalDirs};
 pub use outputs::{FileOutput, OpenFile, Output, Outputs};
 pub use secrets::{SecretSource, Secrets};
+pub use token_tls::TokenTls;
 pub use uploads::Uploads;
 
 use crate::connection;

@@ -313,6 +313,76 @@ async fn tokens_are_fetched_in_the_way_the_registry_knows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_fetched_with_the_trust_that_was_asked_for() {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = TempDir::new().unwrap();
+    let made = std::process::Command::new("openssl")
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
+                .split(' '),
+        )
+        .args("-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE".split(' '))
+        .args("-keyout key.pem -out cert.pem".split(' '))
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    let chain = vec![CertificateDer::from_pem_file(&cert).unwrap()];
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(chain[0].clone()).unwrap();
+    let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
+    let config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(clients.build().unwrap())
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&key).unwrap())
+        .unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let realm = format!("https://{}/token", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            let Ok(mut tls) = acceptor.accept(connection).await else { continue };
+            let who = tls.get_ref().1.peer_certificates().map_or("anybody", |_| "known");
+            let mut request = vec![0; 64 << 10];
+            if tls.read(&mut request).await.unwrap_or_default() > 0 {
+                let body = format!("{{\"token\":\"{who}\"}}");
+                let head =
+                    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
+                let _ = tls.write_all(format!("{head}\r\n{body}").as_bytes()).await;
+            }
+            let _ = tls.shutdown().await;
+        }
+    });
+    let trusted = TokenTls { authorities: vec![cert.clone()], ..TokenTls::default() };
+    let mutual = TokenTls { identities: vec![(cert, key)], ..trusted.clone() };
+    let missing = TokenTls { authorities: vec!["/no/such.pem".into()], ..TokenTls::default() };
+    let insecure = TokenTls { insecure: true, ..TokenTls::default() };
+    let by_host =
+        [("trusted", trusted), ("https://mutual:1/", mutual), ("missing", missing), ("any", insecure)];
+    let by_host = by_host.map(|(host, tls)| (host.to_string(), tls));
+    let auth = DockerAuth::new(Some(dir.path().into())).with_tls(by_host);
+    let (_manager, session, _client) = join(SessionServer::new("").with_auth(auth)).await;
+    for (host, expected) in [
+        ("trusted", Ok("anybody")),
+        ("mutual:1", Ok("known")),
+        ("any", Ok("anybody")),
+        ("missing", Err("failed to read /no/such.pem")),
+        ("other", Err("failed to fetch anonymous token")),
+    ] {
+        let request = TokenRequest { host: host.into(), realm: realm.clone(), ..TokenRequest::default() };
+        match (session.fetch_token(request).await, expected) {
+            (Ok(token), Ok(expected)) => assert_eq!(token.token, expected, "{host}"),
+            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{host}: {error}"),
+            (found, _) => panic!("{host}: {:?}", found.map(|token| token.token)),
+        }
+    }
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_when_either_side_goes() {
     let (manager, session, client) = join(SessionServer::new("")).await;
     let id = session.id().to_string();

@@ -214,7 +214,8 @@ impl SolveError {
                 description: vertex.metadata.description.clone(),
                 subject: self.error.subject().copied(),
             });
-            told.sources.extend(self.locations.iter().map(source_detail));
+            // The last one written down is told first, as BuildKit's clients expect.
+            told.sources.extend(self.locations.iter().rev().map(source_detail));
         }
         told
     }

@@ -1,6 +1,7 @@
 //! Lending registry credentials.
 
 use super::keychain::{Known, config_dir, look_up};
+use super::token_tls::TokenTls;
 use super::tokens;
 use crate::SessionError;
 use base64::Engine;
@@ -18,6 +19,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
 use tonic::{Request, Response, Status};
 
 /// How long credentials are kept. Some helpers hand out secrets that are good for five minutes.
@@ -28,6 +30,8 @@ const KEEP: Duration = Duration::from_secs(290);
 #[derive(Clone)]
 pub struct DockerAuth {
     shared: Arc<Shared>,
+    /// By registry, with what is made of it when it is needed.
+    tls: Arc<HashMap<String, (TokenTls, OnceCell<reqwest::Client>)>>,
 }
 
 struct Shared {
@@ -59,15 +63,33 @@ impl DockerAuth {
 
     fn with(dir: Option<PathBuf>, http: OnceLock<reqwest::Client>) -> Self {
         let shared = Shared { dir, http, known: Mutex::default(), looking: tokio::sync::Mutex::new(()) };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), tls: Arc::default() }
     }
 
-    fn http(&self) -> &reqwest::Client {
-        self.shared.http.get_or_init(|| {
+    /// The same with its own TLS for the tokens of these registries, named as in references, with `https://` or without.
+    #[must_use]
+    pub fn with_tls(mut self, tls: impl IntoIterator<Item = (String, TokenTls)>) -> Self {
+        let one = |(host, tls): (String, TokenTls)| (plain(&host).to_string(), (tls, OnceCell::new()));
+        self.tls = Arc::new(tls.into_iter().map(one).collect());
+        self
+    }
+
+    async fn http(&self, host: &str) -> Result<reqwest::Client, SessionError> {
+        if let Some((tls, client)) = self.tls.get(plain(host)) {
+            let make = || async {
+                let tls = tls.clone();
+                tokio::task::spawn_blocking(move || tls.client())
+                    .await
+                    .map_err(|err| SessionError::Internal(err.to_string()))?
+            };
+            return client.get_or_try_init(make).await.cloned();
+        }
+        let client = self.shared.http.get_or_init(|| {
             // An error would say that the program has chosen a provider already; that one stays.
             let _ = rustls::crypto::ring::default_provider().install_default();
             reqwest::Client::new()
-        })
+        });
+        Ok(client.clone())
     }
 
     async fn known(&self, host: &str) -> Result<Known, SessionError> {
@@ -102,6 +124,12 @@ impl DockerAuth {
         Ed25519KeyPair::from_seed_unchecked(context.sign().as_ref())
             .map_err(|err| Status::internal(format!("make key: {err}")))
     }
+}
+
+/// A registry's name without a protocol.
+fn plain(host: &str) -> &str {
+    let host = host.strip_prefix("https://").or_else(|| host.strip_prefix("http://")).unwrap_or(host);
+    host.trim_end_matches('/')
 }
 
 #[derive(Serialize, Deserialize)]
@@ -153,7 +181,8 @@ impl Auth for DockerAuth {
     ) -> Result<Response<FetchTokenResponse>, Status> {
         let request = request.into_inner();
         let known = self.known(&request.host).await.map_err(|err| err.to_status())?;
-        tokens::fetch(self.http(), &request, &known).await.map(Response::new).map_err(|err| err.to_status())
+        let http = self.http(&request.host).await.map_err(|err| err.to_status())?;
+        tokens::fetch(&http, &request, &known).await.map(Response::new).map_err(|err| err.to_status())
     }
 
     async fn get_token_authority(

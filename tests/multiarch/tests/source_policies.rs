@@ -3,7 +3,9 @@
 use crosskit_api::control::SolveRequest;
 use crosskit_api::control::control_client::ControlClient;
 use crosskit_api::errors::ErrorDetails;
-use crosskit_api::frontend::{ResolveSourceMetaRequest, ResolveSourceMetaResponse};
+use crosskit_api::frontend::{
+    Blob, ResolveSourceImageRequest, ResolveSourceMetaRequest, ResolveSourceMetaResponse,
+};
 use crosskit_api::pb;
 use crosskit_api::sourcepolicy::PolicyAction;
 use crosskit_api::sourcepolicy::policysession::check_policy_response::Result as Answer;
@@ -25,7 +27,7 @@ const WHICH: &str = "FROM BASE AS from\nRUN cat /etc/which > /found 2>/dev/null 
 fn push_other(scene: &Scene, daemon: &Daemon) {
     let context = scene.context("other", &[("Dockerfile", "FROM BASE\nRUN echo other > /etc/which\n")]);
     let output = format!("type=image,name={},push=true", scene.registry.reference("other:latest"));
-    daemon.build(&context).output(&output).run().ok();
+    daemon.build(&context).output(&output).opt("attest:provenance", "mode=min").run().ok();
 }
 
 /// Builds with these rules; the file `found` of the result, or what was said.
@@ -193,6 +195,32 @@ fn a_client_decides_itself() {
         }),
     ];
     decided(&daemon, &scene.base(), wants_to_know).unwrap();
+
+    // Of an image with attestations, it may see them before it decides.
+    let provenance = "https://slsa.dev/provenance/v1";
+    let wants_proof: Script = vec![
+        Box::new(|known| {
+            let predicates = vec![provenance.to_string()];
+            let image = ResolveSourceImageRequest {
+                no_config: true,
+                resolve_attestations: predicates,
+                ..Default::default()
+            };
+            let (source, image) = (known.source, Some(image));
+            Answer::Request(ResolveSourceMetaRequest { source, image, ..Default::default() })
+        }),
+        Box::new(|known| {
+            let image = known.image.unwrap();
+            assert!(image.config.is_empty());
+            let chain = image.attestation_chain.unwrap();
+            let states =
+                |blob: &Blob| blob.data.windows(provenance.len()).any(|w| w == provenance.as_bytes());
+            assert!(states(&chain.blobs[&chain.attestation_manifest]));
+            assert_eq!(chain.blobs.values().filter(|blob| states(blob)).count(), 2, "manifest and statement");
+            decision(PolicyAction::Allow, None, &[])
+        }),
+    ];
+    decided(&daemon, &scene.registry.reference("other:latest"), wants_proof).unwrap();
 
     let expected = other.clone();
     let converts: Script = vec![

@@ -17,6 +17,7 @@ async fn the_first_failure_is_everybodys() {
     let base = plan.add("base", &[]);
     let bad = plan.add("bad", &[base]);
     plan.add("top", &[slow, bad]);
+    plan.locate(bad, 6);
     plan.locate(bad, 7);
     let job = lab.job();
     let status = job.status();
@@ -27,7 +28,8 @@ async fn the_first_failure_is_everybodys() {
     assert_eq!(&*error.name, "bad");
     let details = error.details();
     assert_eq!(details.vertex, Some(plan.digest(bad)));
-    assert_eq!(details.sources[0].ranges[0].start.unwrap().line, 7);
+    let lines: Vec<_> = details.sources.iter().map(|s| s.ranges[0].start.unwrap().line).collect();
+    assert_eq!(lines, [7, 6]);
     assert_eq!(details.sources[0].info.as_ref().unwrap().filename, "Dockerfile");
     assert_eq!(details.solve.unwrap().op, error.vertex.map(|vertex| vertex.op.clone()));
     // What ran beside it is cancelled, what depends on it does not run.

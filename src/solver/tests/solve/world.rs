@@ -305,7 +305,7 @@ impl Plan {
         let info = pb::SourceInfo { filename: "Dockerfile".to_owned(), ..Default::default() };
         let source = self.sources.get_or_insert_with(pb::Source::default);
         source.infos = vec![info];
-        source.locations.insert(self.ops[node].1.clone(), pb::Locations { locations: vec![location] });
+        source.locations.entry(self.ops[node].1.clone()).or_default().locations.push(location);
     }
 
     pub fn digest(&self, node: usize) -> String {
