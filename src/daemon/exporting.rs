@@ -23,6 +23,9 @@ pub struct Outputs {
 /// The keys by which a result is known, by its platform's id; under an empty id for a single one.
 type Trails = Vec<(String, Vec<Known<ResultRef>>)>;
 
+/// Whether a place is with the client, and what the client is told of it.
+type Told = (bool, BTreeMap<String, String>);
+
 impl Outputs {
     /// Gives everything away: results first, so that caches have the same layers.
     ///
@@ -48,7 +51,7 @@ impl Outputs {
                     Some(form) => {
                         let done = step.part("preparing layers for inline cache");
                         let made = inline_caches(&trails, form, job).await;
-                        done();
+                        drop(done);
                         made?
                     }
                     None => BTreeMap::new(),
@@ -88,7 +91,7 @@ fn given<'a>(
     known: &'a [&'a [Known<ResultRef>]],
     job: &'a JobContext,
     id: String,
-) -> BoxFuture<'a, Result<(bool, BTreeMap<String, String>), GatewayError>> {
+) -> BoxFuture<'a, Result<Told, GatewayError>> {
     Box::pin(async move {
         let told = place.export(known, job, &id).await.map_err(cache_error)?;
         Ok((place.is_with_client(), told))

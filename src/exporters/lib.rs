@@ -142,7 +142,12 @@ impl Part {
         part
     }
 
-    fn end(self) {
+    fn end(self) {}
+}
+
+impl Drop for Part {
+    /// A part that fails is over as well.
+    fn drop(&mut self) {
         self.report.status(&self.id, "", 0, 0, self.started, true);
     }
 }

@@ -66,12 +66,12 @@ impl Chains {
                 Some(State::Open) => {
                     stack.pop();
                     let made = self.make(source, at);
-                    let known = match made {
+                    if made.is_none() && self.waits(source, at) {
                         // It may be one later: what it needs was only being looked at.
-                        None if self.waits(source, at) => self.known.remove(&(source, at)),
-                        made => self.known.insert((source, at), State::Known(made)),
-                    };
-                    drop(known);
+                        self.known.remove(&(source, at));
+                    } else {
+                        self.known.insert((source, at), State::Known(made));
+                    }
                 }
                 None => {
                     self.known.insert((source, at), State::Open);

@@ -43,7 +43,7 @@ pub enum RemoteCacheError {
         /// What was being done.
         doing: String,
         /// What happened.
-        source: crosskit_images::Error,
+        source: Box<crosskit_images::Error>,
     },
     /// The client.
     #[error("{doing}: {source}")]
@@ -51,7 +51,7 @@ pub enum RemoteCacheError {
         /// What was being done.
         doing: String,
         /// What happened.
-        source: crosskit_session::SessionError,
+        source: Box<crosskit_session::SessionError>,
     },
     /// Snapshots.
     #[error("{doing}: {source}")]
@@ -59,7 +59,7 @@ pub enum RemoteCacheError {
         /// What was being done.
         doing: String,
         /// What happened.
-        source: crosskit_snapshots::Error,
+        source: Box<crosskit_snapshots::Error>,
     },
     /// A step of the way failed.
     #[error("{doing}: {source}")]
@@ -111,19 +111,19 @@ impl RemoteCacheError {
     /// For an error of images.
     pub(crate) fn images(doing: impl Into<String>) -> impl FnOnce(crosskit_images::Error) -> Self {
         let doing = doing.into();
-        move |source| RemoteCacheError::Images { doing, source }
+        move |source| RemoteCacheError::Images { doing, source: Box::new(source) }
     }
 
     /// For an error of a session.
     pub(crate) fn session(doing: impl Into<String>) -> impl FnOnce(crosskit_session::SessionError) -> Self {
         let doing = doing.into();
-        move |source| RemoteCacheError::Session { doing, source }
+        move |source| RemoteCacheError::Session { doing, source: Box::new(source) }
     }
 
     /// For an error of snapshots.
     pub(crate) fn snapshots(doing: impl Into<String>) -> impl FnOnce(crosskit_snapshots::Error) -> Self {
         let doing = doing.into();
-        move |source| RemoteCacheError::Snapshots { doing, source }
+        move |source| RemoteCacheError::Snapshots { doing, source: Box::new(source) }
     }
 }
 

@@ -99,11 +99,11 @@ impl CacheExport {
         let give = async {
             let done = step.part("preparing build cache for export");
             let collected = collect(trails, self.mode, self.form, job.sessions()).await;
-            done();
+            drop(done);
             let collected = collected?.collected();
             let done = step.part("sending cache export");
             let given = self.backend.give(collected, &step).await;
-            done();
+            drop(done);
             given
         };
         let given = give.await;

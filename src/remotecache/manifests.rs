@@ -86,7 +86,7 @@ impl<P: Place> Backend for Manifests<P> {
         Box::pin(async move {
             let bytes = self.place.manifest(self.place.root().await?).await?;
             let root = Document::parse(&bytes)?;
-            step.part(format!("inferred cache manifest type: {}", root.media_type()))();
+            drop(step.part(format!("inferred cache manifest type: {}", root.media_type())));
             let (config, mut listed) = match &root {
                 Document::Index(index) => {
                     let (configs, layers): (Vec<_>, Vec<_>) =
@@ -117,7 +117,7 @@ impl<P: Place> Backend for Manifests<P> {
         Box::pin(async move {
             if cache.config.layers.is_empty() {
                 tracing::warn!("failed to match any cache with layers");
-                step.part("skipping cache export for empty result")();
+                drop(step.part("skipping cache export for empty result"));
                 return Ok(BTreeMap::new());
             }
             let unique: HashMap<Digest, &Layer> =
@@ -131,7 +131,7 @@ impl<P: Place> Backend for Manifests<P> {
             let config = Descriptor::of(config::MEDIA_TYPE, &bytes);
             let done = step.part(format!("writing config {}", config.digest));
             let given = self.place.give_document(&config, bytes).await;
-            done();
+            drop(done);
             given?;
             let layers = cache.layers.iter().map(|layer| described(layer, self.documents.oci()));
             let (media_type, bytes) = whole(self.documents, layers.collect(), config)?;
@@ -139,7 +139,7 @@ impl<P: Place> Backend for Manifests<P> {
             let kind = if self.documents == Documents::Image { "image manifest" } else { "manifest" };
             let done = step.part(format!("writing cache {kind} {}", manifest.digest));
             let given = self.place.give_manifest(&manifest, bytes).await;
-            done();
+            drop(done);
             given?;
             let told = String::from_utf8_lossy(&json(&manifest)?).into_owned();
             Ok(BTreeMap::from([(MANIFEST.to_string(), told)]))
@@ -179,7 +179,7 @@ impl<P: Place> Manifests<P> {
         }
         let mut read = Vec::with_capacity(images.len());
         for image in images {
-            read.push(self.within(image));
+            read.push(self.within(*image));
         }
         let read = futures::stream::iter(read).buffered(AT_ONCE);
         let found: Vec<Option<Found>> = read.try_collect().await?;
@@ -191,7 +191,7 @@ impl<P: Place> Manifests<P> {
         Box::pin(async move {
             let done = step.part(format!("writing layer {}", layer.blob.desc.digest));
             let given = self.place.give_layer(layer).await;
-            done();
+            drop(done);
             given
         })
     }
@@ -268,7 +268,7 @@ struct Line {
 
 enum Document {
     Index(Index),
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 impl Document {
@@ -286,7 +286,8 @@ impl Document {
         let looks: Looks = parse(bytes, "cache manifest")?;
         let failed = || RemoteCacheError::images("read the cache manifest");
         let index = || Index::parse(bytes).map(Document::Index).map_err(failed());
-        let manifest = || Manifest::parse(bytes).map(Document::Manifest).map_err(failed());
+        let manifest =
+            || Manifest::parse(bytes).map(|read| Document::Manifest(Box::new(read))).map_err(failed());
         match looks.media_type.as_deref().filter(|text| !text.is_empty()) {
             Some(text) if media_types::is_index(text) => index(),
             Some(text) if media_types::is_manifest(text) => manifest(),

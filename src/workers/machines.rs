@@ -6,6 +6,7 @@ use crosskit_platforms::{Architecture, Matcher, Platform};
 use crosskit_qemu::{Binfmt, DEFAULT_MOUNT, Emulator};
 use crosskit_scheduler::Kind;
 use crosskit_solver::VertexProgress;
+use crosskit_solver::progress::Part;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -45,23 +46,12 @@ pub struct Ran {
     pub how: String,
 }
 
-/// Tells that a step runs somewhere, until it is dropped.
-pub(crate) struct Running(Option<Box<dyn FnOnce() + Send>>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(ended) = self.0.take() {
-            ended();
-        }
-    }
-}
-
-impl Running {
-    /// Tells those who watch a step where it runs. It is a status of the step; its name and output stay what they are.
-    pub(crate) fn tell(progress: &VertexProgress, ran: &Ran) -> Running {
-        let Ran { platform, worker, how } = ran;
+impl Ran {
+    /// Tells those who watch the step. It is a status of the step; its name and output stay what they are.
+    pub(crate) fn tell(&self, progress: &VertexProgress) -> Part {
+        let Ran { platform, worker, how } = self;
         let place = worker.as_ref().map_or("here".to_string(), |worker| format!("on {worker}"));
-        Running(Some(Box::new(progress.part(format!("{platform} {place} ({how})")))))
+        progress.part(format!("{platform} {place} ({how})"))
     }
 }
 

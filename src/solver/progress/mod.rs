@@ -14,4 +14,4 @@ pub(crate) use event::VertexInfo;
 pub(crate) use job_log::JobLog;
 pub use log_writer::{LogLimits, LogWriter, Stream};
 pub use stream::StatusStream;
-pub use vertex::{Running, StatusUpdate, VertexProgress};
+pub use vertex::{Part, Running, StatusUpdate, VertexProgress};

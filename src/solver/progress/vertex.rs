@@ -121,13 +121,12 @@ impl VertexProgress {
         })));
     }
 
-    /// Tells that a part of the step runs; the end is told by the returned function.
-    pub fn part(&self, id: impl Into<String>) -> impl FnOnce() + Send + 'static {
+    /// Tells that a part of the step runs, until what is returned is dropped.
+    pub fn part(&self, id: impl Into<String>) -> Part {
         let started = Some(SystemTime::now());
         let update = StatusUpdate { id: id.into(), started, ..StatusUpdate::default() };
         self.status(update.clone());
-        let progress = self.clone();
-        move || progress.status(StatusUpdate { completed: Some(SystemTime::now()), ..update })
+        Part { progress: self.clone(), update }
     }
 
     /// Passes output on as it is. What a process prints goes through [`Self::writer`].
@@ -225,5 +224,19 @@ impl Drop for Running {
         if !self.ended {
             self.tell(Some("context canceled"));
         }
+    }
+}
+
+/// A part of a step that runs, until this is dropped: its end is told however it ends.
+#[must_use = "a part is over when this is dropped"]
+pub struct Part {
+    progress: VertexProgress,
+    update: StatusUpdate,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let update = std::mem::take(&mut self.update);
+        self.progress.status(StatusUpdate { completed: Some(SystemTime::now()), ..update });
     }
 }

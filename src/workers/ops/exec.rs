@@ -7,7 +7,7 @@ use super::left::LeftOver;
 use super::mounts::{self, Prepared, secret_environment};
 use crate::dispatch::Place;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
-use crate::machines::{Ran, Running};
+use crate::machines::Ran;
 use crate::remote::RemoteError;
 use crate::{LocalParts, ResultRef, Workers};
 use crosskit_api::pb;
@@ -15,7 +15,8 @@ use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Securit
 use crosskit_platforms::Platform;
 use crosskit_scheduler::{Kind, Outcome};
 use crosskit_solver::{
-    CacheDep, CacheMap, ErrorKind, Input, JobContext, Op, OpContext, OpError, Permit, progress::Stream,
+    CacheDep, CacheMap, ErrorKind, Input, JobContext, Op, OpContext, OpError, Permit,
+    progress::{Part, Stream},
 };
 use futures::future::{BoxFuture, try_join_all};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -198,9 +199,9 @@ impl ExecOp {
     }
 
     /// Tells where it runs, and keeps it.
-    async fn tell(&self, cx: &OpContext, place: &Place) -> Option<Running> {
+    async fn tell(&self, cx: &OpContext, place: &Place) -> Option<Part> {
         let ran = self.workers.ran(place.worker(), place.kind(), &self.platform).await;
-        let running = ran.as_ref().map(|ran| Running::tell(&cx.progress, ran));
+        let running = ran.as_ref().map(|ran| ran.tell(&cx.progress));
         *self.ran.lock().unwrap_or_else(PoisonError::into_inner) = ran;
         running
     }

@@ -1,5 +1,7 @@
 //! Workers that nobody names: found through the name service, and in Kubernetes.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 #[path = "farm/certificates.rs"]
 mod certificates;
 #[path = "farm/cluster.rs"]

@@ -1,5 +1,7 @@
 //! Caches elsewhere: what one daemon gives away, another one uses, whatever the place.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, Scene, Tree};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -99,7 +101,7 @@ fn what_one_daemon_gives_away_another_one_finds_in_whatever_place() {
     for way in ways(&scene) {
         let daemon = fresh(&scene, way.name);
         let into = scene.path(&format!("out-{}", way.name));
-        let ran = run(&daemon, &context, &[], &[way.import.clone()], &folder(&into)).ok();
+        let ran = run(&daemon, &context, &[], std::slice::from_ref(&way.import), &folder(&into)).ok();
         assert_eq!(cached(&ran), STEPS, "{}: {ran}", way.name);
         let found = Tree::of_folder(&into);
         for (path, text) in &made {
@@ -246,7 +248,7 @@ fn a_cache_that_cannot_be_read_costs_nothing_but_a_word() {
     let daemon = fresh(&scene, "daemon");
     for (import, why) in cases {
         let out = scene.path("out");
-        let ran = run(&daemon, &context, &[], &[import.clone()], &folder(&out)).ok();
+        let ran = run(&daemon, &context, &[], std::slice::from_ref(&import), &folder(&out)).ok();
         if !why.is_empty() {
             ran.clone().says("ERROR: ").says(why);
         }

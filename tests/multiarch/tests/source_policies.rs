@@ -1,5 +1,7 @@
 //! Source policies: what a build may use, and what it gets instead.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 use crosskit_api::control::SolveRequest;
 use crosskit_api::control::control_client::ControlClient;
 use crosskit_api::errors::ErrorDetails;

@@ -113,7 +113,7 @@ async fn statuses_are_paced_but_for_their_ends() {
         step.status(StatusUpdate { id, current, total: 100, ..Default::default() });
         tokio::time::advance(Duration::from_millis(10)).await;
     }
-    step.part("extract")();
+    drop(step.part("extract"));
     job.close_progress();
     let all = everything(job.status()).await;
     let layers = all.statuses.iter().filter(|status| status.id == "layer").count();

@@ -1,5 +1,7 @@
 //! Certificates as people make them, by openssl.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 use crosskit_workers::remote::Tls;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! As much of a Kubernetes API server as hands out EndpointSlices: list and watch over HTTPS.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
 use super::certificates::Authority;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
