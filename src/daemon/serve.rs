@@ -1,7 +1,7 @@
 //! Starting the daemon, and stopping it so that nothing is left behind.
 
 use crate::builds::{Builder, gc_policies};
-use crate::config::Config;
+use crate::config::{Cdi, Config};
 use crate::history::{History, HistoryError};
 use crate::listeners::{Connection, ListenError, Listeners};
 use crate::root::{Root, RootError};
@@ -13,7 +13,9 @@ use crosskit_api::farm::farm_server::FarmServer;
 use crosskit_api::frontend::llb_bridge_server::LlbBridgeServer;
 use crosskit_api::health::health_server::HealthServer;
 use crosskit_cache::Cache;
+use crosskit_exec::devices::Devices;
 use crosskit_exporters::{Exporters, ImageParts};
+use crosskit_gateway::admission::DEVICE;
 use crosskit_gateway::bridge::{Frontends, Shared};
 use crosskit_gateway::builds::Builds;
 use crosskit_gateway::server::Calls;
@@ -127,6 +129,7 @@ impl Daemon {
             binary: config.worker.binary.clone(),
             cgroup_parent: config.worker.cgroup_parent.clone(),
             max_parallelism: config.worker.max_parallelism,
+            devices: devices(&config.cdi),
             policy: Policy { prefer: config.farm.prefer.clone(), ..Policy::default() },
             emulated_slots: config.farm.emulated_slots,
             remotes: config.farm.workers.clone(),
@@ -164,7 +167,7 @@ impl Daemon {
             forwarded: forwarded.clone(),
             history: history.clone(),
             snapshots,
-            entitlements: config.entitlements.clone(),
+            entitlements: entitlements(&config),
             provenance_environment: environment::read(config.provenance_folder.as_deref())
                 .map_err(state("config"))?,
             gc: gc_policies(&config, disk_size(root.path())),
@@ -283,6 +286,22 @@ impl StopSignals {
 fn disk_size(path: &std::path::Path) -> i64 {
     rustix::fs::statvfs(path)
         .map_or(0, |s| i64::try_from(s.f_blocks.saturating_mul(s.f_frsize)).unwrap_or(i64::MAX))
+}
+
+fn devices(config: &Cdi) -> Devices {
+    match config.disabled {
+        true => Devices::disabled(),
+        false => Devices::new(config.spec_folders.clone(), config.auto_allowed.clone()),
+    }
+}
+
+/// What builds may ask for: devices may always be asked for, and each has its own say.
+fn entitlements(config: &Config) -> Vec<String> {
+    let mut all = config.entitlements.clone();
+    if !config.cdi.disabled {
+        all.push(DEVICE.to_string());
+    }
+    all
 }
 
 fn dns(given: crate::config::Dns) -> Result<crosskit_exec::DnsConfig, StartError> {

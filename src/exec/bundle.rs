@@ -10,7 +10,7 @@ use rand::Rng;
 
 use crate::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, Error, LinuxResources, Network, Process, Result, Security, Terminal,
-    Ulimit, cgroups,
+    Ulimit, cgroups, devices,
     emulation::Way,
     error::file_error,
     executor::Shared,
@@ -150,12 +150,13 @@ impl Bundle {
         };
         let hostname = if process.hostname.is_empty() { DEFAULT_HOSTNAME } else { &process.hostname };
         let first = self.inherited.process(&process.args, terminal, &shared.config.apparmor_profile);
-        let spec = Spec {
+        let mut spec = Spec {
             oci_version: VERSION,
             process: ProcessSpec { oom_score_adj: shared.config.oom_score_adj, ..first },
             root: Root { path: process.rootfs.to_string_lossy(), readonly: process.readonly_rootfs },
             hostname,
             mounts,
+            hooks: None,
             annotations: filter.filter(|_| filtered).map(|seccomp| Annotations { seccomp }),
             linux: Linux {
                 resources: resources(confinement.device_rules, &process.resources),
@@ -173,6 +174,7 @@ impl Bundle {
                 readonly_paths: confinement.readonly,
             },
         };
+        devices::apply(&process.devices, &mut spec)?;
         let path = self.dir.join("config.json");
         let text = serde_json::to_vec(&spec).map_err(|error| file_error("writing", &path)(error.into()))?;
         fs::write(&path, text).map_err(file_error("writing", &path))
@@ -300,5 +302,9 @@ pub(crate) fn resources<'a>(
         || cpu.period.is_some()
         || !cpu.cpus.is_empty()
         || !cpu.mems.is_empty();
-    Resources { devices, memory: limits_memory.then_some(memory), cpu: limits_cpu.then_some(cpu) }
+    Resources {
+        devices: devices.into(),
+        memory: limits_memory.then_some(memory),
+        cpu: limits_cpu.then_some(cpu),
+    }
 }

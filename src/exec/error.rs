@@ -63,6 +63,12 @@ pub enum Error {
         /// What it must be.
         reason: String,
     },
+    /// A device cannot be given to the process.
+    #[error("CDI device injection failed: {why}")]
+    Device {
+        /// What is in the way.
+        why: String,
+    },
     /// An operation inside the root filesystem failed.
     #[error("{doing} {path} in the root filesystem: {source}")]
     Rootfs {

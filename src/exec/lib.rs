@@ -11,6 +11,7 @@ mod bundle;
 mod capabilities;
 mod cgroups;
 mod container;
+pub mod devices;
 mod emulation;
 mod error;
 mod executor;

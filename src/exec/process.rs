@@ -4,6 +4,8 @@ use std::{any::Any, fmt, net::IpAddr, path::PathBuf};
 
 use crosskit_platforms::Platform;
 
+use crate::devices::Edits;
+
 /// Hostname of a process that asks for none.
 pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 /// PATH of a Linux process that brings none.
@@ -45,6 +47,8 @@ pub struct Process {
     /// In the order in which they are mounted, after those that every container has. One at the same place as an
     /// earlier one replaces it.
     pub mounts: Vec<Mount>,
+    /// What is changed for the devices that it gets.
+    pub devices: Edits,
     /// Also remove the folders that had to be made above mount points, not only the mount points.
     pub remove_mount_stubs_recursive: bool,
     /// Platform of its programs; the machine's own if none is given.

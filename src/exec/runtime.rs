@@ -249,9 +249,10 @@ impl ProbeBundle {
                 MountSpec::new("/proc", "proc", "proc", &[]),
                 MountSpec::new("/dev", "tmpfs", "tmpfs", &["mode=755"]),
             ],
+            hooks: None,
             annotations: filter.map(|seccomp| Annotations { seccomp }),
             linux: Linux {
-                resources: Resources { devices: confinement.device_rules, memory: None, cpu: None },
+                resources: Resources { devices: confinement.device_rules.into(), memory: None, cpu: None },
                 cgroups_path: cgroups::path("", &bundle.id),
                 namespaces: sandbox::namespaces(Network::Sandbox, cgroups::is_unified(), None),
                 uid_mappings: Vec::new(),

@@ -28,12 +28,14 @@ const MASKED: [&str; 11] = [
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Devices: none but those that the runtime always gives.
-const NO_DEVICES: [DeviceRule; 1] = [DeviceRule { allow: false, kind: None, access: "rwm" }];
+static NO_DEVICES: [DeviceRule; 1] = [rule(false, None)];
 /// Every device.
-const ALL_DEVICES: [DeviceRule; 2] = [
-    DeviceRule { allow: true, kind: Some("c"), access: "rwm" },
-    DeviceRule { allow: true, kind: Some("b"), access: "rwm" },
-];
+static ALL_DEVICES: [DeviceRule; 2] = [rule(true, Some("c")), rule(true, Some("b"))];
+
+/// A rule for all devices of a kind.
+const fn rule(allow: bool, kind: Option<&'static str>) -> DeviceRule {
+    DeviceRule { allow, kind, major: None, minor: None, access: Cow::Borrowed("rwm") }
+}
 
 /// Devices of an unconfined step: path, major, minor (BuildKit util/entitlements/security).
 const INSECURE_DEVICES: [(&str, u32, u32); 6] = [
@@ -104,15 +106,17 @@ pub(crate) fn confinement(security: Security, in_user_namespace: bool) -> Confin
 fn insecure_devices(only_existing: bool) -> Vec<Device> {
     let character = INSECURE_DEVICES.iter().map(|(path, major, minor)| Device {
         path: (*path).to_owned(),
-        kind: "c",
+        kind: Cow::Borrowed("c"),
         major: *major,
         minor: *minor,
+        ..Device::default()
     });
     let loops = (0..first_free_loop() + LOOP_DEVICES).map(|minor| Device {
         path: format!("/dev/loop{minor}"),
-        kind: "b",
+        kind: Cow::Borrowed("b"),
         major: 7,
         minor,
+        ..Device::default()
     });
     character
         .chain(loops)

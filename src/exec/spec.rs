@@ -20,8 +20,40 @@ pub(crate) struct Spec<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) mounts: Vec<MountSpec<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hooks: Option<Hooks<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) annotations: Option<Annotations<'a>>,
     pub(crate) linux: Linux<'a>,
+}
+
+/// Programs that the runtime runs (runtime-spec §posix-platform-hooks).
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Hooks<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prestart: Vec<HookSpec<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) create_runtime: Vec<HookSpec<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) create_container: Vec<HookSpec<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) start_container: Vec<HookSpec<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststart: Vec<HookSpec<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststop: Vec<HookSpec<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct HookSpec<'a> {
+    pub(crate) path: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) args: &'a [String],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) env: &'a [String],
+    /// In seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<i64>,
 }
 
 /// What only crun reads.
@@ -98,8 +130,8 @@ pub(crate) struct Root<'a> {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct MountSpec<'a> {
     pub(crate) destination: Text<'a>,
-    #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
+    #[serde(rename = "type", skip_serializing_if = "str::is_empty")]
+    pub(crate) kind: &'a str,
     pub(crate) source: Text<'a>,
     pub(crate) options: Vec<Text<'a>>,
 }
@@ -153,30 +185,41 @@ pub(crate) struct IdMapping {
     pub(crate) size: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Device {
     pub(crate) path: String,
     #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Text<'static>,
     pub(crate) major: u32,
     pub(crate) minor: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file_mode: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) gid: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Resources<'a> {
-    pub(crate) devices: &'static [DeviceRule],
+    pub(crate) devices: Cow<'static, [DeviceRule]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Memory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu: Option<Cpu<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct DeviceRule {
     pub(crate) allow: bool,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(crate) kind: Option<&'static str>,
-    pub(crate) access: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) major: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) minor: Option<i64>,
+    pub(crate) access: Text<'static>,
 }
 
 #[derive(Debug, Serialize)]

@@ -3,8 +3,9 @@
 
 use crate::{GatewayError, caps};
 use crosskit_api::pb::{self, op::Op};
+use crosskit_exec::devices::{DeviceError, Registry, Wanted};
 use crosskit_llb::Graph;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Steps may use the machine's own network.
 pub const NETWORK_HOST: &str = "network.host";
@@ -17,7 +18,44 @@ pub const DEVICE: &str = "device";
 
 /// What a build was granted.
 #[derive(Clone, Debug, Default)]
-pub struct Entitlements(BTreeSet<String>);
+pub struct Entitlements {
+    names: BTreeSet<String>,
+    devices: DeviceGrants,
+}
+
+/// Which devices a build was granted.
+#[derive(Clone, Debug, Default)]
+struct DeviceGrants {
+    /// Whatever there is.
+    all: bool,
+    /// Those it may have, as names that mean devices, and under which of them steps get another.
+    named: BTreeMap<String, Option<String>>,
+}
+
+impl DeviceGrants {
+    /// Takes what stands behind `device=`: a name, or a name and `alias=` with the name that steps use.
+    fn add(&mut self, config: &str) -> Result<(), GatewayError> {
+        let refused = |why: String| GatewayError::plain(format!("invalid device config {why}"));
+        let fields =
+            crosskit_dockerfile::csv_fields(config).map_err(|why| refused(format!("{config:?}: {why}")))?;
+        let (name, options) = fields.split_first().ok_or_else(|| refused(format!("{config:?}")))?;
+        let mut alias = None;
+        for field in options {
+            match field.split_once('=') {
+                Some(("alias", value)) => alias = Some(value.to_string()).filter(|v| !v.is_empty()),
+                Some((key, _)) => {
+                    return Err(GatewayError::plain(format!("unknown device config key {key:?}")));
+                }
+                None => return Err(refused(format!("{field:?}"))),
+            }
+        }
+        match alias {
+            Some(alias) => self.named.insert(alias, Some(name.clone())),
+            None => self.named.insert(name.clone(), None),
+        };
+        Ok(())
+    }
+}
 
 impl Entitlements {
     /// Grants what is asked for, if the daemon's config allows it.
@@ -25,9 +63,12 @@ impl Entitlements {
     /// # Errors
     /// An entitlement that doesn't exist or isn't allowed.
     pub fn grant(asked: &[String], allowed: &[String]) -> Result<Self, GatewayError> {
-        let mut granted = BTreeSet::new();
+        let mut granted = Entitlements::default();
         for entitlement in asked {
-            let name = entitlement.split_once('=').map_or(entitlement.as_str(), |(name, _)| name);
+            let (name, config) = match entitlement.split_once('=') {
+                Some((DEVICE, config)) => (DEVICE, config),
+                _ => (entitlement.as_str(), ""),
+            };
             if ![NETWORK_HOST, SECURITY_INSECURE, DEVICE].contains(&name) {
                 return Err(GatewayError::plain(format!("unknown entitlement {entitlement}")));
             }
@@ -36,9 +77,14 @@ impl Entitlements {
                     "granting entitlement {name} is not allowed by build daemon configuration"
                 )));
             }
-            granted.insert(name.to_string());
+            match (name, config) {
+                (DEVICE, "") => granted.devices.all = true,
+                (DEVICE, config) => granted.devices.add(config)?,
+                _ => {}
+            }
+            granted.names.insert(name.to_string());
         }
-        Ok(Entitlements(granted))
+        Ok(granted)
     }
 
     /// Checks what a process asks for.
@@ -46,9 +92,9 @@ impl Entitlements {
     /// # Errors
     /// The first entitlement that is missing.
     pub fn check(&self, network: pb::NetMode, security: pb::SecurityMode) -> Result<(), GatewayError> {
-        let missing = if network == pb::NetMode::Host && !self.0.contains(NETWORK_HOST) {
+        let missing = if network == pb::NetMode::Host && !self.names.contains(NETWORK_HOST) {
             NETWORK_HOST
-        } else if security == pb::SecurityMode::Insecure && !self.0.contains(SECURITY_INSECURE) {
+        } else if security == pb::SecurityMode::Insecure && !self.names.contains(SECURITY_INSECURE) {
             SECURITY_INSECURE
         } else {
             return Ok(());
@@ -78,12 +124,6 @@ pub fn admit(graph: &Graph, entitlements: &Entitlements) -> Result<(), GatewayEr
         if let Some(Op::Exec(exec)) = &vertex.op.op {
             let (network, security) = modes(exec.network, exec.security)?;
             entitlements.check(network, security)?;
-            if let Some(device) = exec.cdi_devices.iter().find(|d| !d.optional) {
-                return Err(GatewayError::unimplemented(format!(
-                    "device {} is requested by the build, and CDI devices are not available yet",
-                    device.name
-                )));
-            }
         }
         for cap in vertex.metadata.caps.keys() {
             if !caps::graph_has(cap) {
@@ -95,6 +135,79 @@ pub fn admit(graph: &Graph, entitlements: &Entitlements) -> Result<(), GatewayEr
         }
     }
     Ok(())
+}
+
+/// Whether a step of a graph asks for devices.
+pub fn asks_for_devices(graph: &Graph) -> bool {
+    graph
+        .vertices()
+        .iter()
+        .any(|vertex| matches!(&vertex.op.op, Some(Op::Exec(e)) if !e.cdi_devices.is_empty()))
+}
+
+/// Replaces the devices that steps ask for by those that they get, by their full names.
+///
+/// # Errors
+/// The first step that needs a device that isn't there, or asks for those that the build may not have.
+pub fn give_devices(
+    graph: &mut Graph,
+    entitlements: &Entitlements,
+    devices: &Registry,
+) -> Result<(), GatewayError> {
+    if entitlements.devices.all {
+        return Ok(());
+    }
+    let mut given = Vec::new();
+    for vertex in graph.vertices() {
+        if let Some(Op::Exec(exec)) = &vertex.op.op
+            && !exec.cdi_devices.is_empty()
+        {
+            given.push((vertex.digest, given_of(&exec.cdi_devices, &entitlements.devices, devices)?));
+        }
+    }
+    for (digest, devices) in given {
+        graph.set_devices(&digest, devices);
+    }
+    Ok(())
+}
+
+fn given_of(
+    asked: &[pb::CdiDevice],
+    grants: &DeviceGrants,
+    devices: &Registry,
+) -> Result<Vec<pb::CdiDevice>, GatewayError> {
+    let mut given = Vec::new();
+    let mut own = Vec::new();
+    for device in asked {
+        match grants.named.get(&device.name) {
+            Some(Some(name)) => given.push(pb::CdiDevice { name: name.clone(), optional: device.optional }),
+            _ => own.push(Wanted { name: device.name.clone(), optional: device.optional }),
+        }
+    }
+    let refused = |e: DeviceError| GatewayError::plain(e.to_string());
+    let found = devices.find(&own).map_err(refused)?;
+    if found.is_empty() {
+        return Ok(given);
+    }
+    let granted = grants.named.iter().filter(|(_, alias)| alias.is_none());
+    let granted: Vec<_> = granted.map(|(name, _)| Wanted { name: name.clone(), optional: false }).collect();
+    let granted = devices.find(&granted).map_err(refused)?;
+    let mut forbidden = Vec::new();
+    for name in found {
+        let allowed = granted.contains(&name) || devices.get(&name).is_some_and(|device| device.auto_allow);
+        match allowed {
+            true => given.push(pb::CdiDevice { name, optional: false }),
+            false => forbidden.push(name),
+        }
+    }
+    match forbidden.as_slice() {
+        [] => Ok(given),
+        [one] => Err(GatewayError::plain(format!("device {one} is requested by the build but not allowed"))),
+        several => Err(GatewayError::plain(format!(
+            "devices {} are requested by the build but not allowed",
+            several.join(", ")
+        ))),
+    }
 }
 
 #[cfg(test)]
@@ -123,5 +236,54 @@ mod tests {
         assert_eq!(refused.message(), "security.insecure is not allowed");
         assert_eq!(modes(0, 2).unwrap_err().message(), "invalid security mode 2");
         assert_eq!(modes(3, 0).unwrap_err().message(), "unknown network mode 3");
+    }
+
+    fn devices() -> (tempfile::TempDir, Registry) {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "cdiVersion: 0.6.0\nkind: acme.example/gpu\ndevices:\n\
+            - {name: a, containerEdits: {env: [GPU=a]}}\n\
+            - {name: b, containerEdits: {env: [GPU=b]}}\n\
+            - {name: free, containerEdits: {env: [GPU=f]}, \
+               annotations: {org.mobyproject.buildkit.device.autoallow: true}}\n";
+        std::fs::write(folder.path().join("acme.yaml"), text).unwrap();
+        let found = crosskit_exec::devices::Devices::new(vec![folder.path().into()], Vec::new());
+        (folder, found.read().unwrap())
+    }
+
+    fn given(entitlements: &[&str], asked: &[(&str, bool)]) -> Result<Vec<String>, String> {
+        let granted = Entitlements::grant(&list(entitlements), &list(&[DEVICE]))
+            .map_err(|e| e.message().to_string())?;
+        let asked: Vec<_> = asked
+            .iter()
+            .map(|(name, optional)| pb::CdiDevice { name: (*name).into(), optional: *optional })
+            .collect();
+        let given = given_of(&asked, &granted.devices, &devices().1).map_err(|e| e.message().to_string())?;
+        Ok(given.into_iter().map(|device| device.name).collect())
+    }
+
+    #[test]
+    fn devices_need_a_grant_by_name_kind_or_alias() {
+        let (a, b) = ("acme.example/gpu=a", "acme.example/gpu=b");
+        assert_eq!(given(&[], &[("acme.example/gpu=free", false)]).unwrap(), ["acme.example/gpu=free"]);
+        assert_eq!(
+            given(&[], &[(a, false)]).unwrap_err(),
+            "device acme.example/gpu=a is requested by the build but not allowed"
+        );
+        assert_eq!(
+            given(&[], &[(a, false), (b, true)]).unwrap_err(),
+            "devices acme.example/gpu=a, acme.example/gpu=b are requested by the build but not allowed"
+        );
+        assert_eq!(given(&["device=acme.example/gpu=b"], &[(b, false)]).unwrap(), [b]);
+        assert!(given(&["device=acme.example/gpu=b"], &[(a, false)]).is_err());
+        // The kind stands for its first device.
+        assert_eq!(given(&["device=acme.example/gpu"], &[(a, false)]).unwrap(), [a]);
+        assert_eq!(given(&["device=acme.example/gpu=a,alias=card"], &[("card", false)]).unwrap(), [a]);
+        assert_eq!(given(&[], &[("acme.example/none", true)]).unwrap(), Vec::<String>::new());
+        assert_eq!(
+            given(&[], &[("acme.example/none", false)]).unwrap_err(),
+            "required device \"acme.example/none\" is not registered"
+        );
+        assert_eq!(given(&["device=a,color=red"], &[]).unwrap_err(), "unknown device config key \"color\"");
+        assert_eq!(given(&["device=a,red"], &[]).unwrap_err(), "invalid device config \"red\"");
     }
 }

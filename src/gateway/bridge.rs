@@ -1,7 +1,7 @@
 //! The bridge between frontends and the solver, for one build: it admits graphs, calls
 //! frontends by name, and resolves what a frontend wants to know of sources.
 
-use crate::admission::{Entitlements, admit};
+use crate::admission::{Entitlements, admit, asks_for_devices, give_devices};
 use crate::platforms::{Failed, OnFailure};
 use crate::policies::rules;
 use crate::result::{FrontendResult, Handle};
@@ -271,13 +271,16 @@ impl Bridge {
         if graph.is_empty() {
             return Ok(None);
         }
-        let converted =
-            self.converted(&graph, policies).await.map_err(|e| e.while_doing("failed to load LLB"))?;
-        let (graph, asked) = match converted {
+        let refused = |e: GatewayError| e.while_doing("failed to load LLB");
+        let (mut graph, asked) = match self.converted(&graph, policies).await.map_err(refused)? {
             Some(converted) => (converted, Some(Arc::new(graph))),
             None => (graph, None),
         };
-        admit(&graph, &self.entitlements).map_err(|e| e.while_doing("failed to load LLB"))?;
+        admit(&graph, &self.entitlements).map_err(refused)?;
+        if asks_for_devices(&graph) {
+            let devices = self.shared.workers.devices().await.map_err(GatewayError::from)?;
+            give_devices(&mut graph, &self.entitlements, &devices).map_err(refused)?;
+        }
         self.shared.workers.preflight(self.job(), &graph).await.map_err(GatewayError::from)?;
         self.shared.workers.forget_cache_mounts(&graph).map_err(GatewayError::from)?;
         let caches = self.imported(imports).await;

@@ -44,6 +44,7 @@ const GRAPH: &[&str] = &[
     "source.policy",
     "source.policy.session",
     "exec.meta.base",
+    "exec.meta.cdi",
     "exec.meta.cgroup.parent",
     "exec.meta.network",
     "exec.meta.proxyenv",

@@ -267,6 +267,16 @@ impl Graph {
         source
     }
 
+    /// Says which devices a process gets in place of those that it asks for. Its bytes, and so its digest, stay: clients
+    /// know it by them.
+    pub fn set_devices(&mut self, digest: &Digest, devices: Vec<pb::CdiDevice>) {
+        if let Some(position) = self.index.get(digest)
+            && let Some(pb::op::Op::Exec(exec)) = &mut Arc::make_mut(&mut self.vertices[*position]).op.op
+        {
+            exec.cdi_devices = devices;
+        }
+    }
+
     /// Says more about a vertex, such as that its cache is to be ignored.
     pub fn add_metadata(&mut self, digest: &Digest, more: pb::OpMetadata) {
         if let Some(position) = self.index.get(digest) {

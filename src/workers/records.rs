@@ -2,6 +2,7 @@
 
 use crate::{Listed, WorkerError};
 use crosskit_api::{pb, types};
+use crosskit_exec::devices::{Device, Registry};
 use crosskit_platforms::Platform;
 use rand::Rng;
 use std::collections::BTreeMap;
@@ -95,6 +96,17 @@ pub fn message(platform: &Platform) -> pb::Platform {
         os_version: platform.os_version.clone(),
         os_features: platform.os_features.clone(),
     }
+}
+
+/// Devices as clients see them.
+pub fn devices(known: &Registry) -> Vec<types::CdiDevice> {
+    let device = |device: &Device| types::CdiDevice {
+        name: device.name.clone(),
+        auto_allow: device.auto_allow,
+        annotations: device.annotations.clone(),
+        on_demand: false,
+    };
+    known.list().map(device).collect()
 }
 
 /// A worker on another machine as clients see it.

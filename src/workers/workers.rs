@@ -10,6 +10,7 @@ use crate::remote::{EMULATED, Facts, PARALLELISM, PLATFORM, RemoteError, RemoteO
 use crate::{Origins, ResultRef, SnapshotResults, records};
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_api::types;
+use crosskit_exec::devices::{Devices, Registry};
 use crosskit_exec::{DnsConfig, ExecConfig, Executor, How};
 use crosskit_images::registry::RegistryHosts;
 use crosskit_llb::{Graph, Vertex};
@@ -56,6 +57,8 @@ pub struct WorkerOptions {
     pub max_parallelism: usize,
     /// Name service of steps.
     pub dns: Option<DnsConfig>,
+    /// Devices that steps can be given.
+    pub devices: Devices,
     /// How workers are chosen.
     pub policy: Policy,
     /// How many emulated steps run at a time; None for as many as there are.
@@ -169,6 +172,7 @@ impl Workers {
             origins: Origins::default(),
             volatile: steps,
             places,
+            devices: options.devices,
         });
         let dispatcher = Dispatcher::new(options.policy);
         dispatcher.keep_time();
@@ -252,10 +256,20 @@ impl Workers {
             id: self.0.id.clone(),
             labels,
             platforms,
+            // Where they are disabled, there are none to tell of.
+            cdi_devices: self.devices().await.map(|known| records::devices(&known)).unwrap_or_default(),
             ..types::WorkerRecord::default()
         };
         let elsewhere = self.farm().into_iter().filter(|worker| worker.view.state.kind == WorkerKind::Remote);
         std::iter::once(here).chain(elsewhere.map(records::of_remote)).collect()
+    }
+
+    /// The devices of this machine.
+    ///
+    /// # Errors
+    /// They are disabled.
+    pub async fn devices(&self) -> Result<Registry, OpError> {
+        self.0.local.devices().await
     }
 
     /// All workers as people see them.

@@ -22,7 +22,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 const WITHOUT_EFFECT: &[&str] = &[
     "debugaddr",
     "otel-socket-path",
-    "cdi-spec-dir",
     "oci-cni-config-path",
     "oci-cni-binary-dir",
     "oci-cni-pool-size",
@@ -79,6 +78,7 @@ pub fn command() -> Command {
             "allows insecure entitlements e.g. network.host, security.insecure, device",
         ))
         .arg(switch("cdi-disabled", "disables support of the Container Device Interface (CDI)"))
+        .arg(text("cdi-spec-dir", "directory to scan for CDI spec files; may be given several times"))
         .arg(switch("save-cache-debug", "enable saving cache debug info").hide(true))
         .arg(text("oci-worker", "enable oci workers (true/false/auto)"))
         .arg(text("oci-worker-labels", "user-specific annotation labels (com.example.foo=bar)"))
@@ -175,6 +175,13 @@ pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
         if let Some(path) = last(given, flag) {
             *place = Some(PathBuf::from(path));
         }
+    }
+    if let Some(disabled) = switched(given, "cdi-disabled")? {
+        config.cdi.disabled = disabled;
+    }
+    let folders = all(given, "cdi-spec-dir");
+    if !folders.is_empty() {
+        config.cdi.spec_folders = folders.into_iter().map(PathBuf::from).collect();
     }
     config.entitlements.extend(all(given, "allow-insecure-entitlement"));
     for entitlement in &config.entitlements {

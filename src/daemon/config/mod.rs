@@ -6,6 +6,7 @@ mod reader;
 mod schema;
 pub mod units;
 
+use crosskit_exec::devices::SPEC_FOLDERS;
 pub use farm::Farm;
 pub use reader::{Document, Settings, read};
 use std::collections::BTreeMap;
@@ -95,6 +96,8 @@ pub struct Config {
     pub farm: Farm,
     /// Registries by host.
     pub registries: BTreeMap<String, Registry>,
+    /// Devices of steps.
+    pub cdi: Cdi,
     /// Name service of steps.
     pub dns: Option<Dns>,
     /// How long builds are remembered.
@@ -181,6 +184,24 @@ pub struct Registry {
     pub tls_config_dirs: Vec<PathBuf>,
 }
 
+/// Devices of steps, by the Container Device Interface.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cdi {
+    /// Whether there are none.
+    pub disabled: bool,
+    /// Folders with specifications, the last first in rank.
+    pub spec_folders: Vec<PathBuf>,
+    /// Devices, by name or kind, that every build may have.
+    pub auto_allowed: Vec<String>,
+}
+
+impl Default for Cdi {
+    fn default() -> Self {
+        let spec_folders = SPEC_FOLDERS.map(PathBuf::from).to_vec();
+        Cdi { disabled: false, spec_folders, auto_allowed: Vec::new() }
+    }
+}
+
 /// Name service of steps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dns {
@@ -227,6 +248,7 @@ impl Default for Config {
             worker: WorkerConfig::default(),
             farm: Farm::default(),
             registries: BTreeMap::new(),
+            cdi: Cdi::default(),
             dns: None,
             history: History::default(),
             frontends: Frontends { dockerfile: true, gateway: true, gateway_repositories: Vec::new() },
@@ -321,6 +343,12 @@ impl Config {
         for host in s.names("registry") {
             self.registries.insert(host.clone(), registry(s, &host));
         }
+        let folders = s.list("cdi/specDirs");
+        if !folders.is_empty() {
+            self.cdi.spec_folders = folders.into_iter().map(PathBuf::from).collect();
+        }
+        self.cdi.disabled = s.bool("cdi/disabled") == Some(true);
+        self.cdi.auto_allowed = s.list("cdi/autoAllowed");
         if s.tables.iter().any(|t| t == "dns") {
             self.dns = Some(Dns {
                 nameservers: s.list("dns/nameservers"),

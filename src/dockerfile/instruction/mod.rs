@@ -1,5 +1,6 @@
 //! What instructions say.
 
+pub(crate) mod device;
 pub(crate) mod flags;
 pub(crate) mod mount;
 pub(crate) mod parse;
@@ -7,6 +8,7 @@ pub(crate) mod parse;
 use std::time::Duration;
 
 use crate::error::Lines;
+use device::DeviceFlag;
 use mount::MountFlag;
 
 /// An instruction of a stage.
@@ -132,8 +134,8 @@ pub struct Run {
     pub network: RunNetwork,
     /// Whether it runs without confinement.
     pub insecure: bool,
-    /// Its `--device` flags, as written.
-    pub devices: Vec<String>,
+    /// Its `--device` flags.
+    pub devices: Vec<DeviceFlag>,
 }
 
 /// The network of a RUN.

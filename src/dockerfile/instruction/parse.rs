@@ -1,6 +1,7 @@
 //! From statements to instructions and stages.
 
 use crate::error::{DockerfileError, Result};
+use crate::instruction::device::DeviceFlag;
 use crate::instruction::flags::{Flags, Takes};
 use crate::instruction::mount::MountFlag;
 use crate::instruction::{
@@ -344,7 +345,7 @@ fn run(statement: &Statement) -> Result<Run> {
         Some("insecure") => true,
         Some(other) => return fail(format!("security {} is not valid", quote::go_quote(other))),
     };
-    let devices = flags.values("device").collect();
+    let devices = flags.values("device").map(|value| DeviceFlag::parse(&value)).collect::<Result<_>>()?;
     Ok(Run { command: command_line(statement), mounts, network, insecure, devices })
 }
 

@@ -41,11 +41,6 @@ impl Variables for Masked<'_> {
 impl Plan {
     pub(super) fn run(&mut self, at: &At<'_>, run: &Run, sources: &[usize]) -> Result<()> {
         let stage = at.stage;
-        if !run.devices.is_empty() {
-            // As BuildKit's stable frontend, whose clients know this text.
-            let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
-            return Err(DockerfileError::user(message));
-        }
         let mut mounts = Vec::with_capacity(run.mounts.len());
         for flag in &run.mounts {
             mounts.push(flag.resolve(|text| self.expand(at, text))?);
@@ -87,6 +82,11 @@ impl Plan {
             cgroup_parent: options.cgroup_parent.clone(),
             extra_hosts: options.extra_hosts.clone(),
             ulimits: options.ulimits.clone(),
+            devices: run
+                .devices
+                .iter()
+                .map(|device| pb::CdiDevice { name: device.name.clone(), optional: !device.required })
+                .collect(),
             proxy: self.proxy.clone(),
             network: match run.network {
                 RunNetwork::Default => options.network,

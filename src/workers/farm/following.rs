@@ -118,7 +118,8 @@ pub(super) async fn follow(
 /// A worker as the scheduler sees it.
 fn state(worker: &RemoteWorker, facts: &Facts, health: Health) -> WorkerState {
     let options = worker.options();
-    let mut entitlements = Entitlements::ALL.without(worker.lacks());
+    // A step's devices are those of this machine.
+    let mut entitlements = Entitlements::ALL.without(worker.lacks()).without(Entitlements::DEVICES);
     if !facts.is_crosskit && !options.allow_secret_env {
         entitlements = entitlements.without(Entitlements::SECRET_ENVIRONMENT);
     }

@@ -11,6 +11,7 @@ use crate::machines::Ran;
 use crate::remote::RemoteError;
 use crate::{LocalParts, ResultRef, Workers};
 use crosskit_api::pb;
+use crosskit_exec::devices::Wanted;
 use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Security, Stdio, Ulimit};
 use crosskit_platforms::Platform;
 use crosskit_scheduler::{Kind, Outcome};
@@ -298,6 +299,16 @@ impl ExecOp {
                 cpuset_cpus: limits.cpuset_cpus.clone(),
                 cpuset_mems: limits.cpuset_mems.clone(),
             };
+        }
+        if !self.op.cdi_devices.is_empty() {
+            let wanted = self.op.cdi_devices.iter();
+            let wanted: Vec<_> =
+                wanted.map(|d| Wanted { name: d.name.clone(), optional: d.optional }).collect();
+            let devices = self.parts.devices().await?;
+            process.devices = devices
+                .find(&wanted)
+                .and_then(|names| devices.edits(&names))
+                .map_err(|e| OpError::new(ErrorKind::User, format!("CDI device injection failed: {e}")))?;
         }
         prepared.mount_into(&mut process);
         Ok(process)
