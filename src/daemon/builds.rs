@@ -1,7 +1,9 @@
 //! One build from its request to its response: the session is there, the frontend yields a
 //! result, the result is computed and exported, and what happened is remembered.
 
+use crate::asked_platforms;
 use crate::attesting;
+use crate::client_exporters::Chooser;
 use crate::computed::{self, Computed};
 use crate::config::Config;
 use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
@@ -19,7 +21,7 @@ use crosskit_gateway::forwarder::Forwarder;
 use crosskit_gateway::{BuildPolicies, GatewayError};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
-use crosskit_solver::{Job, JobError, Solver, StatusStream};
+use crosskit_solver::{Job, JobContext, JobError, Solver, StatusStream};
 use crosskit_workers::ResultRef;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -181,7 +183,7 @@ impl Builder {
         request: &mut SolveRequest,
         job: &Arc<Job<ResultRef>>,
     ) -> Result<Exported, GatewayError> {
-        let exporters = self.exporters(request)?;
+        let mut exporters = self.exporters(request)?;
         refuse(request)?;
         let asked = request.cache.take().unwrap_or_default();
         let caches = self
@@ -206,11 +208,16 @@ impl Builder {
         let session = request.session.clone();
         let bridge =
             Bridge::new(self.shared.clone(), Arc::clone(job), session, entitlements, policies, &asked);
+        // Known to the build's end: who chooses exporters can look into the result.
+        let mut conversation = None;
         let result = if request.definition.is_none() && request.frontend.is_empty() {
             let forwarder = Forwarder::new(Arc::clone(&bridge), request.frontend_inputs.clone());
-            let _registered = self.forwarded.register(&request.r#ref, Arc::clone(&forwarder));
+            let registered = self.forwarded.register(&request.r#ref, Arc::clone(&forwarder));
             let outcome = forwarder.outcome().await;
             forwarder.close().await;
+            if request.enable_session_exporter {
+                conversation = Some((forwarder, registered));
+            }
             outcome?
         } else {
             Box::pin(bridge.solve(asked)).await?
@@ -223,9 +230,27 @@ impl Builder {
         };
         attesting::attest(&bridge, &mut result, &export, &attested, request, &about).await?;
         export.attestations = attesting::given(&result).await?;
+        if told.is_empty() && !request.frontend_attrs.contains_key("requestid") {
+            let asked = request.frontend_attrs.get("platform").map(String::as_str);
+            tell(job.context(), asked_platforms::warnings(asked, &export));
+        }
+        let mut chooser = None;
+        if request.enable_session_exporter {
+            let client = Chooser::find(&self.shared.sessions, &request.session).await?;
+            let refs = match &conversation {
+                Some((forwarder, _)) => forwarder.ids(&result),
+                None => Vec::new(),
+            };
+            let first = exporters.len();
+            exporters.extend(client.exporters(&self.exporters, &export, refs, first).await?);
+            chooser = Some(client);
+        }
         let outputs = Outputs { exporters, caches };
         let mut exported = outputs.give(&result, export, job.context(), &request.session).await?;
         exported.response.extend(told);
+        if let Some(client) = chooser {
+            client.tell(&exported.response).await?;
+        }
         Ok(exported)
     }
 
@@ -247,6 +272,19 @@ impl Builder {
     }
 }
 
+/// Tells the client what it should know of the result.
+fn tell(job: &JobContext, warnings: Vec<String>) {
+    if warnings.is_empty() {
+        return;
+    }
+    let step = job.step("Verifying build result", None);
+    let running = step.begin(false);
+    for short in warnings {
+        step.warn(api::VertexWarning { short: short.into_bytes(), ..Default::default() });
+    }
+    running.end(None);
+}
+
 fn sessions(request: &SolveRequest) -> Vec<String> {
     Some(request.session.clone()).filter(|s| !s.is_empty()).into_iter().collect()
 }
@@ -256,9 +294,6 @@ fn refuse(request: &SolveRequest) -> Result<(), GatewayError> {
     let later = |what: &str| Err(GatewayError::unimplemented(format!("{what} is not available yet")));
     if request.proxy_network {
         return later("enforcing a proxy for all steps");
-    }
-    if request.enable_session_exporter {
-        return later("choosing exporters in the client");
     }
     Ok(())
 }

@@ -3,8 +3,10 @@
 // Futures of a whole build nest deeply.
 #![recursion_limit = "256"]
 
+mod asked_platforms;
 mod attesting;
 pub mod builds;
+mod client_exporters;
 pub mod collection;
 mod computed;
 pub mod config;

@@ -84,6 +84,7 @@ const GRAPH: &[&str] = &[
     "exporter.image.annotations",
     "exporter.sourcedateepoch",
     "exporter.multiple",
+    "exporter.session",
     "gc.freespacefilter",
 ];
 

@@ -85,6 +85,20 @@ impl Forwarder {
         }
     }
 
+    /// The ids by which the frontend can look into a result, that of a single one or one for each platform.
+    pub fn ids(&self, result: &FrontendResult) -> Vec<String> {
+        let mut refs = self.refs();
+        let mut id_of = |handle: &Handle| {
+            if let Some((id, _)) = refs.iter().find(|(_, known)| known.is(handle)) {
+                return id.clone();
+            }
+            let id = new_id();
+            refs.insert(id.clone(), handle.clone());
+            id
+        };
+        result.handles().into_iter().map(&mut id_of).collect()
+    }
+
     /// Ends the conversation with this, unless the frontend has returned something before.
     pub fn end(&self, outcome: Outcome) {
         self.outcome.send_if_modified(|known| {
