@@ -1,6 +1,7 @@
 //! `http://…` and `https://…`: a file from the web.
 
 mod answers;
+mod gunzip;
 mod request;
 
 use crate::single_file::{Form, write};

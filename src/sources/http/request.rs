@@ -2,13 +2,17 @@
 
 use super::HttpSource;
 use super::answers::Answer;
+use super::gunzip::gunzip;
 use crate::single_file::safe_name;
 use crate::{SourceContext, SourceError};
 use bytes::Bytes;
 use crosskit_snapshots::Ref;
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, USER_AGENT};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue,
+    IF_NONE_MATCH, USER_AGENT,
+};
 use reqwest::{Method, Response, Url};
 use std::sync::Arc;
 
@@ -48,6 +52,8 @@ impl HttpSource {
         }
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        // Always the same: servers may give other tags to other encodings.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         for header in &self.headers {
             let value = HeaderValue::from_str(&header.value);
             if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(header.name.as_bytes()), value) {
@@ -65,22 +71,22 @@ impl HttpSource {
             headers.insert(AUTHORIZATION, value);
         }
         let sent = self.shared.parts.http.request(method, url).headers(headers).send().await;
-        sent.map(Got::Answer).map_err(|err| self.failed(&err))
+        sent.map(Got::Answer).map_err(|err| failed(&self.url, &err))
     }
 
-    fn failed(&self, err: &reqwest::Error) -> SourceError {
-        let mut reason = err.to_string();
-        let mut source = std::error::Error::source(err);
-        while let Some(err) = source {
-            reason = format!("{reason}: {err}");
-            source = err.source();
+    /// The bytes of the file that is the answer, uncompressed.
+    pub(super) fn body(&self, answer: Response) -> Pieces {
+        let says = |name, value: &str| {
+            let text = answer.headers().get(name).and_then(|text: &HeaderValue| text.to_str().ok());
+            text.is_some_and(|text| text.trim().eq_ignore_ascii_case(value))
+        };
+        let compressed = says(CONTENT_ENCODING, "gzip") && !says(CONTENT_LENGTH, "0");
+        let url = self.url.clone();
+        let pieces = answer.bytes_stream().map(move |piece| piece.map_err(|err| failed(&url, &err)));
+        match compressed {
+            true => gunzip(self.url.clone(), pieces.boxed()),
+            false => pieces.boxed(),
         }
-        SourceError::Http { url: self.url.clone(), reason }
-    }
-
-    /// The bytes of an answer.
-    pub(super) fn body(&self, answer: Response) -> impl Stream<Item = Result<Bytes, SourceError>> + Unpin {
-        answer.bytes_stream().map(|piece| piece.map_err(|err| self.failed(&err)))
     }
 
     /// What a secret of the client says about who asks.
@@ -127,6 +133,16 @@ impl HttpSource {
         let url = self.url.clone();
         Ok(Box::pin(pieces.map(move |piece| piece.map_err(SourceError::session(format!("pull {url}"))))))
     }
+}
+
+fn failed(url: &str, err: &reqwest::Error) -> SourceError {
+    let mut reason = err.to_string();
+    let mut source = std::error::Error::source(err);
+    while let Some(err) = source {
+        reason = format!("{reason}: {err}");
+        source = err.source();
+    }
+    SourceError::Http { url: url.to_string(), reason }
 }
 
 /// What the file is called: as asked for, as the server says, as the URL says.

@@ -35,21 +35,33 @@ async fn server() -> Server {
             let (body, etag) = content.lock().unwrap().clone();
             let same = request.contains(&format!("if-none-match: {etag}"));
             let head = request.starts_with("HEAD");
+            let zipped = request.contains("/zipped");
             let (status, body) = match () {
-                () if request.contains("/missing") => ("404 Not Found", ""),
-                () if same => ("304 Not Modified", ""),
-                () => ("200 OK", body.as_str()),
+                () if request.contains("/missing") => ("404 Not Found", Vec::new()),
+                () if same => ("304 Not Modified", Vec::new()),
+                () if zipped => ("200 OK", gzip(&body)),
+                () => ("200 OK", body.into_bytes()),
             };
+            let body = if request.contains("/zipped/short") { &body[..body.len() - 9] } else { &body[..] };
+            let encoding = if zipped { "content-encoding: gzip\r\n" } else { "" };
             let answer = format!(
-                "HTTP/1.1 {status}\r\netag: W/{etag}\r\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{}",
+                "HTTP/1.1 {status}\r\netag: W/{etag}\r\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nconnection: close\r\n{encoding}content-length: {}\r\n\r\n",
                 body.len(),
-                if head { "" } else { body }
             );
             log.lock().unwrap().push(request);
             connection.write_all(answer.as_bytes()).await.unwrap();
+            if !head {
+                connection.write_all(body).await.unwrap();
+            }
         }
     });
     Server { url, asked, file }
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn sha(text: &str) -> String {
@@ -161,4 +173,24 @@ async fn facts_are_told_before_the_file_is_used() {
     assert_eq!((http.checksum, http.filename.as_str()), (sha("hello"), "file.txt"));
     assert_eq!(http.last_modified.unwrap().seconds, 784_111_777);
     assert_eq!(http.checksum_response.unwrap().digest, sha("hello world"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_comes_compressed_is_kept_as_it_is() {
+    let (daemon, server) = (Daemon::new(), server().await);
+    // More than goes through at once.
+    let text = "hello ".repeat(200_000);
+    server.file.lock().unwrap().0 = text.clone();
+    let url = server.url.replace("/dir/", "/zipped/");
+    let brought = daemon.bring(&Build::alone(), op(&url, &[])).await.unwrap();
+    assert_eq!(brought.pin, sha(&text));
+    assert!(server.asked.lock().unwrap()[0].contains("accept-encoding: gzip\r\n"));
+    let again = daemon.bring(&Build::alone(), op(&url, &[])).await.unwrap();
+    assert_eq!(again.pin, brought.pin);
+    let asked = server.asked.lock().unwrap()[1].clone();
+    assert!(asked.starts_with("HEAD") && asked.contains("accept-encoding: gzip\r\n"), "{asked}");
+
+    let short = server.url.replace("/dir/", "/zipped/short/");
+    let refused = daemon.bring(&Build::alone(), op(&short, &[])).await.err().unwrap().to_string();
+    assert!(refused.contains("gzip: "), "{refused}");
 }
