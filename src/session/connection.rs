@@ -6,9 +6,11 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::body::Body;
 use tonic::service::Routes;
 
@@ -53,15 +55,62 @@ impl tower::Service<http::Request<Body>> for Channel {
     }
 }
 
+/// A line that can be cut: hyper drives it in a task of its own, which nobody else can end.
+struct Cut<T> {
+    io: T,
+    over: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Cut<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.over.as_mut().poll(cx).is_ready() {
+            let why = "the session is over";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, why)));
+        }
+        Pin::new(&mut self.io).poll_read(cx, into)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Cut<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
 /// The name by which services are asked for inside a tunnel.
 pub(crate) fn origin() -> http::Uri {
     http::Uri::from_static("http://localhost")
 }
 
 /// Begins to talk as a client over `io`. The future that is returned drives the connection and
-/// ends with it.
+/// ends with it; once `over` is cancelled, all that is under way over it fails.
 pub(crate) async fn connect<T>(
     io: T,
+    over: CancellationToken,
 ) -> Result<(Channel, impl Future<Output = Result<(), hyper::Error>> + Send + 'static), SessionError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -73,7 +122,7 @@ where
         .max_frame_size(FRAME)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEADERS)
-        .handshake(TokioIo::new(io))
+        .handshake(TokioIo::new(Cut { io, over: Box::pin(over.cancelled_owned()) }))
         .await
         .map_err(|err| SessionError::Registration(format!("HTTP/2 handshake failed: {err}")))?;
     Ok((Channel(sender), connection))

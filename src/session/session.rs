@@ -26,8 +26,9 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn new(introduction: Introduction, channel: Channel) -> Self {
-        Self { shared: Arc::new(Shared { introduction, channel, closed: CancellationToken::new() }) }
+    /// `closed` ends the channel's connection.
+    pub(crate) fn new(introduction: Introduction, channel: Channel, closed: CancellationToken) -> Self {
+        Self { shared: Arc::new(Shared { introduction, channel, closed }) }
     }
 
     /// The id that builds name it by.

@@ -409,7 +409,12 @@ async fn a_client_that_stops_answering_is_let_go() {
     headers.insert("x-buildkit-session-health-custom-timeout", "1".parse().unwrap());
     let manager = SessionManager::new();
     // The other end is open, and nobody is there.
-    let err = manager.handle(ours, &headers).await.unwrap_err();
+    let id = headers["x-docker-expose-session-uuid"].to_str().unwrap();
+    let asks = async { manager.get(id, std::time::Duration::from_secs(5)).await.unwrap().secret("x").await };
+    let (err, asked) = tokio::join!(manager.handle(ours, &headers), asks);
+    // Whoever waits for its answer is told.
+    assert!(asked.is_err());
+    let err = err.unwrap_err();
     assert!(err.to_string().starts_with("session healthcheck failed fatally"), "{err}");
     drop(theirs);
     let err = manager.handle(tokio::io::duplex(1).0, &http::HeaderMap::new()).await.unwrap_err();

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How long a call waits for a session that is about to be opened: clients send the build and open
 /// the session at the same time.
@@ -69,8 +70,9 @@ impl SessionManager {
     {
         let introduction = Introduction::from_headers(headers)?;
         let health_timeout = introduction.health_timeout;
-        let (channel, connection) = connection::connect(io).await?;
-        let session = Session::new(introduction, channel);
+        let closed = CancellationToken::new();
+        let (channel, connection) = connection::connect(io, closed.clone()).await?;
+        let session = Session::new(introduction, channel, closed);
         {
             let mut open = self.shared.locked();
             if open.contains_key(session.id()) {
