@@ -30,6 +30,8 @@ pub(crate) async fn blob(store: &Arc<Inner>, id: &str, blob: &LayerBlob, over: O
     let blob = blob.clone();
     fill(store, id, move |store, folder, cancel| {
         let (form, lowers) = match &over {
+            // With nothing below, the folder is the tree: marks of removals would be seen in it.
+            Over::Layers(lowers) if lowers.is_empty() => (ApplyForm::Merged, Vec::new()),
             Over::Layers(lowers) => (form(store), lowers.clone()),
             Over::Tree(below) => {
                 if let Some(below) = below {

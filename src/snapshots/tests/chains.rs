@@ -251,3 +251,18 @@ async fn differences_are_what_was_changed() {
         assert_eq!(tree(&nothing).await, Vec::<String>::new(), "{choice:?}");
     }
 }
+
+#[tokio::test]
+async fn a_difference_that_has_travelled_shows_no_marks() {
+    for from in BOTH {
+        for to in BOTH {
+            let (here, there) = (Root::new(from), Root::new(to));
+            let (source, target) = (here.open(), there.open());
+            let layers = three_layers(&source).await.layer_refs();
+            let changes = source.diff(Some(&layers[0]), Some(&layers[1]), About::new("diff")).unwrap();
+            let (_provider, layers) = remote(&changes, LayerForm::default(), false).await;
+            let arrived = target.from_layers(layers, About::new("pulled")).unwrap().unwrap();
+            assert_eq!(tree(&arrived).await, ["dir/", "gone/", "gone/e=5", "link->dir/c"], "{from:?} {to:?}");
+        }
+    }
+}
