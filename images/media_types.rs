@@ -104,6 +104,14 @@ pub fn is_nondistributable(media_type: &str) -> bool {
     LAYERS.iter().any(|(oci, docker, _, kept)| *kept && [*oci, *docker].contains(&media_type))
 }
 
+/// The type of the same layer where it may be given to others.
+pub fn distributable(media_type: &str) -> &str {
+    match LAYERS.iter().find(|(oci, docker, _, kept)| *kept && [*oci, *docker].contains(&media_type)) {
+        Some((oci, _, packing, _)) => layer(*packing, *oci == media_type),
+        None => media_type,
+    }
+}
+
 /// The name of a layer packed so.
 pub fn layer(packing: LayerPacking, oci: bool) -> &'static str {
     match (packing, oci) {

@@ -115,6 +115,12 @@ fn layer_types_convert_both_ways() {
     }
     assert!(media_types::is_nondistributable(media_types::DOCKER_LAYER_FOREIGN));
     assert!(!media_types::is_nondistributable(media_types::OCI_LAYER));
+    assert_eq!(
+        media_types::distributable(media_types::DOCKER_LAYER_FOREIGN_GZIP),
+        media_types::DOCKER_LAYER_GZIP
+    );
+    assert_eq!(media_types::distributable(media_types::OCI_LAYER_NONDISTRIBUTABLE), media_types::OCI_LAYER);
+    assert_eq!(media_types::distributable(media_types::DOCKER_LAYER), media_types::DOCKER_LAYER);
     assert!(!media_types::is_layer(media_types::OCI_CONFIG));
     assert_eq!(media_types::convert_layer("x/y", true), "x/y");
 }

@@ -5,7 +5,7 @@ use crate::manifest::{Layer, documents};
 use crate::options::{Compression, ImageOptions};
 use crate::{Export, ExportError, NamedPlatform, Part, Report, snapshot_error};
 use crosskit_images::annotations::AnnotationSet;
-use crosskit_images::media_types::LayerPacking;
+use crosskit_images::media_types::{self, LayerPacking};
 use crosskit_images::merge::{Part as IndexPart, merge_index};
 use crosskit_images::registry::RegistryHosts;
 use crosskit_images::{ContentStore, Descriptor, Digest, gojson};
@@ -216,7 +216,15 @@ async fn layers_of(
         (Some(_), Some(base)) => diff_ids(base)?,
         _ => Vec::new(),
     };
-    let layers = found.layers(form(options, None)).await.map_err(snapshot_error)?;
+    let mut layers = found.layers(form(options, None)).await.map_err(snapshot_error)?;
+    if !options.prefer_nondistributable {
+        for desc in layers.iter_mut().map(|layer| &mut layer.blob.desc) {
+            if media_types::is_nondistributable(&desc.media_type) {
+                desc.media_type = media_types::distributable(&desc.media_type).to_string();
+                desc.urls.clear();
+            }
+        }
+    }
     let of_base =
         layers.iter().zip(&untouched).take_while(|(layer, base)| layer.blob.diff_id == **base).count();
     if epoch.is_none() || of_base == layers.len() {
