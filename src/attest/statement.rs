@@ -2,7 +2,7 @@
 
 use crate::attestation::Subject;
 use crate::{AttestError, MAX_STATEMENT};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -55,10 +55,14 @@ pub struct Statement {
     /// What kind of predicate it is.
     #[serde(default)]
     pub predicate_type: String,
-    /// What it is about.
-    #[serde(default)]
+    /// What it is about; Go writes none as null.
+    #[serde(default, deserialize_with = "or_none")]
     pub subject: Vec<Named>,
     predicate: Box<RawValue>,
+}
+
+fn or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Named>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 impl Statement {

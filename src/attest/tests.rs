@@ -164,6 +164,8 @@ fn statements_say_what_they_are_about() {
     );
     assert!(Statement::new("t", b"{", &[], &own).is_err());
     assert!(Statement::read("x", b"{}{}").is_err());
+    let unbound = br#"{"_type": "x", "subject": null, "predicate": 1}"#;
+    assert!(Statement::read("x", unbound).unwrap().subjects().is_empty());
 }
 
 #[test]
