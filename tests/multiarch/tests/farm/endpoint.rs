@@ -139,6 +139,7 @@ impl Endpoint {
             cgroup_parent: String::new(),
             max_parallelism: 0,
             dns: None,
+            devices: Default::default(),
         })
         .unwrap();
         let attempts = Attempts::default();
