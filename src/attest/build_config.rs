@@ -3,6 +3,7 @@
 use crosskit_api::graph_json;
 use crosskit_api::pb::{self, op::Op};
 use crosskit_llb::Digest;
+use crosskit_llb::names::redacted;
 use prost::Message as _;
 use serde::Serialize;
 use serde_json::Value;
@@ -92,6 +93,12 @@ impl Steps {
             op.inputs.clear();
             if let Some(Op::Source(source)) = &mut op.op {
                 source.attrs.retain(|key, _| !OF_ONE_BUILD.contains(&key.as_str()));
+                // The address may have a password in it, which is nobody's business.
+                for text in source.attrs.values_mut().chain([&mut source.identifier]) {
+                    if text.contains("://") {
+                        *text = redacted(text);
+                    }
+                }
             }
             steps.llb_definition.push(Step { id: name(number), op: graph_json::op(&op), inputs });
             steps.digest_mapping.insert(digest.clone(), name(number));

@@ -121,3 +121,43 @@ fn stubs_go_and_what_was_used_stays() {
     all.remove(&rootfs);
     assert!(!sample.path("data").exists(), "the folders above are stubs too");
 }
+
+#[test]
+fn stubs_behind_links_that_a_step_has_made_are_not_looked_for_outside() {
+    let sample = Sample::new();
+    let outside = sample.folder.path().join("outside");
+    fs::create_dir_all(outside.join("mount")).expect("made");
+    for name in ["resolv.conf", "hosts"] {
+        fs::write(outside.join(name), "").expect("written");
+    }
+    let mounts = [Mount::bind("/x", "/data/mount", false), Mount::bind("/x", "/data/hosts", false)];
+    let before = outside.metadata().expect("there");
+    for target in
+        [outside.clone(), Path::new("../outside").into(), Path::new("../../../../..").join(&outside)]
+    {
+        let rootfs = sample.open();
+        let stubs = Stubs::find(&rootfs, &mounts, true).expect("found");
+        // What the step has left of the folders that the mount points were in.
+        fs::remove_dir_all(sample.path("etc")).expect("removed");
+        symlink(&target, sample.path("etc")).expect("linked");
+        symlink(&target, sample.path("data")).expect("linked");
+        stubs.remove(&rootfs);
+        let mut names: Vec<_> =
+            fs::read_dir(&outside).expect("listed").flatten().map(|e| e.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["hosts", "mount", "resolv.conf"], "{}", target.display());
+        fs::remove_file(sample.path("etc")).expect("removed");
+        fs::remove_file(sample.path("data")).expect("removed");
+        fs::create_dir(sample.path("etc")).expect("made");
+    }
+    // A mount point that is a link now is itself no stub: what it leads to stays.
+    let rootfs = sample.open();
+    let stubs = Stubs::find(&rootfs, &mounts, true).expect("found");
+    fs::create_dir(sample.path("data")).expect("made");
+    symlink(outside.join("mount"), sample.path("data/mount")).expect("linked");
+    symlink(outside.join("resolv.conf"), sample.path("etc/resolv.conf")).expect("linked");
+    stubs.remove(&rootfs);
+    let after = outside.metadata().expect("there");
+    assert_eq!((before.mtime(), before.mtime_nsec()), (after.mtime(), after.mtime_nsec()));
+    assert!(outside.join("mount").is_dir() && outside.join("resolv.conf").is_file());
+}

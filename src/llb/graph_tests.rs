@@ -193,6 +193,36 @@ fn strings_are_escaped_as_go_does() {
     assert_eq!(json::strings(&list), r#"["a\u003cb\u003e\u0026\"\\\n\u0001\u2028é"]"#);
 }
 
+#[test]
+fn names_of_vertices_have_no_passwords() {
+    for (text, shown) in [
+        ("https://u:p@h/a", "https://xxxxx:xxxxx@h/a"),
+        (
+            "load git source http://token@h.example:80/r.git#main",
+            "load git source http://xxxxx@h.example:80/r.git#main",
+        ),
+        (
+            "RUN curl 'https://:p@h' && wget ftp://u:p@h/x?y@z",
+            "RUN curl 'https://xxxxx:xxxxx@h' && wget ftp://xxxxx:xxxxx@h/x?y@z",
+        ),
+        (
+            "ssh://git@h/a https://h/a@b docker-image://h/a@sha256:12",
+            "ssh://git@h/a https://h/a@b docker-image://h/a@sha256:12",
+        ),
+        ("https://p@ss:w@rd@h/é ://", "https://xxxxx:xxxxx@h/é ://"),
+    ] {
+        assert_eq!(crate::names::redacted(text), shown);
+    }
+    let mut b = Builder::new();
+    let named = Constraints::default().named("get https://u:p@h/a");
+    let from = alpine(&mut b);
+    let dir = MkdirAction { path: "/".into(), ..MkdirAction::default() };
+    let head = b.file(Some(from), vec![FileActionSpec::Mkdir(dir)], named);
+    let graph = b.graph(Some(head)).unwrap();
+    let names = crate::names::vertex_names(&graph);
+    assert_eq!(names[&graph.head().unwrap().vertex], "get https://xxxxx:xxxxx@h/a");
+}
+
 proptest::proptest! {
     #[test]
     fn bytes_never_panic(ops in proptest::collection::vec(

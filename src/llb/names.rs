@@ -19,9 +19,33 @@ pub fn vertex_names(graph: &Graph) -> DigestMap<String> {
             Some(custom) => custom.clone(),
             None => own_name(vertex, &names),
         };
+        let name = if name.contains("://") { redacted(&name) } else { name };
         names.insert(vertex.digest, name);
     }
     names
+}
+
+/// A text with the names and passwords in its URLs masked, as BuildKit masks them. A name alone is masked where it may be
+/// a token, which is in URLs of the web.
+pub fn redacted(text: &str) -> String {
+    const MASK: &str = "xxxxx";
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, behind) = rest.split_at(at + 3);
+        out.push_str(before);
+        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '`' | '<' | '>');
+        let (authority, behind) = behind.split_at(behind.find(ends).unwrap_or(behind.len()));
+        let web = before.ends_with("http://") || before.ends_with("https://");
+        match authority.rsplit_once('@') {
+            Some((user, host)) if user.contains(':') => out.push_str(&format!("{MASK}:{MASK}@{host}")),
+            Some((user, host)) if web && !user.is_empty() => out.push_str(&format!("{MASK}@{host}")),
+            _ => out.push_str(authority),
+        }
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// The name without a custom one. `names` knows those of the inputs.

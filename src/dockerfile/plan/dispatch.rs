@@ -1,6 +1,7 @@
 //! Walks the instructions of the stages that are needed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::{DockerfileError, Lines, Result};
 use crate::image::default_path;
@@ -15,6 +16,9 @@ use crate::text::units;
 
 /// Arguments that steps do not see.
 const SBOM_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// Bytes that all instructions together may have with their variables replaced: more than any image's configuration.
+const MAX_EXPANDED: usize = 64 << 20;
 
 pub(super) fn is_sbom_arg(name: &str) -> bool {
     SBOM_ARGS.contains(&name)
@@ -109,6 +113,12 @@ impl Plan {
     fn expand_with(&self, lexer: Lexer, at: &At<'_>, text: &str) -> Result<String> {
         let stage = &self.stages[at.stage];
         let expanded = lexer.expand(text, &stage.fs.env)?;
+        let before = self.expanded.fetch_add(expanded.text.len(), Ordering::Relaxed);
+        if before + expanded.text.len() > MAX_EXPANDED {
+            return Err(DockerfileError::user(format!(
+                "with variables replaced, the instructions have more than {MAX_EXPANDED} bytes"
+            )));
+        }
         if !expanded.unmatched.is_empty() && at.lint.listens() {
             let declared = |name: &str| stage.build_args.iter().any(|arg| arg.key == name);
             for name in expanded.unmatched.iter().filter(|name| !declared(name) && !is_sbom_arg(name)) {

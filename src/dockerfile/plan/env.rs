@@ -13,10 +13,14 @@ use crate::text::expand::Variables;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Env {
     values: Arc<IndexMap<Arc<str>, Arc<str>>>,
+    /// Bytes of all values.
+    bytes: usize,
 }
 
 impl Env {
     pub(crate) fn set(&mut self, key: &str, value: &str) {
+        let before = self.values.get(key).map_or(0, |old| old.len());
+        self.bytes = self.bytes - before + value.len();
         let values = Arc::make_mut(&mut self.values);
         let last = values.len().wrapping_sub(1);
         match values.get_full_mut(key) {
@@ -29,7 +33,9 @@ impl Env {
     }
 
     pub(crate) fn remove(&mut self, key: &str) {
-        Arc::make_mut(&mut self.values).shift_remove(key);
+        if let Some(old) = Arc::make_mut(&mut self.values).shift_remove(key) {
+            self.bytes -= old.len();
+        }
     }
 
     pub(crate) fn value(&self, key: &str) -> Option<&str> {
@@ -56,6 +62,10 @@ impl Env {
 impl Variables for Env {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.value(name).map(Cow::Borrowed)
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

@@ -151,4 +151,6 @@ pub(crate) struct Plan {
     ignore: Option<Arc<Patterns>>,
     /// Counts ids.
     next_id: usize,
+    /// Bytes of all texts in which variables were replaced.
+    expanded: std::sync::atomic::AtomicUsize,
 }

@@ -78,6 +78,7 @@ impl Plan {
             context: None,
             ignore: None,
             next_id: 0,
+            expanded: Default::default(),
         };
         let base = Outlined { args: declared, ..Outlined::default() };
         let file = plan.request.file.clone();

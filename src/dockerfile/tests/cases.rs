@@ -298,6 +298,36 @@ fn line() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn a_short_file_cannot_ask_for_much_memory() {
+    let lines = |line: fn(usize) -> String| (1..64).map(line).collect::<String>();
+    let x = "x".repeat(1000);
+    let each = "$A".repeat(20);
+    let globals = lines(|n| format!("ARG A{n}=$A{m}$A{m}\n", m = n - 1));
+    let stage = lines(|n| format!("ENV A{n}=$A{m}$A{m}\n", m = n - 1));
+    let one = "ENV A=$A$A\n".repeat(64);
+    let replaced = "ENV A=${A//x/$A}\n".repeat(64);
+    let labels = format!("LABEL a={each}\n").repeat(100);
+    for (file, text) in [
+        (format!("ARG A0={x}\n{globals}FROM scratch\n"), "the variables have "),
+        (format!("FROM scratch\nENV A0={x}\n{stage}"), "the variables have "),
+        (format!("FROM scratch\nENV A={x}\n{one}"), "the variables have "),
+        (format!("FROM scratch\nENV A={x}\n{replaced}"), "with its variables it has more than"),
+        (
+            format!("FROM scratch\nENV A={}\n{labels}", x.repeat(60)),
+            "with variables replaced, the instructions have more than",
+        ),
+    ] {
+        let mut case = Case::default();
+        case.options.insert("platform".into(), "linux/amd64".into());
+        let folder = Arc::new(Folder::new(Path::new("."), case, Some(file.into_bytes())));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let error = runtime.block_on(build(&folder)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::User);
+        assert!(error.to_string().contains(text), "{error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

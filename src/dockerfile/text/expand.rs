@@ -12,10 +12,21 @@ use crate::text::shell_pattern;
 /// `${a:-${b:-…}}` may go this deep.
 const MAX_DEPTH: usize = 64;
 
+/// Bytes that a word may become: more than that no vertex of a graph can hold.
+pub(crate) const MAX_WORD: usize = 16 << 20;
+
+/// Bytes that the variables of a stage may have together. Linux starts no program with more than 6 MiB of them.
+const MAX_VARIABLES: usize = 8 << 20;
+
 /// Where values of variables come from.
 pub trait Variables {
     /// The value, none when it is not set.
     fn get(&self, name: &str) -> Option<Cow<'_, str>>;
+
+    /// Bytes of all values.
+    fn bytes(&self) -> usize {
+        0
+    }
 }
 
 /// No variable is set.
@@ -66,6 +77,7 @@ impl Lexer {
             return Ok(Expanded { text: word.to_owned(), ..Expanded::default() });
         }
         let mut walk = Walk::new(self, word, variables, false);
+        walk.check_variables()?;
         let text = walk.whole(word)?;
         Ok(Expanded { text, matched: walk.matched, unmatched: walk.unmatched })
     }
@@ -73,6 +85,7 @@ impl Lexer {
     /// The same, split where blanks are outside of quotes, after replacement.
     pub fn words(&self, word: &str, variables: &dyn Variables) -> Result<Vec<String>> {
         let mut walk = Walk::new(self, word, variables, true);
+        walk.check_variables()?;
         walk.whole(word)?;
         let Walk { mut words, word, .. } = walk;
         if !word.is_empty() {
@@ -109,6 +122,16 @@ impl<'a> Walk<'a> {
             split,
             words: Vec::new(),
             word: String::new(),
+        }
+    }
+
+    /// Each line of a file can double what the lines before it have made.
+    fn check_variables(&self) -> Result<()> {
+        match self.variables.bytes() {
+            0..=MAX_VARIABLES => Ok(()),
+            bytes => Err(DockerfileError::user(format!(
+                "the variables have {bytes} bytes, and may have {MAX_VARIABLES}: no program could be started with them"
+            ))),
         }
     }
 
@@ -150,6 +173,7 @@ impl<'a> Walk<'a> {
                 self.depth -= 1;
                 return Ok(out);
             }
+            within(out.len())?;
             match c {
                 '$' => {
                     let value = self.dollar()?;
@@ -188,6 +212,7 @@ impl<'a> Walk<'a> {
                 }
             }
         }
+        within(out.len())?;
         match stop {
             Some(stop) => Err(format!("unexpected end of statement while looking for matching {stop}")),
             None => {
@@ -232,6 +257,7 @@ impl<'a> Walk<'a> {
             if c == '$' {
                 let value = self.dollar()?;
                 out.push_str(&value);
+                within(out.len())?;
                 continue;
             }
             self.chars.next();
@@ -407,7 +433,19 @@ impl<'a> Walk<'a> {
         if value.is_none() && self.lexer.skip_unset {
             return Ok(format!("${{{name}/{pattern}/{with}}}"));
         }
-        shell_pattern::replace(&pattern, &value.unwrap_or_default(), &with, all)
+        let value = value.unwrap_or_default();
+        // A match is at least a character or the end, and each `$` of the replacement may stand for all of the value.
+        let each = with.len().saturating_add(with.matches('$').count().saturating_mul(value.len()));
+        within(each.saturating_mul(if all { value.len() + 1 } else { 1 }))?;
+        shell_pattern::replace(&pattern, &value, &with, all)
             .map_err(|bad| format!("invalid pattern ({pattern}) in substitution: {}", bad.0))
+    }
+}
+
+/// Whether a text of so many bytes may go on.
+fn within(bytes: usize) -> Step<()> {
+    match bytes {
+        0..=MAX_WORD => Ok(()),
+        _ => Err(format!("with its variables it has more than {MAX_WORD} bytes")),
     }
 }

@@ -91,3 +91,26 @@ fn words_are_split_after_replacement() {
     let found = Lexer::new('\\').expand("$A $U", &Few).unwrap();
     assert!(found.matched.contains("A") && found.unmatched.contains("U"));
 }
+
+/// One variable of a megabyte.
+struct Large(String);
+
+impl Variables for Large {
+    fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        (name == "L").then_some(Cow::Borrowed(&self.0))
+    }
+}
+
+#[test]
+fn texts_do_not_grow_without_bound() {
+    let large = Large("x".repeat(1 << 20));
+    let whole = "$L".repeat(16);
+    let found = Lexer::new('\\').expand(&whole, &large).expect("not too long");
+    assert_eq!(found.text.len(), 16 << 20);
+    for word in
+        ["$L".repeat(17), format!("\"{}\"", "$L".repeat(17)), "${L//x/$L}".into(), "${L//x/\\$0}".into()]
+    {
+        let error = Lexer::new('\\').expand(&word, &large).expect_err("too long").to_string();
+        assert!(error.contains("with its variables it has more than 16777216 bytes"), "{error}");
+    }
+}

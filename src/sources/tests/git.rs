@@ -176,8 +176,13 @@ async fn what_is_wrong_is_refused() {
     for (identifier, attrs, text) in [
         ("#nothing", &[][..], "repository does not contain ref nothing"),
         ("#--upload-pack=touch /tmp/x", &[], "invalid git ref"),
+        ("#-h", &[], "invalid git ref"),
+        ("", &[("git.checksum", "--output=/tmp/x")], "expected hex commit hash"),
         ("", &[("git.fullurl", "-x")], "https://-x"),
         ("", &[("git.fullurl", "ext::sh -c id")], "https://ext::sh"),
+        ("#main:../../../../etc", &[], "failed to lstat \"etc\""),
+        ("#main:sub/link/../../etc", &[], "failed to lstat \"etc\""),
+        ("#main:sub/link/init.d", &[], "contains non-directory \"sub/link\""),
         ("#main:sub/link", &[], "contains non-directory \"sub/link\""),
         ("#main:gone", &[], "failed to lstat \"gone\""),
         ("", &[("git.checksum", "xyz")], "expected hex commit hash"),
@@ -191,6 +196,33 @@ async fn what_is_wrong_is_refused() {
     }
     let short = &head[..8];
     assert!(daemon.bring(&build, server.op("", &[("git.checksum", short)])).await.is_ok());
+}
+
+/// Names that git takes for its own, as trees that no git of good will writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_cannot_bring_a_repository_of_its_own() {
+    let (daemon, server) = (Daemon::new(), serve());
+    let (_guard, outside) = folder();
+    std::fs::write(outside.join("kept"), "").unwrap();
+    for (branch, name) in [("link", ".git"), ("case", ".GIT"), ("up", "..")] {
+        shell(
+            &server.dir,
+            &format!(
+                "{GIT}; cd repo; blob=$(printf %s '{}' | git hash-object -w --stdin); tree=$(printf '120000 blob %s\\t{name}\\n' $blob | git mktree); tree=$(printf '040000 tree %s\\tsub\\n120000 blob %s\\t{name}\\n' $tree $blob | git mktree); git update-ref refs/heads/{branch} $(git commit-tree -m x $tree)",
+                outside.display()
+            ),
+        );
+        for (subdir, attrs) in [("", &[][..]), (":sub", &[]), ("", &[("git.keepgitdir", "true")])] {
+            let brought =
+                daemon.bring(&Build::alone(), server.op(&format!("#{branch}{subdir}"), attrs)).await;
+            let err = brought.err().unwrap_or_default();
+            assert!(
+                err.contains("failed to checkout") || err.contains("error: "),
+                "{name} {subdir}: {err:?}"
+            );
+        }
+    }
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,3 +63,7 @@ impl Drop for Pinned {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pinned_tests.rs"]
+mod tests;

@@ -35,15 +35,17 @@ pub fn conversation<T>(talk: impl Future<Output = T>) -> T {
 
 impl Frontend {
     pub async fn begin(daemon: &Daemon, entitlements: &[&str]) -> Frontend {
+        let entitlements = entitlements.iter().map(|e| (*e).to_string()).collect();
+        Frontend::begin_for(daemon, SolveRequest { entitlements, ..SolveRequest::default() }).await
+    }
+
+    /// Opens the build that a request asks for.
+    pub async fn begin_for(daemon: &Daemon, request: SolveRequest) -> Frontend {
         let stream = UnixStream::connect(&daemon.socket).await.unwrap();
         let channel = crosskit_client::channel_over(stream).await.unwrap();
         let id = format!("{:032x}", rand::random::<u128>());
         let mut control = ControlClient::new(channel.clone());
-        let request = SolveRequest {
-            r#ref: id.clone(),
-            entitlements: entitlements.iter().map(|e| (*e).to_string()).collect(),
-            ..SolveRequest::default()
-        };
+        let request = SolveRequest { r#ref: id.clone(), ..request };
         let solving = tokio::spawn(async move { control.solve(request).await.map(|r| r.into_inner()) });
         let mut frontend = Frontend { bridge: LlbBridgeClient::new(channel), id, solving };
         let ping = frontend.call(api::PingRequest {});
@@ -125,6 +127,18 @@ impl Frontend {
         Ok(self.bridge.read_file_container(call).await?.into_inner().data)
     }
 
+    /// Returns something; gives how the build ended, or why it was not taken.
+    pub async fn returns(mut self, result: Option<api::Result>) -> Result<SolveResponse, Status> {
+        let call = self.call(api::ReturnRequest { result, error: None });
+        match self.bridge.r#return(call).await {
+            Ok(_) => self.solving.await.unwrap(),
+            Err(refused) => {
+                self.vanish().await;
+                Err(refused)
+            }
+        }
+    }
+
     /// Returns nothing, which ends the build.
     pub async fn end(mut self) {
         let call = self.call(api::ReturnRequest { result: Some(api::Result::default()), error: None });
@@ -159,6 +173,16 @@ pub struct Processes {
 impl Processes {
     pub async fn send(&self, process: &str, input: Input) {
         self.sender.send(ExecMessage { process_id: process.to_string(), input: Some(input) }).await.unwrap();
+    }
+
+    /// Sends a message without a process, and be it without content.
+    pub async fn send_any(&self, input: Option<Input>) {
+        self.sender.send(ExecMessage { process_id: String::new(), input }).await.unwrap();
+    }
+
+    /// The next answer, whatever it is.
+    pub async fn next(&mut self) -> Result<Option<ExecMessage>, Status> {
+        self.answers.message().await
     }
 
     pub async fn start(&self, process: &str, container: &str, script: &str) {
