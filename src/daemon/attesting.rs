@@ -10,9 +10,6 @@ use crosskit_gateway::{FrontendResult, GatewayError, provenance};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The behaviour of this daemon, where a client asks for none (BuildKit `solver/llbsolver/compat`).
-const COMPATIBILITY_VERSION: u32 = 30;
-
 /// What a build wants attested.
 ///
 /// # Errors
@@ -22,15 +19,11 @@ pub fn asked(options: &BTreeMap<String, String>) -> Result<Asked, GatewayError> 
     Asked::parse(options, fields).map_err(provenance::attest_error)
 }
 
-/// What provenance tells of a build besides what went into it.
-pub fn circumstances(request: &SolveRequest) -> Circumstances {
+/// What provenance tells of a build of this daemon besides what went into it.
+pub fn circumstances() -> Circumstances {
     Circumstances {
         invocation: format!("{:025x}", rand::random::<u128>()),
         builder_platform: crosskit_platforms::native().normalize().format(),
-        compatibility_version: match u32::try_from(request.compatibility_version) {
-            Ok(0) | Err(_) => COMPATIBILITY_VERSION,
-            Ok(asked) => asked,
-        },
         ..Circumstances::default()
     }
 }

@@ -4,6 +4,7 @@
 use crate::asked_platforms;
 use crate::attesting;
 use crate::client_exporters::Chooser;
+use crate::compatibility;
 use crate::computed::{self, Computed};
 use crate::config::Config;
 use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
@@ -23,6 +24,8 @@ use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobContext, JobError, Solver, StatusStream};
 use crosskit_workers::ResultRef;
+use crosskit_workers::ops::source::COMPATIBILITY;
+use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -30,6 +33,9 @@ use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
+
+/// What a build's error in full is called, as its clients spell it (BuildKit `solver/llbsolver/history`).
+const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
 
 /// How long documents of images that no build keeps stay, so that the next build need not ask a
 /// registry for them again.
@@ -150,12 +156,43 @@ impl Builder {
         if !request.internal {
             let progress: Vec<_> = progress.collect().await;
             finished(&mut record, &outcome, &progress);
+            record.external_error = match &outcome {
+                Ok(_) => None,
+                Err(status) => self.keep_error(status).await,
+            };
             if let Err(e) = self.history.finish(record, &progress) {
                 tracing::warn!("remembering build {}: {e}", request.r#ref);
             }
         }
         self.end(job, running).await;
         outcome.map(|exported| api::SolveResponse { exporter_response: exported.response })
+    }
+
+    /// Keeps an error with its details as a blob, for the history.
+    async fn keep_error(&self, status: &Status) -> Option<api::Descriptor> {
+        let bytes = match status.details() {
+            // Not all have details.
+            [] => crosskit_api::rpc::Status {
+                code: status.code().into(),
+                message: status.message().to_string(),
+                details: Vec::new(),
+            }
+            .encode_to_vec(),
+            whole => whole.to_vec(),
+        };
+        let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        match self.snapshots.content().put_async(bytes).await {
+            Ok(digest) => Some(api::Descriptor {
+                media_type: ERROR_TYPE.to_string(),
+                digest: digest.to_string(),
+                size,
+                ..api::Descriptor::default()
+            }),
+            Err(e) => {
+                tracing::warn!("remembering an error: {e}");
+                None
+            }
+        }
     }
 
     /// Ends a build that has its answer. What steps elsewhere have made and nobody needed here still
@@ -185,6 +222,8 @@ impl Builder {
     ) -> Result<Exported, GatewayError> {
         let mut exporters = self.exporters(request)?;
         refuse(request)?;
+        let compatibility_version = compatibility::version(request)?;
+        job.context().set_value(COMPATIBILITY, Arc::new(compatibility_version));
         let asked = request.cache.take().unwrap_or_default();
         let caches = self
             .shared
@@ -223,10 +262,12 @@ impl Builder {
             Box::pin(bridge.solve(asked)).await?
         };
         let Computed { mut result, mut export, told } = computed::compute(&bridge, result).await?;
+        export.compatibility_version = compatibility_version;
         let about = Circumstances {
+            compatibility_version,
             started: crosskit_images::gojson::time(started),
             environment: self.provenance_environment.clone(),
-            ..attesting::circumstances(request)
+            ..attesting::circumstances()
         };
         attesting::attest(&bridge, &mut result, &export, &attested, request, &about).await?;
         export.attestations = attesting::given(&result).await?;

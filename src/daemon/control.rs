@@ -1,7 +1,7 @@
 //! The Control service: the daemon's front door.
 
 use crate::builds::Builder;
-use crate::history::History;
+use crate::history::{History, HistoryError};
 use crate::version;
 use crosskit_api::control::{self as api, control_server::Control};
 use crosskit_api::types;
@@ -112,12 +112,10 @@ impl Control for Service {
         request: Request<api::BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
         let request = request.into_inner();
-        if !request.filter.is_empty() {
-            return Err(Status::unimplemented(
-                "filters on the build history are not available yet; list all and choose",
-            ));
-        }
-        let (known, follow) = self.history.listen(&request).map_err(|e| Status::internal(e.to_string()))?;
+        let (known, follow) = self.history.listen(&request).map_err(|e| match e {
+            HistoryError::Request(why) => Status::invalid_argument(why),
+            other => Status::internal(other.to_string()),
+        })?;
         let known = futures::stream::iter(known.into_iter().map(Ok));
         if request.early_exit {
             return Ok(Response::new(known.boxed()));
@@ -139,7 +137,7 @@ impl Control for Service {
         request: Request<api::UpdateBuildHistoryRequest>,
     ) -> Result<Response<api::UpdateBuildHistoryResponse>, Status> {
         let request = request.into_inner();
-        let failed = |e: crate::history::HistoryError| Status::not_found(e.to_string());
+        let failed = |e: HistoryError| Status::not_found(e.to_string());
         if request.delete {
             self.history.delete(&request.r#ref).map_err(failed)?;
         } else if !request.finalize {

@@ -1,11 +1,14 @@
 //! What is remembered of builds: those that run, and for a while those that ended.
 
+mod filters;
+
 use crate::config;
 use crosskit_api::control::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, StatusResponse,
 };
 use crosskit_images::Digest;
 use crosskit_metadata::{Change, Database};
+use filters::HistoryFilters;
 use prost::Message;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
@@ -26,6 +29,9 @@ pub enum HistoryError {
     /// There is no such build.
     #[error("build {0} not found")]
     NotFound(String),
+    /// What a client asked for makes no sense.
+    #[error("{0}")]
+    Request(String),
     /// The database or a log file can't be used.
     #[error("build history: {0}")]
     Storage(String),
@@ -113,15 +119,20 @@ impl History {
         Ok(Some(parts))
     }
 
-    /// What is known now, as events, and what happens from now on.
+    /// What is known now, as events, and what happens from now on. Filters and a limit choose among the builds that
+    /// have ended; with a limit the newest come first.
     ///
     /// # Errors
-    /// An unreadable database.
+    /// An unreadable database, and filters that are none.
     #[allow(clippy::type_complexity)]
     pub fn listen(
         &self,
         request: &BuildHistoryRequest,
     ) -> Result<(Vec<BuildHistoryEvent>, broadcast::Receiver<BuildHistoryEvent>), HistoryError> {
+        let filters =
+            HistoryFilters::parse(&request.filter, SystemTime::now()).map_err(HistoryError::Request)?;
+        let limit = usize::try_from(request.limit)
+            .map_err(|_| HistoryError::Request(format!("invalid limit {}", request.limit)))?;
         let follow = self.0.events.subscribe();
         let wanted = |r: &BuildHistoryRecord| request.r#ref.is_empty() || r.r#ref == request.r#ref;
         let mut known: Vec<BuildHistoryEvent> = Vec::new();
@@ -131,10 +142,10 @@ impl History {
         if !request.active_only {
             let mut ended = self.ended()?;
             ended.retain(wanted);
-            if request.limit > 0 {
-                // The newest ones.
-                let skip = ended.len().saturating_sub(usize::try_from(request.limit).unwrap_or(usize::MAX));
-                ended.drain(..skip);
+            ended.retain(|record| filters.want(record));
+            if request.limit != 0 {
+                ended.reverse();
+                ended.truncate(limit);
             }
             known.extend(ended.into_iter().map(|r| event(BuildHistoryEventType::Complete, r)));
         }
@@ -155,13 +166,17 @@ impl History {
         Ok(records)
     }
 
-    /// The blobs that records name: manifests of results.
+    /// The blobs that records name: manifests of results, and errors in full.
     ///
     /// # Errors
     /// An unreadable database.
     pub fn blobs(&self) -> Result<HashSet<Digest>, HistoryError> {
-        let results = self.ended()?.into_iter().filter_map(|r| r.result);
-        Ok(results.flat_map(|r| r.results.into_values()).filter_map(|d| d.digest.parse().ok()).collect())
+        let named = |record: BuildHistoryRecord| {
+            let results = record.result.into_iter().flat_map(|result| result.results.into_values());
+            results.chain(record.external_error)
+        };
+        let named = self.ended()?.into_iter().flat_map(named);
+        Ok(named.filter_map(|desc| desc.digest.parse().ok()).collect())
     }
 
     /// Forgets an ended build.

@@ -8,6 +8,7 @@ mod attesting;
 pub mod builds;
 mod client_exporters;
 pub mod collection;
+mod compatibility;
 mod computed;
 pub mod config;
 mod content;

@@ -121,6 +121,14 @@ fn parse_scp(text: &str) -> Option<Address<'_>> {
     })
 }
 
+/// The repository that an address names, without branch and folder; none if it names none.
+pub fn remote(text: &str) -> Option<String> {
+    match parse(text) {
+        Ok(Parsed::Git(found)) => Some(found.remote),
+        _ => None,
+    }
+}
+
 /// Whether an address names a git repository, and which. An error means that it does, in a wrong way.
 pub fn parse(text: &str) -> Result<Parsed> {
     if text.starts_with("./") || text.starts_with("../") {

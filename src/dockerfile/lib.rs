@@ -23,6 +23,7 @@ mod text;
 pub use bridge::{Bridge, ImageQuery, LayoutStore, ResolvedImage, SourceWarning};
 pub use error::{BridgeError, DockerfileError, ErrorKind, Lines};
 pub use frontend::{Frontend, FrontendResult, PlatformResult};
+pub use git_url::remote as git_remote;
 pub use image::{Config, HealthcheckConfig, History, Image, RootFs};
 pub use lint::{LintConfig, Rule, Warning};
 pub use options::{Environment, MissingCap, Options, missing_frontend_cap};

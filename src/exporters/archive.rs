@@ -82,11 +82,15 @@ impl Exporter for Archive {
                     "docker exporter does not currently support exporting manifest lists",
                 ));
             }
+            let exporter = match self.form {
+                ArchiveFormat::Oci => "oci",
+                ArchiveFormat::Docker => "docker",
+            };
             let result = with_metadata(result, &self.options);
             let names = self.names(&result)?;
             let session = self.exporters.session(session).await?;
-            let mut committed =
-                blobs::commit(&self.exporters.images, &result, &self.options, &report).await?;
+            let options = self.options.settled(exporter, &result)?;
+            let mut committed = blobs::commit(&self.exporters.images, &result, &options, &report).await?;
             let created = match self.options.epoch.or(None) {
                 Some(epoch) => rfc3339(epoch),
                 None => rfc3339(seconds(SystemTime::now())),

@@ -43,7 +43,8 @@ impl Exporter for Image {
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>, ExportError>> {
         Box::pin(async move {
             let result = with_metadata(result, &self.options);
-            let committed = blobs::commit(&self.exporters.images, &result, &self.options, &report).await?;
+            let options = self.options.settled("image", &result)?;
+            let committed = blobs::commit(&self.exporters.images, &result, &options, &report).await?;
             let mut response = told(&committed)?;
             let names = self.names(&result, &committed);
             if !names.is_empty() {

@@ -1,6 +1,6 @@
 //! The keys of `--output`: which there are, what they take, and which exporter takes them.
 
-use crate::ExportError;
+use crate::{Export, ExportError};
 use std::collections::BTreeMap;
 
 /// How layers are compressed where they are written anew.
@@ -105,6 +105,12 @@ impl Epoch {
     }
 }
 
+/// The compatibility version that stands for BuildKit 0.13, which packs nothing as zstd.
+const FIRST_KNOWN: u32 = 10;
+
+/// The compatibility version from which on OCI media types and artifacts are the default.
+const OCI_EVERYWHERE: u32 = 30;
+
 /// Keys that do nothing without an image store; clients send them as a matter of course.
 const WITHOUT_EFFECT: &[&str] = &["store", "unpack"];
 
@@ -183,6 +189,25 @@ impl ImageOptions {
             return Err(ExportError::user(
                 "oci-artifact=true needs oci-mediatypes=true: Docker's media types know no artifacts",
             ));
+        }
+        Ok(options)
+    }
+
+    /// With the defaults of the daemon whose habits a result is to be exported with, where nothing was said.
+    ///
+    /// # Errors
+    /// What that one did not have.
+    pub fn settled(&self, exporter: &str, export: &Export) -> Result<ImageOptions, ExportError> {
+        let version = export.compatibility_version;
+        if version == FIRST_KNOWN && self.compression == Compression::Zstd {
+            return Err(ExportError::user(format!(
+                "unsupported compatibility-version {version} feature {exporter} exporter compression=zstd"
+            )));
+        }
+        let mut options = self.clone();
+        if (1..OCI_EVERYWHERE).contains(&version) {
+            options.oci_types.get_or_insert(!export.attestations.is_empty());
+            options.oci_artifact.get_or_insert(false);
         }
         Ok(options)
     }
@@ -307,6 +332,25 @@ mod tests {
 
     fn image(list: &[(&str, &str)]) -> Result<ImageOptions, String> {
         ImageOptions::parse("image", &attrs(list)).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_older_daemons_habits_are_kept_where_they_are_asked_for() {
+        let settled = |list: &[(&str, &str)], compatibility_version| {
+            let export = Export { compatibility_version, ..Export::default() };
+            let options = ImageOptions::parse("oci", &attrs(list)).unwrap().settled("oci", &export);
+            options.map(|it| (it.oci(), it.artifacts())).map_err(|e| e.to_string())
+        };
+        for (version, expected) in
+            [(0, (true, true)), (30, (true, true)), (20, (false, false)), (10, (false, false))]
+        {
+            assert_eq!(settled(&[], version), Ok(expected), "{version}");
+        }
+        assert_eq!(settled(&[("oci-mediatypes", "true")], 20), Ok((true, false)));
+        let zstd = [("compression", "zstd")];
+        assert!(settled(&zstd, 20).is_ok());
+        let why = "unsupported compatibility-version 10 feature oci exporter compression=zstd";
+        assert_eq!(settled(&zstd, 10), Err(why.to_string()));
     }
 
     #[test]

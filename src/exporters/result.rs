@@ -23,6 +23,8 @@ pub struct Export {
     /// What images are to tell of how they were made, by platform id; under an empty id for the
     /// single result.
     pub inline_caches: BTreeMap<String, Vec<u8>>,
+    /// Which daemon's older habits are kept (BuildKit's numbers: 10, 20, 30); 0 for the current one.
+    pub compatibility_version: u32,
 }
 
 /// A platform of a result: the id that keys and results go by, and what it means.

@@ -16,6 +16,10 @@ use tokio::sync::OnceCell;
 /// The name under which a build keeps what its sources stood for when it first looked.
 pub const MEMORY: &str = "source-memory";
 
+/// The name under which a build keeps which daemon's older habits it wants: a `u32`, as in
+/// [`SourceContext::compatibility_version`].
+pub const COMPATIBILITY: &str = "compatibility-version";
+
 /// Brings something from outside.
 pub struct SourceOp {
     /// What is asked for.
@@ -140,6 +144,10 @@ impl SourceContext for Reporting {
 
     fn memory(&self) -> Option<Arc<BuildMemory>> {
         self.jobs.value(MEMORY)
+    }
+
+    fn compatibility_version(&self) -> u32 {
+        self.jobs.value::<u32>(COMPATIBILITY).map_or(0, |version| *version)
     }
 
     fn log(&self, stream: i32, text: &[u8]) {
