@@ -13,10 +13,19 @@ pub fn supplemented(document: &[u8], layers: &HashMap<String, String>, creator: 
             remark(file, layers);
         }
     }
-    let creation = document.as_object_mut()?.entry("creationInfo").or_insert_with(|| json!({}));
-    let creators = creation.as_object_mut()?.entry("creators").or_insert_with(|| json!([]));
+    let creation = entry(&mut document, "creationInfo", json!({}))?;
+    let creators = entry(creation, "creators", json!([]))?;
     creators.as_array_mut()?.push(format!("Tool: {creator}").into());
     crosskit_images::gojson::to_vec(&document).ok()
+}
+
+/// What an object has under a key; what is absent or null becomes `new`.
+fn entry<'v>(object: &'v mut Value, key: &str, new: Value) -> Option<&'v mut Value> {
+    let value = object.as_object_mut()?.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = new;
+    }
+    Some(value)
 }
 
 fn remark(file: &mut Value, layers: &HashMap<String, String>) {

@@ -179,4 +179,9 @@ fn a_scan_learns_which_layer_a_file_is_in() {
     assert_eq!(told["files"][1]["comment"], "mine");
     assert_eq!(told["creationInfo"]["creators"], json!(["Tool: s", "Tool: crosskit"]));
     assert_eq!(supplemented(b"[]", &layers, "crosskit"), None);
+    let bare = json!({"spdxVersion": "SPDX-2.3", "creationInfo": null, "files": [{"fileName": "/bin/a"}]});
+    let told = supplemented(bare.to_string().as_bytes(), &layers, "crosskit").unwrap();
+    let told: Value = serde_json::from_slice(&told).unwrap();
+    assert_eq!(told["files"][0]["comment"], "layerID: sha256:ab");
+    assert_eq!(told["creationInfo"]["creators"], json!(["Tool: crosskit"]));
 }
