@@ -69,6 +69,7 @@ impl Bundle {
         shared: &Shared,
         process: &Process,
         way: &Way,
+        network: Option<&Path>,
         filter: Option<&str>,
         terminal: Option<&Terminal>,
     ) -> Result<Self> {
@@ -113,7 +114,7 @@ impl Bundle {
         };
         let mark = Mark::set(&shared.ledger, &id, &cgroup)?;
         let bundle = Self { dir, id, cgroup, counting_cgroup, rootfs, stubs, inherited, _mark: mark };
-        bundle.write(shared, process, way, filter, terminal)?;
+        bundle.write(shared, process, way, network, filter, terminal)?;
         Ok(bundle)
     }
 
@@ -122,6 +123,7 @@ impl Bundle {
         shared: &Shared,
         process: &Process,
         way: &Way,
+        network: Option<&Path>,
         filter: Option<&str>,
         terminal: Option<&Terminal>,
     ) -> Result<()> {
@@ -163,6 +165,7 @@ impl Bundle {
                 cgroups_path: self.cgroup.clone(),
                 namespaces: sandbox::namespaces(
                     process.network,
+                    network.map(|path| path.to_string_lossy().into_owned()),
                     cgroups::is_unified(),
                     private.map(|made| made.user_namespace_path().to_string_lossy().into_owned()),
                 ),

@@ -69,6 +69,24 @@ pub enum Error {
         /// What is in the way.
         why: String,
     },
+    /// The network of sandboxes cannot be set up.
+    #[error("{doing}: {why}")]
+    Network {
+        /// What was being done, to what.
+        doing: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// A plugin that makes networks failed.
+    #[error("CNI setup error: plugin {plugin} ({command}): {why}")]
+    Plugin {
+        /// Its program.
+        plugin: String,
+        /// What it was to do: `ADD` or `DEL`.
+        command: &'static str,
+        /// What it said.
+        why: String,
+    },
     /// An operation inside the root filesystem failed.
     #[error("{doing} {path} in the root filesystem: {source}")]
     Rootfs {

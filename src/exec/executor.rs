@@ -18,12 +18,13 @@ use tokio_util::{
 };
 
 use crate::{
-    Access, Chosen, Container, DnsConfig, Error, Exit, How, Process, Result, Security, Stdio,
+    Access, Chosen, Container, DnsConfig, Error, Exit, How, Network, Process, Result, Security, Stdio,
     bundle::Bundle,
     capabilities, cgroups,
     emulation::Platforms,
     error::file_error,
     filter, hosts, leftovers,
+    networks::{Lease, NetworkOptions, Networks, Places},
     resolv::{ResolvFiles, replace},
     runtime::{Runtime, messages},
     supervise::{Call, Ended, Running},
@@ -45,6 +46,11 @@ pub struct ExecConfig {
     pub ways: Ways,
     /// Parent of steps' cgroups, if they name none; empty for the root.
     pub cgroup_parent: String,
+    /// The network of steps that ask for none in particular.
+    pub network: NetworkOptions,
+    /// Folder where the next executor finds which networks this one has made, also after the machine was restarted. None
+    /// for one in `root`.
+    pub networks: Option<PathBuf>,
     /// Name servers for steps.
     pub dns: DnsConfig,
     /// AppArmor profile of sandboxed steps.
@@ -67,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: PathBuf,
     pub(crate) resolv: ResolvFiles,
     pub(crate) hosts: PathBuf,
+    networks: Arc<Networks>,
     platforms: Platforms,
     runtime: OnceCell<Arc<Runtime>>,
     filter: OnceCell<Option<Arc<str>>>,
@@ -94,20 +101,36 @@ impl Executor {
                 "this daemon lacks capabilities that steps usually have: they go without"
             );
         }
-        let tasks = TaskTracker::new();
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let places = Places {
+            namespaces: root.join("net"),
+            notes: config.networks.clone().unwrap_or_else(|| root.join("networks")),
+        };
+        let networks = Networks::new(&config.network, places, tasks.clone(), closing.clone())?;
         let shared = Shared {
             containers,
             ledger,
             resolv: ResolvFiles::new(root, config.dns.clone()),
             hosts,
+            networks: Arc::new(networks),
             platforms: Platforms::new(config.emulator_folders.clone(), config.ways, tasks.clone()),
             runtime: OnceCell::new(),
             filter: OnceCell::new(),
             tasks,
-            closing: CancellationToken::new(),
+            closing,
             config,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Makes sure that steps can have their network, and undoes what an earlier executor has left of networks.
+    pub async fn start_network(&self) -> Result<()> {
+        self.shared.networks.start().await
+    }
+
+    /// Where the network of steps comes from, as the worker's label says it: `host` or `cni`.
+    pub fn network(&self) -> &'static str {
+        self.shared.networks.label()
     }
 
     #[cfg(test)]
@@ -180,6 +203,7 @@ impl Executor {
         self.shared.closing.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        self.shared.networks.shutdown().await;
     }
 }
 
@@ -240,14 +264,23 @@ impl Shared {
         if cancel.is_cancelled() || self.closing.is_cancelled() {
             return Err(Error::Canceled);
         }
+        let lease = match process.network {
+            Network::Sandbox => tokio::select! {
+                () = cancel.cancelled() => return Err(Error::Canceled),
+                lease = self.networks.lease(process.hostname.clone(), process.security) => lease?,
+            },
+            Network::Host | Network::None => None,
+        };
         let (shared, starter) = (self.clone(), runtime.clone());
         let starting = tokio::task::spawn_blocking(move || {
-            let bundle = Bundle::make(&shared, &process, &way, filter.as_deref(), io.terminal.as_ref())?;
+            let network = lease.as_ref().map(Lease::path);
+            let terminal = io.terminal.as_ref();
+            let bundle = Bundle::make(&shared, &process, &way, network, filter.as_deref(), terminal)?;
             let mut command = starter.command(&bundle.log());
             command.args(["run", "--bundle"]).arg(&bundle.dir);
             let (folder, id, pid_file) = (bundle.dir.clone(), bundle.id.clone(), bundle.pid_file());
             match Running::start(&starter, Call { command, folder, id, pid_file }, io) {
-                Ok(running) => Ok((bundle, running, way)),
+                Ok(running) => Ok((bundle, running, way, lease)),
                 Err(error) => {
                     bundle.clean();
                     Err(error)
@@ -256,7 +289,7 @@ impl Shared {
         });
         let broken =
             |error: tokio::task::JoinError| Error::Broken { id: String::new(), reason: error.to_string() };
-        let (bundle, running, way) = starting.await.map_err(broken)??;
+        let (bundle, running, way, lease) = starting.await.map_err(broken)??;
         let first_ended = CancellationToken::new();
         let _ended_guard = first_ended.clone().drop_guard();
         let _ = started.send(Access {
@@ -279,7 +312,7 @@ impl Shared {
                 delete(&runtime, &bundle);
             }
             bundle.clean();
-            drop((bundle, way, hold));
+            drop((bundle, way, hold, lease));
             kills
         });
         let kills = cleaning.await.map_err(broken)?;

@@ -20,6 +20,7 @@ mod filter;
 mod hosts;
 pub mod hybrid;
 mod leftovers;
+pub mod networks;
 mod process;
 mod resolv;
 mod rootfs;

@@ -173,7 +173,7 @@ fn identify(path: &Path) -> Result<(String, String)> {
 }
 
 /// Looks a program up along PATH and where Debian keeps such programs.
-fn find(name: &Path) -> Option<PathBuf> {
+pub(crate) fn find(name: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let along = std::env::split_paths(&path).chain(MORE_FOLDERS.iter().map(PathBuf::from));
     along.map(|folder| folder.join(name)).find(|program| {
@@ -254,7 +254,7 @@ impl ProbeBundle {
             linux: Linux {
                 resources: Resources { devices: confinement.device_rules.into(), memory: None, cpu: None },
                 cgroups_path: cgroups::path("", &bundle.id),
-                namespaces: sandbox::namespaces(Network::Sandbox, cgroups::is_unified(), None),
+                namespaces: sandbox::namespaces(Network::Sandbox, None, cgroups::is_unified(), None),
                 uid_mappings: Vec::new(),
                 gid_mappings: Vec::new(),
                 devices: Vec::new(),

@@ -211,12 +211,19 @@ fn asked_mount(mount: &Mount) -> MountSpec<'_> {
     spec
 }
 
-/// The namespaces of a container.
-pub(crate) fn namespaces(network: Network, unified_cgroups: bool, user: Option<String>) -> Vec<Namespace> {
+/// The namespaces of a container. `prepared`: the file of a network namespace that a sandbox joins.
+pub(crate) fn namespaces(
+    network: Network,
+    prepared: Option<String>,
+    unified_cgroups: bool,
+    user: Option<String>,
+) -> Vec<Namespace> {
     let new = |kind| Namespace { kind, path: None };
     let mut all = vec![new("pid"), new("ipc"), new("uts"), new("mount")];
-    if network == Network::None {
-        all.push(new("network"));
+    match (network, prepared) {
+        (Network::None, _) => all.push(new("network")),
+        (Network::Sandbox, Some(path)) => all.push(Namespace { kind: "network", path: Some(path) }),
+        (Network::Sandbox | Network::Host, _) => {}
     }
     if unified_cgroups {
         all.push(new("cgroup"));
