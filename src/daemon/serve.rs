@@ -125,7 +125,7 @@ impl Daemon {
             http: reqwest::Client::new(),
             labels: config.worker.labels.clone(),
             platforms: config.worker.platforms.clone(),
-            network: config.worker.network.clone(),
+            network: config.worker.network.clone().from_environment(),
             binary: config.worker.binary.clone(),
             cgroup_parent: config.worker.cgroup_parent.clone(),
             max_parallelism: config.worker.max_parallelism,
@@ -137,6 +137,7 @@ impl Daemon {
             dns: config.dns.clone().map(dns).transpose()?,
         })
         .map_err(state("worker"))?;
+        workers.start_network().await.map_err(state("network of steps"))?;
         let cache = Cache::new("local", Arc::new(db.clone()), workers.results());
         let solver = Solver::new(cache.clone(), workers.resolver(), log_limits());
         let history = History::open(db.clone(), root.path().join("history"), config.history)?;

@@ -77,7 +77,7 @@ pub fn labels(snapshotter: &str, network: &str) -> BTreeMap<String, String> {
     [
         ("org.mobyproject.buildkit.worker.executor", "oci"),
         ("org.mobyproject.buildkit.worker.hostname", hostname.as_str()),
-        ("org.mobyproject.buildkit.worker.network", if network == "auto" { "host" } else { network }),
+        ("org.mobyproject.buildkit.worker.network", network),
         ("org.mobyproject.buildkit.worker.oci.process-mode", "sandbox"),
         ("org.mobyproject.buildkit.worker.selinux.enabled", "false"),
         ("org.mobyproject.buildkit.worker.snapshotter", snapshotter),

@@ -11,6 +11,7 @@ use crate::{Origins, ResultRef, SnapshotResults, records};
 use crosskit_api::pb::{self, op::Op as Kind};
 use crosskit_api::types;
 use crosskit_exec::devices::{Devices, Registry};
+use crosskit_exec::networks::NetworkOptions;
 use crosskit_exec::{DnsConfig, ExecConfig, Executor, How};
 use crosskit_images::registry::RegistryHosts;
 use crosskit_llb::{Graph, Vertex};
@@ -47,8 +48,8 @@ pub struct WorkerOptions {
     pub labels: BTreeMap<String, String>,
     /// Platforms to announce instead of what was found.
     pub platforms: Vec<String>,
-    /// `auto` or `host`.
-    pub network: String,
+    /// The network of steps that ask for none in particular.
+    pub network: NetworkOptions,
     /// The runtime; None for the best one found.
     pub binary: Option<String>,
     /// Where cgroups of steps hang.
@@ -140,6 +141,8 @@ impl Workers {
             ledger: Some(records::ledger(&volatile)),
             runtime: options.binary.map(PathBuf::from),
             cgroup_parent: options.cgroup_parent,
+            network: options.network,
+            networks: Some(options.root.join("networks")),
             dns: options.dns.unwrap_or_default(),
             ..ExecConfig::default()
         })?;
@@ -157,7 +160,7 @@ impl Workers {
             scratch,
             http: options.http,
         });
-        let mut labels = records::labels(options.snapshots.driver(), &options.network);
+        let mut labels = records::labels(options.snapshots.driver(), executor.network());
         labels.extend(options.labels);
         let places = (options.max_parallelism > 0).then(|| Arc::new(Semaphore::new(options.max_parallelism)));
         let parallelism = match options.max_parallelism {
@@ -212,6 +215,14 @@ impl Workers {
     /// Finds what runs a vertex.
     pub fn resolver(&self) -> Arc<dyn OpResolver<ResultRef>> {
         Arc::new(self.clone())
+    }
+
+    /// Makes sure that steps can have their network, and undoes what an earlier daemon has left of networks.
+    ///
+    /// # Errors
+    /// What the plugins that make it complain about.
+    pub async fn start_network(&self) -> Result<(), WorkerError> {
+        Ok(self.0.local.executor.start_network().await?)
     }
 
     /// Does what the first step would have to wait for.

@@ -81,7 +81,48 @@ fn a_protection_that_is_not_there_is_an_error() {
         "buildkitd.toml:3: \"worker.oci.selinux\" is not supported: SELinux labels are not applied yet"
     );
     assert!(load("[worker.oci]\nselinux = false\n").is_ok());
-    assert!(load("[worker.oci]\nnetworkMode = \"cni\"\n").unwrap_err().starts_with("buildkitd.toml:2: "));
+}
+
+#[test]
+fn the_network_of_steps_is_read() {
+    let (config, warnings) = load(
+        r#"
+[worker.oci]
+  networkMode = "bridge"
+  cniConfigPath = "/etc/net.conflist"
+  cniBinaryPath = "/plugins"
+  cniPoolSize = 16
+  bridgeName = "steps0"
+  bridgeSubnet = "10.99.0.0/20"
+"#,
+    )
+    .unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let network = NetworkOptions {
+        mode: NetworkMode::Bridge,
+        config: "/etc/net.conflist".into(),
+        plugins: Some("/plugins".into()),
+        pool_size: 16,
+        bridge: "steps0".into(),
+        subnet: "10.99.0.0/20".into(),
+        ..NetworkOptions::default()
+    };
+    assert_eq!(config.worker.network, network);
+    let (silent, _) = load("").unwrap();
+    let network = silent.worker.network;
+    assert_eq!((network.mode, network.pool_size), (NetworkMode::Auto, 0));
+    assert_eq!(network.config, PathBuf::from("/etc/buildkit/cni.json"));
+    assert_eq!((network.bridge.as_str(), network.subnet.as_str()), ("buildkit0", "10.10.0.0/16"));
+    for (line, message) in [
+        ("networkMode = \"wifi\"", "unknown network mode \"wifi\""),
+        ("cniPoolSize = -1", "must not be negative"),
+        ("bridgeName = \"a-name-that-is-too-long\"", "is no name of an interface"),
+        ("bridgeSubnet = \"10.0.0.0/33\"", "is no subnet"),
+        ("bridgeSubnet = \"10.0.0.0\"", "is no subnet"),
+    ] {
+        let error = load(&format!("[worker.oci]\n{line}\n")).unwrap_err();
+        assert!(error.starts_with("buildkitd.toml:2: ") && error.contains(message), "{error}");
+    }
 }
 
 #[test]

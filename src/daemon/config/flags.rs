@@ -1,6 +1,6 @@
 //! The flags of `buildkitd`. What a flag says wins over the file.
 
-use super::{Config, Space, check_network, check_snapshotter};
+use super::{Config, Space, check_snapshotter, network};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::{Path, PathBuf};
 
@@ -22,9 +22,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 const WITHOUT_EFFECT: &[&str] = &[
     "debugaddr",
     "otel-socket-path",
-    "oci-cni-config-path",
-    "oci-cni-binary-dir",
-    "oci-cni-pool-size",
     "containerd-worker-addr",
     "containerd-worker-labels",
     "containerd-worker-platform",
@@ -84,7 +81,10 @@ pub fn command() -> Command {
         .arg(text("oci-worker-labels", "user-specific annotation labels (com.example.foo=bar)"))
         .arg(text("oci-worker-snapshotter", "name of snapshotter (overlayfs, native)"))
         .arg(text("oci-worker-platform", "override supported platforms for worker"))
-        .arg(text("oci-worker-net", "worker network type (auto or host)"))
+        .arg(text("oci-worker-net", "worker network type (auto, bridge, cni or host)"))
+        .arg(text("oci-cni-config-path", "path of cni config file"))
+        .arg(text("oci-cni-binary-dir", "path of cni binary files"))
+        .arg(text("oci-cni-pool-size", "size of cni network namespace pool"))
         .arg(text("oci-worker-binary", "name of specified oci worker binary"))
         .arg(text(
             "oci-max-parallelism",
@@ -227,9 +227,7 @@ fn worker(given: &ArgMatches, config: &mut Config) -> Result<(), String> {
     if !platforms.is_empty() {
         worker.platforms = platforms;
     }
-    if let Some(mode) = last(given, "oci-worker-net") {
-        worker.network = check_network(mode).map_err(|e| format!("--oci-worker-net: {e}"))?;
-    }
+    network::apply_flags(&mut worker.network, |name| last(given, &format!("oci-{name}")))?;
     if let Some(binary) = last(given, "oci-worker-binary").filter(|b| !b.is_empty()) {
         worker.binary = Some(binary.to_string());
     }
@@ -294,6 +292,7 @@ fn group_id(group: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crosskit_exec::networks::NetworkMode;
 
     fn parse(args: &[&str]) -> Result<(Config, Vec<String>), String> {
         let mut line = vec!["buildkitd"];
@@ -327,13 +326,30 @@ mod tests {
     }
 
     #[test]
+    fn networks_are_told_by_flags() {
+        let (config, warnings) = parse(&[
+            "--oci-worker-net=cni",
+            "--oci-cni-config-path=/etc/net.conflist",
+            "--oci-cni-binary-dir=/plugins",
+            "--oci-cni-pool-size=3",
+        ])
+        .unwrap();
+        let network = config.worker.network;
+        assert_eq!((network.mode, network.pool_size), (NetworkMode::Cni, 3));
+        assert_eq!(network.config, PathBuf::from("/etc/net.conflist"));
+        assert_eq!(network.plugins, Some(PathBuf::from("/plugins")));
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+
+    #[test]
     fn what_is_not_there_is_said() {
         assert_eq!(
             parse(&["--rootless"]).unwrap_err(),
             "--rootless is not supported: rootless mode is not available yet"
         );
         assert!(parse(&["--containerd-worker=true"]).unwrap_err().contains("no containerd worker"));
-        assert!(parse(&["--oci-worker-net=cni"]).unwrap_err().contains("not available yet"));
+        assert!(parse(&["--oci-worker-net=wifi"]).unwrap_err().contains("unknown network mode"));
+        assert!(parse(&["--oci-cni-pool-size=many"]).unwrap_err().contains("takes a number"));
         assert!(parse(&["--log-level=loud"]).unwrap_err().contains("unsupported log level"));
         assert!(parse(&["--allow-insecure-entitlement=root"]).unwrap_err().contains("invalid entitlement"));
         let (_, warnings) = parse(&["--otel-socket-path", "/x"]).unwrap();

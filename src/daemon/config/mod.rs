@@ -2,11 +2,13 @@
 
 mod farm;
 pub mod flags;
+mod network;
 mod reader;
 mod schema;
 pub mod units;
 
 use crosskit_exec::devices::SPEC_FOLDERS;
+use crosskit_exec::networks::{NetworkMode, NetworkOptions};
 pub use farm::Farm;
 pub use reader::{Document, Settings, read};
 use std::collections::BTreeMap;
@@ -130,8 +132,8 @@ pub struct WorkerConfig {
     pub platforms: Vec<String>,
     /// `auto`, `overlayfs` or `native`.
     pub snapshotter: String,
-    /// `auto` or `host`.
-    pub network: String,
+    /// The network of steps that ask for none in particular.
+    pub network: NetworkOptions,
     /// The runtime; empty for the best one found.
     pub binary: Option<String>,
     /// Where cgroups of steps hang.
@@ -264,7 +266,7 @@ impl Default for WorkerConfig {
             labels: BTreeMap::new(),
             platforms: Vec::new(),
             snapshotter: "auto".to_string(),
-            network: "auto".to_string(),
+            network: NetworkOptions { mode: NetworkMode::Auto, ..NetworkOptions::default() },
             binary: None,
             cgroup_parent: String::new(),
             max_parallelism: 0,
@@ -387,9 +389,7 @@ impl WorkerConfig {
             self.snapshotter =
                 check_snapshotter(snapshotter).map_err(|w| ("worker.oci.snapshotter".to_string(), w))?;
         }
-        if let Some(mode) = s.text("worker/oci/networkMode") {
-            self.network = check_network(mode).map_err(|w| ("worker.oci.networkMode".to_string(), w))?;
-        }
+        network::apply(&mut self.network, s)?;
         self.binary = s.text("worker/oci/binary").filter(|b| !b.is_empty()).map(str::to_string);
         self.cgroup_parent = s.text("worker/oci/defaultCgroupParent").unwrap_or_default().to_string();
         if let Some(limit) = s.int("worker/oci/max-parallelism") {
@@ -451,18 +451,6 @@ pub(crate) fn check_snapshotter(name: &str) -> Result<String, String> {
         other => {
             Err(format!("snapshotter {other:?} is not available; use \"auto\", \"overlayfs\" or \"native\""))
         }
-    }
-}
-
-/// The network modes there are.
-pub(crate) fn check_network(mode: &str) -> Result<String, String> {
-    match mode {
-        "auto" | "" => Ok("auto".to_string()),
-        "host" => Ok("host".to_string()),
-        "bridge" | "cni" => {
-            Err(format!("network mode {mode:?} is not available yet; use \"host\" or \"auto\""))
-        }
-        other => Err(format!("unknown network mode {other:?}; use \"auto\" or \"host\"")),
     }
 }
 

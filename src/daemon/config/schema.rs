@@ -54,8 +54,6 @@ const fn key(path: &'static str, kind: Kind, support: Support) -> Key {
 
 const CONTAINERD: Support =
     Elsewhere("there is no containerd worker; steps run through crun or runc directly");
-const CNI: Support =
-    Refused("sandboxed networks through CNI are not available yet; use networkMode = \"host\" or \"auto\"");
 const DEPRECATED_LOG: Support = Works;
 
 /// All keys of BuildKit's reference, deprecated ones included, and our own: `farm`.
@@ -112,11 +110,11 @@ pub const KEYS: &[Key] = &[
     key("worker/oci/gcpolicy/maxUsedSpace", Size, Works),
     key("worker/oci/gcpolicy/minFreeSpace", Size, Works),
     key("worker/oci/networkMode", Text, Works),
-    key("worker/oci/cniConfigPath", Text, CNI),
-    key("worker/oci/cniBinaryPath", Text, Elsewhere("no CNI plugin is called yet")),
-    key("worker/oci/cniPoolSize", Int, Elsewhere("no CNI plugin is called yet")),
-    key("worker/oci/bridgeName", Text, Elsewhere("no bridge is made yet")),
-    key("worker/oci/bridgeSubnet", Text, Elsewhere("no bridge is made yet")),
+    key("worker/oci/cniConfigPath", Text, Works),
+    key("worker/oci/cniBinaryPath", Text, Works),
+    key("worker/oci/cniPoolSize", Int, Works),
+    key("worker/oci/bridgeName", Text, Works),
+    key("worker/oci/bridgeSubnet", Text, Works),
     key("worker/oci/userRemapUnsupported", Text, Refused("mapping users is not available")),
     key("worker/oci/binary", Text, Works),
     key(

@@ -103,6 +103,17 @@ impl Default for NetworkOptions {
 }
 
 impl NetworkOptions {
+    /// With what this process's environment says about networks, as BuildKit takes it: `BUILDKIT_NETWORK_BRIDGE_AUTO` and
+    /// `BUILDKIT_CNI_INIT_LOCK_PATH`.
+    pub fn from_environment(mut self) -> Self {
+        let value = |name| std::env::var(name).unwrap_or_default();
+        let yes = ["1", "t", "T", "TRUE", "true", "True"];
+        self.auto_bridge = yes.contains(&value("BUILDKIT_NETWORK_BRIDGE_AUTO").as_str());
+        self.init_lock =
+            Some(value("BUILDKIT_CNI_INIT_LOCK_PATH")).filter(|path| !path.is_empty()).map(PathBuf::from);
+        self
+    }
+
     /// The folder of plugins: the one that was named, or the first usual one that exists.
     fn plugin_folder(&self) -> PathBuf {
         let usual = || {
