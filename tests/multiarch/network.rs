@@ -43,6 +43,20 @@ impl Line {
         vec!["nsenter".into(), format!("--net=/run/netns/{}", self.name).into()]
     }
 
+    /// What a program says that runs at the far end. Panics unless it succeeds.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let namespace = format!("--net=/run/netns/{}", self.name);
+        run("nsenter", &[&[namespace.as_str(), program], arguments].concat())
+    }
+
+    /// The interfaces at the far end besides loopback and the line's own.
+    pub fn others(&self) -> Vec<String> {
+        let told = self.run("ip", &["-o", "link"]);
+        let names = told.lines().filter_map(|line| line.split(": ").nth(1));
+        let names = names.filter_map(|name| name.split('@').next());
+        names.filter(|name| *name != "lo" && *name != self.far).map(str::to_owned).collect()
+    }
+
     /// Lets no more than so many bits in a second come from the far end.
     pub fn slow(&self, bits: u64) {
         let rate = bits.to_string();
@@ -81,8 +95,9 @@ fn ip(arguments: &[&str]) {
     run("ip", arguments);
 }
 
-fn run(program: &str, arguments: &[&str]) {
+fn run(program: &str, arguments: &[&str]) -> String {
     let said = Command::new(program).args(arguments).output();
     let said = said.unwrap_or_else(|e| panic!("{program}, which is part of iproute2: {e}"));
     assert!(said.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8_lossy(&said.stdout).into_owned()
 }

@@ -134,7 +134,7 @@ impl Endpoint {
             http: reqwest::Client::new(),
             labels: BTreeMap::new(),
             platforms: Vec::new(),
-            network: "host".to_string(),
+            network: Default::default(),
             binary: None,
             cgroup_parent: String::new(),
             max_parallelism: 0,
