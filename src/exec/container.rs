@@ -18,6 +18,7 @@ use crate::{
     bundle::{Inherited, absolute, rlimit},
     error::file_error,
     executor::{Shared, exit_of},
+    networks::namespaces,
     supervise::{Call, Running, read_pid},
 };
 
@@ -61,6 +62,8 @@ pub struct Access {
     pub(crate) shared: Arc<Shared>,
     pub(crate) folder: PathBuf,
     pub(crate) inherited: Arc<Inherited>,
+    /// The network namespace that the runtime has to be started in.
+    pub(crate) entered: Option<Arc<fs::File>>,
     /// Set when the first process has ended.
     pub(crate) ended: CancellationToken,
 }
@@ -113,6 +116,9 @@ impl Access {
             access.write_process(&spec_file, &process, io.terminal.as_ref())?;
             let mut command = runtime.command(&started_log);
             command.args(["exec", "--process"]).arg(&spec_file);
+            if let Some(namespace) = access.entered.clone() {
+                namespaces::enter(&mut command, namespace);
+            }
             let (folder, id) = (access.folder.clone(), access.id.clone());
             let call = Call { command, folder, id, pid_file };
             Running::start(&runtime, call, io).map(|running| (running, runtime))

@@ -24,7 +24,7 @@ use crate::{
     emulation::Platforms,
     error::file_error,
     filter, hosts, leftovers,
-    networks::{Lease, NetworkOptions, Networks, Places},
+    networks::{Lease, NetworkOptions, Networks, Places, namespaces},
     resolv::{ResolvFiles, replace},
     runtime::{Runtime, messages},
     supervise::{Call, Ended, Running},
@@ -271,13 +271,19 @@ impl Shared {
             },
             Network::Host | Network::None => None,
         };
-        let (shared, starter) = (self.clone(), runtime.clone());
+        // runc joins the user namespace of private emulators first, in which it may join no network of ours any more.
+        let enters = way.private().is_some() && !runtime.is_crun();
+        let entered = lease.as_ref().filter(|_| enters).map(Lease::open).transpose()?;
+        let (shared, starter, inside) = (self.clone(), runtime.clone(), entered.clone());
         let starting = tokio::task::spawn_blocking(move || {
-            let network = lease.as_ref().map(Lease::path);
+            let network = lease.as_ref().filter(|_| inside.is_none()).map(Lease::path);
             let terminal = io.terminal.as_ref();
             let bundle = Bundle::make(&shared, &process, &way, network, filter.as_deref(), terminal)?;
             let mut command = starter.command(&bundle.log());
             command.args(["run", "--bundle"]).arg(&bundle.dir);
+            if let Some(namespace) = inside {
+                namespaces::enter(&mut command, namespace);
+            }
             let (folder, id, pid_file) = (bundle.dir.clone(), bundle.id.clone(), bundle.pid_file());
             match Running::start(&starter, Call { command, folder, id, pid_file }, io) {
                 Ok(running) => Ok((bundle, running, way, lease)),
@@ -297,6 +303,7 @@ impl Shared {
             shared: self.clone(),
             folder: bundle.dir.clone(),
             inherited: Arc::new(bundle.inherited.clone()),
+            entered,
             ended: first_ended.clone(),
         });
         let ended = running.finish(cancel).await;

@@ -62,9 +62,9 @@ fn bridge_name(name: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '%');
     match name.len() <= INTERFACE_NAME && name.chars().all(plain) && !matches!(name, "." | "..") {
         true => Ok(name.to_string()),
-        false => {
-            Err(format!("{name:?} is no name of an interface: at most {INTERFACE_NAME} letters, digits, - and _"))
-        }
+        false => Err(format!(
+            "{name:?} is no name of an interface: at most {INTERFACE_NAME} letters, digits, - and _"
+        )),
     }
 }
 
@@ -75,6 +75,8 @@ fn subnet(text: &str) -> Result<String, String> {
     });
     match whole {
         Some(_) => Ok(text.to_string()),
-        None => Err(format!("{text:?} is no subnet; it takes an address and a length, as in \"10.10.0.0/16\"")),
+        None => {
+            Err(format!("{text:?} is no subnet; it takes an address and a length, as in \"10.10.0.0/16\""))
+        }
     }
 }

@@ -38,7 +38,8 @@ impl NetworkList {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut whole: Map<String, Value> =
             serde_json::from_str(text).map_err(|error| format!("it is no JSON object: {error}"))?;
-        let text = |of: &Map<String, Value>, key: &str| of.get(key).and_then(Value::as_str).map(str::to_owned);
+        let text =
+            |of: &Map<String, Value>, key: &str| of.get(key).and_then(Value::as_str).map(str::to_owned);
         let name = text(&whole, "name").unwrap_or_default();
         let version = text(&whole, "cniVersion").filter(|version| !version.is_empty());
         let plugins = match whole.remove("plugins") {

@@ -2,7 +2,7 @@
 
 mod bridge;
 mod lists;
-mod namespaces;
+pub(crate) mod namespaces;
 mod plugins;
 mod pool;
 mod sandboxes;
@@ -192,6 +192,12 @@ impl Lease {
     /// The file that stands for the namespace.
     pub(crate) fn path(&self) -> &Path {
         self.0.item().path()
+    }
+
+    /// This file, open.
+    pub(crate) fn open(&self) -> Result<Arc<fs::File>> {
+        let path = self.path();
+        fs::File::open(path).map(Arc::new).map_err(file_error("opening the namespace", path))
     }
 }
 

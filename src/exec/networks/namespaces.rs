@@ -5,9 +5,10 @@ use std::{
     fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
 /// Makes a namespace in which nothing but the loopback interface is up, and lets a new file stand for it. Blocks.
@@ -28,6 +29,16 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that made it panicked")))
     });
     made.inspect_err(|_| _ = fs::remove_file(path))
+}
+
+/// Lets a program start in a namespace that a file stands for.
+pub(crate) fn enter(command: &mut std::process::Command, namespace: Arc<fs::File>) {
+    use std::os::unix::process::CommandExt;
+    let join = move || Ok(setns(&*namespace, CloneFlags::CLONE_NEWNET)?);
+    // SAFETY: one system call without allocation between fork and exec.
+    unsafe {
+        command.pre_exec(join);
+    }
 }
 
 /// Takes the file away, and with it the namespace once nobody is in it. What is gone already is no error.

@@ -86,7 +86,8 @@ impl Sandboxes {
     pub(crate) async fn attach(&self, hostname: Option<&str>) -> Result<Sandbox> {
         let id = new_id();
         // A name that Kubernetes has made known; those that do not know it are to pass it over.
-        let arguments = hostname.map(|name| format!("K8S_POD_NAME={name};IgnoreUnknown=1")).unwrap_or_default();
+        let arguments =
+            hostname.map(|name| format!("K8S_POD_NAME={name};IgnoreUnknown=1")).unwrap_or_default();
         let note = Note {
             list: self.list.clone(),
             folders: self.folders.clone(),
