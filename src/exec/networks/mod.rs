@@ -146,7 +146,7 @@ impl NetworkOptions {
             NetworkMode::Auto if self.auto_bridge => bridged(),
             NetworkMode::Auto if self.config.exists() => described(),
             NetworkMode::Auto => {
-                tracing::warn!("using host network as the default");
+                tracing::info!("using host network as the default");
                 Ok(None)
             }
             NetworkMode::Host => Ok(None),
@@ -231,6 +231,7 @@ impl Networks {
     /// whether the network can be had.
     pub(crate) async fn start(&self) -> Result<()> {
         let left = Note::all(&self.places.notes);
+        namespaces::remove_unknown(&self.places.namespaces, &left);
         if !left.is_empty() {
             let (places, closing) = (self.places.clone(), self.closing.clone());
             self.tasks.spawn(async move {

@@ -55,6 +55,18 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Takes the namespaces in a folder away that are not among the known.
+pub(crate) fn remove_unknown(folder: &Path, known: &[String]) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if known.iter().all(|known| *known.as_str() != *name)
+            && let Err(error) = remove(&entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "a network namespace could not be removed");
+        }
+    }
+}
+
 /// Whether a file stands for a namespace still: mounts of a daemon end with its mount namespace.
 pub(crate) fn is_alive(path: &Path) -> bool {
     /// `f_type` of namespaces' files (include/uapi/linux/magic.h).
