@@ -104,7 +104,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             return true;
         }
         if edge.pending > 0 {
-            return false;
+            return self.search_ahead(id);
         }
         self.find(id);
         let edge = &self.edges[id];
@@ -121,7 +121,29 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             self.edges[id].searched = true;
             return true;
         }
-        for input in next {
+        self.learn_more(id, next)
+    }
+
+    /// Goes on with inputs whose result is needed in any case while others are awaited: what they are made of leads
+    /// nowhere, so only their content can.
+    fn search_ahead(&mut self, id: EdgeId<R>) -> bool {
+        let inputs = &self.edges[id].inputs;
+        let next = (0..inputs.len()).filter(|input| self.needs_result(id, *input)).collect();
+        self.learn_more(id, next)
+    }
+
+    /// Whether all keys of an input are known but those of its content, they match nothing, and nothing is awaited of it.
+    pub(super) fn needs_result(&self, id: EdgeId<R>, input: usize) -> bool {
+        let known = &self.edges[id].inputs[input];
+        known.got >= Level::Slow
+            && known.matches.is_empty()
+            && !known.is_pending()
+            && !self.is_exhausted(id, input)
+    }
+
+    /// Takes the next step to the keys of some inputs. False when something has to happen first.
+    fn learn_more(&mut self, id: EdgeId<R>, inputs: Vec<usize>) -> bool {
+        for input in inputs {
             let going_on = match self.edges[id].inputs[input].got {
                 Level::Complete => {
                     self.start_content(id, input);

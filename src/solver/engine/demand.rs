@@ -129,7 +129,8 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let newly_missed = exhausted && !edge.missed && edge.inputs[input].matches.is_empty();
         edge.missed |= newly_missed;
         let early = edge.searched && edge.inputs[input].got == Level::Complete;
-        if newly_missed || edge.pending == 0 {
+        let searches = !edge.searched && edge.level >= Level::Fast;
+        if newly_missed || edge.pending == 0 || (searches && self.needs_result(id, input)) {
             self.enqueue(id);
         } else if early && self.needs_content(id, input) {
             // While the other inputs are still on their way.

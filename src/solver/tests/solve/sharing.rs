@@ -21,6 +21,50 @@ fn chain(names: &[&str]) -> Plan {
 }
 
 #[tokio::test]
+async fn stages_that_are_copied_from_one_after_the_other_run_side_by_side() {
+    let lab = Lab::new();
+    let stages = ["one", "two", "three"];
+    let files = Some("files".to_owned());
+    lab.world.says("local", Behaviour { random: true, makes: files, ..Default::default() });
+    lab.world.says("base", Behaviour { content: vec![0], ..Default::default() });
+    let plan = |prefix: &str| {
+        let mut plan = Plan::default();
+        let local = plan.add_salted("local", prefix, &[]);
+        let base = plan.add("base", &[local]);
+        let mut result = base;
+        for stage in stages {
+            let made = plan.add(&format!("{prefix}{stage}"), &[base]);
+            let copy = format!("copy {stage}");
+            lab.world.says(&copy, Behaviour { content: vec![1], ..Default::default() });
+            result = plan.add(&copy, &[result, made]);
+        }
+        plan.graph_of(result, 0)
+    };
+    lab.build(&plan("")).await.unwrap();
+    // All stages have changed. That the copies have been made before must not have them wait for each other.
+    let gates: Vec<_> = stages
+        .iter()
+        .map(|stage| {
+            let (gate, slow) = gated();
+            lab.world.says(&format!("new {stage}"), slow);
+            gate
+        })
+        .collect();
+    let job = lab.job();
+    let handle = job.load(&plan("new "), LoadOptions::default()).unwrap();
+    let release = async {
+        for stage in stages {
+            lab.world.until(&format!("run new {stage}"), 1).await;
+        }
+        gates.iter().for_each(|gate| gate.add_permits(1));
+    };
+    let (made, ()) = tokio::join!(handle.result(), release);
+    made.unwrap();
+    assert_eq!(lab.world.times("run base"), 1);
+    assert_eq!(lab.world.all_runs(), 8 + 7);
+}
+
+#[tokio::test]
 async fn builds_that_want_the_same_share_one_run() {
     let lab = Lab::new();
     let (gate, slow) = gated();
