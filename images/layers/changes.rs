@@ -1,6 +1,6 @@
 //! Changes written as a layer's tar, in the form containerd's differ gives it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -8,6 +8,7 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, major, minor, openat2, re
 
 use super::diff::{DiffOptions, Written};
 use super::errors::LayerError;
+use super::hardlinks::{HardLinks, Name};
 use super::names::{WHITEOUT, join, split};
 use super::same::{Place, open};
 use super::stat::Meta;
@@ -52,10 +53,7 @@ pub(super) trait Changes {
 pub(super) struct ChangeWriter<'a, W> {
     tar: Writer<W>,
     options: &'a DiffOptions,
-    /// The first name of each file that has several.
-    first_names: HashMap<u64, Vec<u8>>,
-    /// Names of files that are unchanged so far; they become links if a changed one turns up.
-    unchanged_names: HashMap<u64, Vec<Vec<u8>>>,
+    names: HardLinks,
     folders: HashSet<Vec<u8>>,
     written: Written,
 }
@@ -103,24 +101,16 @@ impl<W: Write> Changes for ChangeWriter<'_, W> {
             }
             _ => {}
         }
-        let mut further = Vec::new();
-        match meta.shared_inode() {
-            Some(inode) => {
-                if let Some(first) = self.first_names.get(&inode) {
-                    header.kind = Kind::HardLink;
-                    header.link.clone_from(first);
-                    header.size = 0;
-                } else if change == Change::Unmodified {
-                    self.unchanged_names.entry(inode).or_default().push(header.name);
-                    return Ok(());
-                } else {
-                    self.first_names.insert(inode, header.name.clone());
-                    further = self.unchanged_names.remove(&inode).unwrap_or_default();
-                }
+        let further = match self.names.meet(path, meta, change) {
+            Name::First(further) => further,
+            Name::Further(first) => {
+                header.kind = Kind::HardLink;
+                header.link = first;
+                header.size = 0;
+                Vec::new()
             }
-            None if change == Change::Unmodified => return Ok(()),
-            None => {}
-        }
+            Name::Unchanged => return Ok(()),
+        };
         for (name, value) in xattrs::read_at(place.dir, place.base, self.options.xattrs)
             .map_err(failed("read attributes of"))?
         {
@@ -153,8 +143,7 @@ impl<'a, W: Write> ChangeWriter<'a, W> {
         Self {
             tar: Writer::new(out),
             options,
-            first_names: HashMap::new(),
-            unchanged_names: HashMap::new(),
+            names: HardLinks::default(),
             folders: HashSet::new(),
             written: Written::default(),
         }

@@ -21,6 +21,7 @@ use super::copy::copy_file;
 use super::diff::{walk_layer, walk_trees};
 use super::dirs::{Dirs, OpenDir};
 use super::errors::LayerError;
+use super::hardlinks::{HardLinks, Name};
 use super::lower::{LowerView, open_dir};
 use super::names::split;
 use super::same::Place;
@@ -110,10 +111,7 @@ struct Linked<'a> {
     /// What removals are for; None where all are kept.
     below: Option<&'a LowerView>,
     folders: HashMap<Vec<u8>, Meta>,
-    /// The first name here of each file that has several.
-    first_names: HashMap<u64, Vec<u8>>,
-    /// Names of files that are unchanged so far; they come along if a changed one turns up.
-    unchanged_names: HashMap<u64, Vec<Vec<u8>>>,
+    names: HardLinks,
     cancel: &'a CancellationToken,
 }
 
@@ -124,14 +122,7 @@ impl<'a> Linked<'a> {
         cancel: &'a CancellationToken,
     ) -> Result<Self, LayerError> {
         let dirs = Dirs::new(open_dir(to)?).map_err(|e| LayerError::io("look at", b"/", e))?;
-        Ok(Self {
-            dirs,
-            below,
-            folders: HashMap::new(),
-            first_names: HashMap::new(),
-            unchanged_names: HashMap::new(),
-            cancel,
-        })
+        Ok(Self { dirs, below, folders: HashMap::new(), names: HardLinks::default(), cancel })
     }
 
     /// Gives folders the times that filling them has changed.
@@ -237,36 +228,24 @@ impl Changes for Linked<'_> {
             return Err(LayerError::Canceled);
         }
         if meta.is_dir() {
-            let within = self.folder(levels, split(path).0)?;
-            return if self.folders.contains_key(path) {
-                Ok(())
-            } else {
-                let fd = openat(
-                    place.dir,
-                    place.base,
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )
-                .map_err(|e| LayerError::io("open folder", path, e))?;
-                drop(within);
-                self.make(Place { dir: fd.as_fd(), base: b"." }, path, meta)
-            };
-        }
-        let mut further = Vec::new();
-        if let Some(inode) = meta.shared_inode() {
-            if let Some(first) = self.first_names.get(&inode).cloned() {
-                return self.link(levels, &first, path);
-            }
-            if change == Change::Unmodified {
-                self.unchanged_names.entry(inode).or_default().push(path.to_vec());
+            self.folder(levels, split(path).0)?;
+            if self.folders.contains_key(path) {
                 return Ok(());
             }
-            self.first_names.insert(inode, path.to_vec());
-            further = self.unchanged_names.remove(&inode).unwrap_or_default();
+            let fd = openat(
+                place.dir,
+                place.base,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|e| LayerError::io("open folder", path, e))?;
+            return self.make(Place { dir: fd.as_fd(), base: b"." }, path, meta);
         }
-        if change == Change::Unmodified {
-            return Ok(());
-        }
+        let further = match self.names.meet(path, meta, change) {
+            Name::First(further) => further,
+            Name::Further(first) => return self.link(levels, &first, path),
+            Name::Unchanged => return Ok(()),
+        };
         let folder = self.folder(levels, split(path).0)?;
         take(place, meta, folder.fd(), path)?;
         further.iter().try_for_each(|name| self.link(levels, path, name))

@@ -13,6 +13,7 @@ mod copy;
 mod diff;
 mod dirs;
 mod errors;
+mod hardlinks;
 mod linked;
 mod lower;
 mod names;

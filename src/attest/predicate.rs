@@ -228,6 +228,11 @@ impl Predicate {
         Ok(Predicate { definition, details, slsa: asked.slsa })
     }
 
+    /// Whether the graph is told, so that something can be said of its steps.
+    pub fn tells_steps(&self) -> bool {
+        self.definition.internal_parameters.build_config.is_some()
+    }
+
     /// The name of a step, where the graph is told.
     pub fn step(&self, digest: &str) -> Option<&str> {
         self.definition.internal_parameters.build_config.as_ref()?.name(digest)

@@ -151,35 +151,26 @@ impl Builder {
             outcome = Box::pin(self.run(&mut request, &job)) => outcome,
             () = self.stop.cancelled() => Err(GatewayError::canceled()),
         };
-        let outcome = outcome.map_err(|e| e.to_status());
         job.close_progress();
         if !request.internal {
             let progress: Vec<_> = progress.collect().await;
             finished(&mut record, &outcome, &progress);
             record.external_error = match &outcome {
                 Ok(_) => None,
-                Err(status) => self.keep_error(status).await,
+                Err(error) => self.keep_error(error).await,
             };
             if let Err(e) = self.history.finish(record, &progress) {
                 tracing::warn!("remembering build {}: {e}", request.r#ref);
             }
         }
         self.end(job, running).await;
-        outcome.map(|exported| api::SolveResponse { exporter_response: exported.response })
+        let answer = outcome.map(|exported| api::SolveResponse { exporter_response: exported.response });
+        answer.map_err(|e| e.to_status())
     }
 
     /// Keeps an error with its details as a blob, for the history.
-    async fn keep_error(&self, status: &Status) -> Option<api::Descriptor> {
-        let bytes = match status.details() {
-            // Not all have details.
-            [] => crosskit_api::rpc::Status {
-                code: status.code().into(),
-                message: status.message().to_string(),
-                details: Vec::new(),
-            }
-            .encode_to_vec(),
-            whole => whole.to_vec(),
-        };
+    async fn keep_error(&self, error: &GatewayError) -> Option<api::Descriptor> {
+        let bytes = error.to_rpc().encode_to_vec();
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         match self.snapshots.content().put_async(bytes).await {
             Ok(digest) => Some(api::Descriptor {
@@ -373,7 +364,7 @@ fn started(request: &SolveRequest) -> api::BuildHistoryRecord {
 
 fn finished(
     record: &mut api::BuildHistoryRecord,
-    outcome: &Result<Exported, Status>,
+    outcome: &Result<Exported, GatewayError>,
     progress: &[api::StatusResponse],
 ) {
     record.completed_at = Some(SystemTime::now().into());
@@ -386,12 +377,8 @@ fn finished(
                 results: exported.results.clone(),
             });
         }
-        Err(status) => {
-            record.error = Some(crosskit_api::rpc::Status {
-                code: status.code().into(),
-                message: status.message().to_string(),
-                details: Vec::new(),
-            });
+        Err(error) => {
+            record.error = Some(crosskit_api::rpc::Status { details: Vec::new(), ..error.to_rpc() })
         }
     }
     let mut last: BTreeMap<&str, &api::Vertex> = BTreeMap::new();

@@ -3,13 +3,9 @@
 use crate::exporting::export_error;
 use crosskit_exporters::{Export, Exporter, Exporters};
 use crosskit_gateway::GatewayError;
-use crosskit_session::{Session, SessionError, SessionManager};
+use crosskit_session::{Session, SessionError, SessionManager, WAIT_FOR_SESSION};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tonic::Code;
-
-/// How long the client's session may take to come up (BuildKit `llbsolver/export.go`).
-const WAIT_FOR_SESSION: Duration = Duration::from_secs(5);
 
 /// The client of a build that chooses exporters.
 pub struct Chooser(Session);

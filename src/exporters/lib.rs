@@ -19,15 +19,12 @@ pub use blobs::ImageParts;
 pub use error::{ErrorKind, ExportError};
 pub use result::{Export, NamedPlatform};
 
-use crosskit_session::{Session, SessionManager};
+use crosskit_session::{Session, SessionManager, WAIT_FOR_SESSION};
 use crosskit_snapshots::LayerForm;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-/// How long an exporter waits for its client's session.
-const WAIT_FOR_SESSION: Duration = Duration::from_secs(5);
+use std::time::SystemTime;
 
 /// Where an exporter tells how far it is.
 pub trait Report: Send + Sync {

@@ -2,6 +2,7 @@
 
 use crate::error::{DockerfileError, Result};
 use crate::text::csv;
+use crate::text::units::go_bool;
 
 /// A device that a step gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,10 +31,9 @@ impl DeviceFlag {
             match (key.as_str(), value) {
                 ("required", None) => device.required = true,
                 ("required", Some(value)) => {
-                    device.required = match value {
-                        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-                        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-                        _ => return fail(format!("invalid value for {key}: {value}")),
+                    device.required = match go_bool(value) {
+                        Some(required) => required,
+                        None => return fail(format!("invalid value for {key}: {value}")),
                     }
                 }
                 ("name", Some(_)) if !device.name.is_empty() => {

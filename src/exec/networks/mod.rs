@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 
+use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{DEFAULT_HOSTNAME, Error, Result, Security, error::file_error};
@@ -283,10 +284,7 @@ impl Networks {
             };
             Ok(Some(Lease(lease)))
         });
-        let mut lease = match getting.await {
-            Ok(lease) => lease?,
-            Err(error) => return Err(Error::Broken { id: "network".to_owned(), reason: error.to_string() }),
-        };
+        let mut lease = getting.await.map_err(broken)??;
         if let (Some(lease), Security::Insecure) = (&mut lease, security) {
             // It may change what it is given: nobody gets that after it.
             lease.0.spend();
@@ -315,7 +313,14 @@ async fn lock(path: PathBuf) -> Result<fs::File> {
         file.lock().map_err(failed)?;
         Ok(file)
     };
-    tokio::task::spawn_blocking(locking)
-        .await
-        .map_err(|error| Error::Broken { id: "network".to_owned(), reason: error.to_string() })?
+    blocking(locking).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(broken)?
+}
+
+/// Work on networks that has ended by a panic.
+fn broken(error: JoinError) -> Error {
+    Error::Broken { id: "network".to_owned(), reason: error.to_string() }
 }

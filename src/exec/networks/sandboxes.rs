@@ -10,13 +10,13 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::{
-    Places,
+    Places, blocking,
     lists::NetworkList,
     namespaces,
     plugins::{self, Target},
     pool::Source,
 };
-use crate::{Error, Result, bundle::new_id, error::file_error, resolv::replace};
+use crate::{Result, bundle::new_id, error::file_error, resolv::replace};
 
 /// How many are undone at a time.
 const AT_A_TIME: usize = 4;
@@ -189,10 +189,4 @@ pub(crate) async fn undo_all(left: Vec<String>, places: Places) {
         }
         undoing.join_all().await;
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Error::Broken { id: "network".to_owned(), reason: error.to_string() })?
 }
