@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::Semaphore;
 
 use super::errors::RegistryError;
+use super::reference::Reference;
 use super::tls;
 use crate::digest::Digest;
 
@@ -75,7 +76,8 @@ pub struct RegistryHosts {
 struct Inner {
     configs: HashMap<String, HostConfig>,
     endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
-    fetches: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    /// What is under way, so that nobody does the same beside it.
+    under_way: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// One place that speaks the registry protocol.
@@ -175,13 +177,23 @@ impl RegistryHosts {
 
     /// Held by whoever fetches a blob, so that others who want it wait and then find it.
     pub(super) fn fetch_lock(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut fetches = self.inner.fetches.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = fetches.get(digest).and_then(Weak::upgrade) {
+        self.lock(digest.to_string())
+    }
+
+    /// Held by whoever gives a repository a blob. Registries have been seen to deny a blob for a moment while it is
+    /// given once more.
+    pub(super) fn push_lock(&self, name: &Reference, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
+        self.lock(format!("{}/{} {digest}", name.domain(), name.path()))
+    }
+
+    fn lock(&self, key: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut under_way = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = under_way.get(&key).and_then(Weak::upgrade) {
             return lock;
         }
-        fetches.retain(|_, lock| lock.strong_count() > 0);
+        under_way.retain(|_, lock| lock.strong_count() > 0);
         let lock = Arc::new(tokio::sync::Mutex::new(()));
-        fetches.insert(*digest, Arc::downgrade(&lock));
+        under_way.insert(key, Arc::downgrade(&lock));
         lock
     }
 }

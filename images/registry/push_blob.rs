@@ -30,6 +30,8 @@ impl Client {
         sources: &[Reference],
     ) -> Result<bool> {
         let endpoint = self.hosts.for_push(name.domain()).map_err(Error::from)?;
+        let lock = self.hosts.push_lock(name, &desc.digest);
+        let _alone = lock.lock().await;
         retried(|| async {
             if self.has_blob(&endpoint, name, desc).await? {
                 return Ok(true);
@@ -62,6 +64,8 @@ impl Client {
         store: &ContentStore,
         progress: &Arc<dyn Progress>,
     ) -> Result<()> {
+        let lock = self.hosts.push_lock(name, &desc.digest);
+        let _alone = lock.lock().await;
         let state = retried(|| async {
             if self.has_blob(endpoint, name, desc).await? {
                 return Ok(BlobState::Exists);
