@@ -228,6 +228,11 @@ impl Predicate {
         Ok(Predicate { definition, details, slsa: asked.slsa })
     }
 
+    /// The type of what is told.
+    pub fn predicate_type(&self) -> &'static str {
+        self.slsa.predicate_type()
+    }
+
     /// Whether the graph is told, so that something can be said of its steps.
     pub fn tells_steps(&self) -> bool {
         self.definition.internal_parameters.build_config.is_some()

@@ -3,10 +3,12 @@
 use crate::exporting::export_error;
 use crate::version;
 use crosskit_api::control::SolveRequest;
-use crosskit_attest::{Asked, Circumstances, Content};
+use crosskit_attest::{Asked, Circumstances, Content, Provenance};
 use crosskit_exporters::{Attested, Export};
 use crosskit_gateway::bridge::Bridge;
-use crosskit_gateway::{FrontendResult, GatewayError, provenance};
+use crosskit_gateway::provenance::{self, Sketch};
+use crosskit_gateway::{FrontendResult, GatewayError};
+use crosskit_platforms::Platform;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -43,8 +45,7 @@ pub async fn attest(
     if *asked == Asked::default() {
         return Ok(());
     }
-    let platforms = export.platforms().map_err(export_error)?;
-    let platforms: Vec<_> = platforms.into_iter().map(|named| (named.id, named.platform)).collect();
+    let platforms = platforms(export)?;
     if let Some(sbom) = &asked.sbom {
         crosskit_gateway::scan(bridge, result, sbom, &request.frontend_attrs, &platforms).await?;
     }
@@ -52,6 +53,32 @@ pub async fn attest(
         provenance::add(bridge, result, wanted, about, &platforms, version::DOCKERFILE).await?;
     }
     Ok(())
+}
+
+/// How the results of a build were made, for the history: everything is told. What can't be told is left out, as the
+/// build has succeeded without.
+pub async fn remembered(
+    bridge: &Arc<Bridge>,
+    result: &FrontendResult,
+    export: &Export,
+    asked: Option<Provenance>,
+    about: &Circumstances,
+) -> Vec<(String, Sketch)> {
+    let builder_id = asked.map(|asked| asked.builder_id).unwrap_or_default();
+    let wanted = Provenance { builder_id, ..Provenance::default() };
+    let sketches = async {
+        let platforms = platforms(export)?;
+        provenance::sketches(bridge, result, &wanted, about, &platforms, version::DOCKERFILE).await
+    };
+    sketches.await.unwrap_or_else(|e| {
+        tracing::debug!("no provenance for the history: {}", e.message());
+        Vec::new()
+    })
+}
+
+fn platforms(export: &Export) -> Result<Vec<(String, Platform)>, GatewayError> {
+    let platforms = export.platforms().map_err(export_error)?;
+    Ok(platforms.into_iter().map(|named| (named.id, named.platform)).collect())
 }
 
 /// What is attested of a result, with the files that it is in.

@@ -9,6 +9,7 @@ use crate::computed::{self, Computed};
 use crate::config::Config;
 use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
 use crate::history::History;
+use crate::remembering::{self, Remembering};
 use crate::version;
 use crosskit_api::control::{self as api, SolveRequest};
 use crosskit_api::types;
@@ -19,13 +20,13 @@ use crosskit_gateway::admission::Entitlements;
 use crosskit_gateway::bridge::{self, Bridge, Shared};
 use crosskit_gateway::builds::Builds;
 use crosskit_gateway::forwarder::Forwarder;
-use crosskit_gateway::{BuildPolicies, GatewayError};
+use crosskit_gateway::provenance::Sketch;
+use crosskit_gateway::{BuildPolicies, GatewayError, Refs};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobContext, JobError, Solver, StatusStream};
 use crosskit_workers::ResultRef;
 use crosskit_workers::ops::source::COMPATIBILITY;
-use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -34,15 +35,21 @@ use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-/// What a build's error in full is called, as its clients spell it (BuildKit `solver/llbsolver/history`).
-const ERROR_TYPE: &str = "application/vnd.googeapis.google.rpc.status+proto";
-
 /// How long documents of images that no build keeps stay, so that the next build need not ask a
 /// registry for them again.
 const DOCUMENTS_STAY: Duration = Duration::from_secs(48 * 3600);
 
 /// Removed records that may wait to be taken.
 const PRUNED_AT_ONCE: usize = 64;
+
+/// What is known of a build that has succeeded.
+pub(crate) struct Done {
+    pub(crate) exported: Exported,
+    /// How its results were made, by platform id.
+    pub(crate) sketches: Vec<(String, Sketch)>,
+    /// Whether there is one result for each platform.
+    pub(crate) by_platform: bool,
+}
 
 /// Runs builds.
 pub struct Builder {
@@ -123,6 +130,7 @@ impl Builder {
         for record in &removed {
             self.cache.release(&record.id);
         }
+        self.history.settled(None).await;
         // A build that runs may be about to name a blob; the next collection takes what is left.
         if let Ok(_quiet) = self.running.try_write() {
             let kept = self.history.blobs().map_err(|e| Status::unknown(e.to_string()))?;
@@ -132,63 +140,38 @@ impl Builder {
         Ok(removed)
     }
 
-    /// Runs a build to its end.
+    /// Runs a build to its end. What is remembered of it is written down after the answer.
     ///
     /// # Errors
     /// Whatever went wrong, with typed details.
     pub async fn solve(&self, mut request: SolveRequest) -> Result<api::SolveResponse, Status> {
         translate_old_forms(&mut request);
-        let running = Arc::clone(&self.running).read_owned().await;
+        let running = Arc::new(Arc::clone(&self.running).read_owned().await);
         // First of all, as the client follows the build already: what is refused is told at once.
         let job =
             Arc::new(self.solver.new_job(&request.r#ref, sessions(&request)).map_err(|e| job_status(&e))?);
-        let mut record = started(&request);
+        let record = remembering::started(&request);
         if !request.internal {
             self.history.start(record.clone());
         }
         let progress = job.status();
-        let outcome = tokio::select! {
+        let mut outcome = tokio::select! {
             outcome = Box::pin(self.run(&mut request, &job)) => outcome,
             () = self.stop.cancelled() => Err(GatewayError::canceled()),
         };
         job.close_progress();
         if !request.internal {
             let progress: Vec<_> = progress.collect().await;
-            finished(&mut record, &outcome, &progress);
-            record.external_error = match &outcome {
-                Ok(_) => None,
-                Err(error) => self.keep_error(error).await,
-            };
-            if let Err(e) = self.history.finish(record, &progress) {
-                tracing::warn!("remembering build {}: {e}", request.r#ref);
-            }
+            Remembering::of(record, &mut outcome, progress).write(&self.history, Arc::clone(&running));
         }
         self.end(job, running).await;
-        let answer = outcome.map(|exported| api::SolveResponse { exporter_response: exported.response });
+        let answer = outcome.map(|done| api::SolveResponse { exporter_response: done.exported.response });
         answer.map_err(|e| e.to_status())
-    }
-
-    /// Keeps an error with its details as a blob, for the history.
-    async fn keep_error(&self, error: &GatewayError) -> Option<api::Descriptor> {
-        let bytes = error.to_rpc().encode_to_vec();
-        let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-        match self.snapshots.content().put_async(bytes).await {
-            Ok(digest) => Some(api::Descriptor {
-                media_type: ERROR_TYPE.to_string(),
-                digest: digest.to_string(),
-                size,
-                ..api::Descriptor::default()
-            }),
-            Err(e) => {
-                tracing::warn!("remembering an error: {e}");
-                None
-            }
-        }
     }
 
     /// Ends a build that has its answer. What steps elsewhere have made and nobody needed here still
     /// comes, for later builds.
-    async fn end(&self, job: Arc<Job<ResultRef>>, running: OwnedRwLockReadGuard<()>) {
+    async fn end(&self, job: Arc<Job<ResultRef>>, running: Arc<OwnedRwLockReadGuard<()>>) {
         let ended = Arc::clone(&self.ended);
         if job.is_settled().await {
             drop(job);
@@ -206,11 +189,7 @@ impl Builder {
         });
     }
 
-    async fn run(
-        &self,
-        request: &mut SolveRequest,
-        job: &Arc<Job<ResultRef>>,
-    ) -> Result<Exported, GatewayError> {
+    async fn run(&self, request: &mut SolveRequest, job: &Arc<Job<ResultRef>>) -> Result<Done, GatewayError> {
         let mut exporters = self.exporters(request)?;
         refuse(request)?;
         let compatibility_version = compatibility::version(request)?;
@@ -261,6 +240,10 @@ impl Builder {
             ..attesting::circumstances()
         };
         attesting::attest(&bridge, &mut result, &export, &attested, request, &about).await?;
+        let sketches = match request.internal {
+            true => Vec::new(),
+            false => attesting::remembered(&bridge, &result, &export, attested.provenance, &about).await,
+        };
         export.attestations = attesting::given(&result).await?;
         if told.is_empty() && !request.frontend_attrs.contains_key("requestid") {
             let asked = request.frontend_attrs.get("platform").map(String::as_str);
@@ -283,7 +266,7 @@ impl Builder {
         if let Some(client) = chooser {
             client.tell(&exported.response).await?;
         }
-        Ok(exported)
+        Ok(Done { exported, sketches, by_platform: matches!(result.refs, Refs::ByPlatform(_)) })
     }
 
     fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, GatewayError> {
@@ -349,50 +332,6 @@ fn translate_old_forms(request: &mut SolveRequest) {
             cache.imports.push(api::CacheOptionsEntry { r#type: "registry".to_string(), attrs });
         }
     }
-}
-
-fn started(request: &SolveRequest) -> api::BuildHistoryRecord {
-    api::BuildHistoryRecord {
-        r#ref: request.r#ref.clone(),
-        frontend: request.frontend.clone(),
-        frontend_attrs: request.frontend_attrs.clone(),
-        exporters: request.exporters.clone(),
-        created_at: Some(SystemTime::now().into()),
-        ..api::BuildHistoryRecord::default()
-    }
-}
-
-fn finished(
-    record: &mut api::BuildHistoryRecord,
-    outcome: &Result<Exported, GatewayError>,
-    progress: &[api::StatusResponse],
-) {
-    record.completed_at = Some(SystemTime::now().into());
-    match outcome {
-        Ok(exported) => {
-            record.exporter_response.clone_from(&exported.response);
-            record.result = Some(api::BuildResultInfo {
-                result_deprecated: exported.results.values().next().cloned(),
-                attestations: Vec::new(),
-                results: exported.results.clone(),
-            });
-        }
-        Err(error) => {
-            record.error = Some(crosskit_api::rpc::Status { details: Vec::new(), ..error.to_rpc() })
-        }
-    }
-    let mut last: BTreeMap<&str, &api::Vertex> = BTreeMap::new();
-    for vertex in progress.iter().flat_map(|p| &p.vertexes) {
-        last.insert(&vertex.digest, vertex);
-    }
-    let count = |wanted: fn(&api::Vertex) -> bool| {
-        i32::try_from(last.values().filter(|v| wanted(v)).count()).unwrap_or(i32::MAX)
-    };
-    record.num_total_steps = count(|_| true);
-    record.num_cached_steps = count(|v| v.cached);
-    record.num_completed_steps = count(|v| v.completed.is_some());
-    record.num_warnings =
-        i32::try_from(progress.iter().map(|p| p.warnings.len()).sum::<usize>()).unwrap_or(i32::MAX);
 }
 
 fn job_status(error: &JobError) -> Status {

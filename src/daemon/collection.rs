@@ -5,7 +5,7 @@ use crosskit_api::types::GcPolicy;
 use crosskit_snapshots::PruneOptions;
 use crosskit_snapshots::filters::Filters;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +26,7 @@ pub async fn run(builder: Arc<Builder>, ended: Arc<Notify>, stop: CancellationTo
             () = stop.cancelled() => return,
             () = tokio::time::sleep(AFTER_BUILD) => {}
         }
+        forget(&builder).await;
         match requests(&builder.gc) {
             Ok(requests) => match builder.prune(requests).await {
                 Ok(removed) if removed.is_empty() => {}
@@ -42,6 +43,16 @@ pub async fn run(builder: Arc<Builder>, ended: Arc<Notify>, stop: CancellationTo
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PACE) => {}
         }
+    }
+}
+
+/// Forgets builds that ended long ago.
+async fn forget(builder: &Builder) {
+    let history = builder.history.clone();
+    match tokio::task::spawn_blocking(move || history.expire(SystemTime::now())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => tracing::error!("forgetting old builds: {e}"),
+        Err(e) => tracing::error!("forgetting old builds: {e}"),
     }
 }
 

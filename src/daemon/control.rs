@@ -10,8 +10,12 @@ use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Usage};
 use futures::stream::{BoxStream, StreamExt};
 use std::sync::Arc;
-use tokio_stream::wrappers::BroadcastStream;
+use std::time::SystemTime;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+
+/// The header in which clients are told what time it is here, RFC 3339 (BuildKit `control`).
+const TIMESTAMP: &str = "buildkit-current-timestamp";
 
 /// The Control service.
 pub struct Service {
@@ -21,6 +25,8 @@ pub struct Service {
     pub sessions: SessionManager,
     /// What is remembered.
     pub history: History,
+    /// Cancelled when the daemon stops.
+    pub stop: CancellationToken,
 }
 
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
@@ -42,11 +48,12 @@ impl Control for Service {
         request: Request<api::StatusRequest>,
     ) -> Result<Response<Self::StatusStream>, Status> {
         let key = request.into_inner().r#ref;
+        self.history.settled(Some(&key)).await;
         if let Some(past) = self.history.progress(&key).map_err(|e| Status::internal(e.to_string()))? {
-            return Ok(Response::new(futures::stream::iter(past.into_iter().map(Ok)).boxed()));
+            return Ok(at_our_time(futures::stream::iter(past.into_iter().map(Ok)).boxed()));
         }
         let progress = self.builder.progress(&key).await?;
-        Ok(Response::new(progress.map(Ok).boxed()))
+        Ok(at_our_time(progress.map(Ok).boxed()))
     }
 
     type SessionStream = Stream<api::BytesMessage>;
@@ -112,24 +119,13 @@ impl Control for Service {
         request: Request<api::BuildHistoryRequest>,
     ) -> Result<Response<Self::ListenBuildHistoryStream>, Status> {
         let request = request.into_inner();
-        let (known, follow) = self.history.listen(&request).map_err(|e| match e {
+        self.history.settled(Some(request.r#ref.as_str()).filter(|key| !key.is_empty())).await;
+        let events = self.history.follow(request, self.stop.clone()).map_err(|e| match e {
             HistoryError::Request(why) => Status::invalid_argument(why),
             other => Status::internal(other.to_string()),
         })?;
-        let known = futures::stream::iter(known.into_iter().map(Ok));
-        if request.early_exit {
-            return Ok(Response::new(known.boxed()));
-        }
-        let wanted = request.r#ref;
-        let active_only = request.active_only;
-        let follow = BroadcastStream::new(follow).filter_map(move |event| {
-            let event = event.ok().filter(|e| {
-                let of_ref = wanted.is_empty() || e.record.as_ref().is_some_and(|r| r.r#ref == wanted);
-                of_ref && !(active_only && e.r#type() == api::BuildHistoryEventType::Deleted)
-            });
-            futures::future::ready(event.map(Ok))
-        });
-        Ok(Response::new(known.chain(follow).boxed()))
+        let events = events.map(|event| event.map_err(|e| Status::internal(e.to_string())));
+        Ok(at_our_time(events.boxed()))
     }
 
     async fn update_build_history(
@@ -138,14 +134,24 @@ impl Control for Service {
     ) -> Result<Response<api::UpdateBuildHistoryResponse>, Status> {
         let request = request.into_inner();
         let failed = |e: HistoryError| Status::not_found(e.to_string());
+        // To finalize means to wait for what is written after the answer: logs, provenance, the trace.
+        self.history.settled(Some(&request.r#ref)).await;
         if request.delete {
             self.history.delete(&request.r#ref).map_err(failed)?;
         } else if !request.finalize {
             self.history.pin(&request.r#ref, request.pinned).map_err(failed)?;
         }
-        // To finalize means to write the trace; there is none, so nothing is left to do.
         Ok(Response::new(api::UpdateBuildHistoryResponse {}))
     }
+}
+
+/// A stream of moments, with what time it is here: the clocks of clients may differ.
+fn at_our_time<T>(stream: T) -> Response<T> {
+    let mut response = Response::new(stream);
+    if let Ok(now) = crosskit_images::gojson::time(SystemTime::now()).parse() {
+        response.metadata_mut().insert(TIMESTAMP, now);
+    }
+    response
 }
 
 fn filters(given: &[String]) -> Result<Filters, Status> {

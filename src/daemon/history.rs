@@ -1,24 +1,32 @@
 //! What is remembered of builds: those that run, and for a while those that ended.
 
 mod filters;
+mod following;
+mod frames;
+mod trace;
 
 use crate::config;
 use crosskit_api::control::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, StatusResponse,
 };
-use crosskit_images::Digest;
+use crosskit_api::control::{BuildResultInfo, Descriptor};
+use crosskit_images::{ContentStore, Digest};
 use crosskit_metadata::{Change, Database};
 use filters::HistoryFilters;
 use prost::Message;
-use std::collections::{BTreeMap, HashSet};
-use std::io::Write;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// Records of ended builds, by ref.
 const TABLE: &str = "history";
+
+/// What was said of a build, as a blob (BuildKit `solver/llbsolver/history`).
+const LOGS_TYPE: &str = "application/vnd.buildkit.status.v0";
+
+/// What took how long in a build, as a blob.
+const TRACE_TYPE: &str = "application/vnd.buildkit.otlp.json.v0";
 
 /// Events that a slow listener may fall behind; then it is told the whole state again.
 const EVENTS: usize = 1024;
@@ -32,7 +40,7 @@ pub enum HistoryError {
     /// What a client asked for makes no sense.
     #[error("{0}")]
     Request(String),
-    /// The database or a log file can't be used.
+    /// The database or a blob can't be used.
     #[error("build history: {0}")]
     Storage(String),
 }
@@ -43,21 +51,37 @@ pub struct History(Arc<Inner>);
 
 struct Inner {
     db: Database,
-    logs: PathBuf,
+    content: ContentStore,
     limits: config::History,
+    /// Held while blobs get a name or lose it.
+    writing: Mutex<()>,
     active: Mutex<BTreeMap<String, BuildHistoryRecord>>,
+    /// Builds that have ended and are being written down.
+    ending: watch::Sender<BTreeSet<String>>,
     events: broadcast::Sender<BuildHistoryEvent>,
 }
 
+/// A build that is being written down: until this is dropped, whoever asks for it waits.
+pub struct Ending {
+    history: History,
+    key: String,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.history.0.ending.send_modify(|ending| {
+            ending.remove(&self.key);
+        });
+    }
+}
+
 impl History {
-    /// Opens the history; logs of builds are files in the folder `logs`.
-    ///
-    /// # Errors
-    /// A folder that can't be made.
-    pub fn open(db: Database, logs: PathBuf, limits: config::History) -> Result<Self, HistoryError> {
-        std::fs::create_dir_all(&logs).map_err(|e| storage(&e))?;
+    /// Opens the history; what was said of builds is kept as blobs.
+    pub fn open(db: Database, content: ContentStore, limits: config::History) -> Self {
         let (events, _) = broadcast::channel(EVENTS);
-        Ok(History(Arc::new(Inner { db, logs, limits, active: Mutex::default(), events })))
+        let (ending, _) = watch::channel(BTreeSet::new());
+        let (writing, active) = (Mutex::default(), Mutex::default());
+        History(Arc::new(Inner { db, content, limits, writing, active, ending, events }))
     }
 
     /// A build begins.
@@ -66,31 +90,65 @@ impl History {
         self.tell(BuildHistoryEventType::Started, record);
     }
 
+    /// A build has its answer; what is remembered of it is written down now.
+    pub fn ending(&self, key: &str) -> Ending {
+        self.0.ending.send_modify(|ending| {
+            ending.insert(key.to_string());
+        });
+        Ending { history: self.clone(), key: key.to_string() }
+    }
+
+    /// Waits until a build that has ended is written down; without a name, until all are that have ended by now.
+    pub async fn settled(&self, key: Option<&str>) {
+        let mut ending = self.0.ending.subscribe();
+        let waited: BTreeSet<String> = match key {
+            Some(key) => BTreeSet::from([key.to_string()]),
+            None => ending.borrow_and_update().clone(),
+        };
+        // The sender is here as long as the history is.
+        let _ = ending.wait_for(|ending| ending.is_disjoint(&waited)).await;
+    }
+
     /// A build ended; `progress` is all that was said of it.
     ///
     /// # Errors
     /// A full disk. The build is forgotten then, and nothing else is lost.
     pub fn finish(
         &self,
-        record: BuildHistoryRecord,
+        mut record: BuildHistoryRecord,
         progress: &[StatusResponse],
     ) -> Result<(), HistoryError> {
         let key = record.r#ref.clone();
-        let stored = self.store(&record, progress);
+        let writing = self.writing();
+        let stored = self.keep_progress(&mut record, progress).and_then(|()| self.put(&record));
+        drop(writing);
         self.active().remove(&key);
         self.tell(BuildHistoryEventType::Complete, record);
-        stored?;
-        self.expire(SystemTime::now())
+        stored
     }
 
-    fn store(&self, record: &BuildHistoryRecord, progress: &[StatusResponse]) -> Result<(), HistoryError> {
-        let mut bytes = Vec::new();
-        for part in progress {
-            part.encode_length_delimited(&mut bytes).map_err(|e| storage(&e))?;
-        }
-        let path = self.log_path(&record.r#ref);
-        std::fs::File::create(&path).and_then(|mut f| f.write_all(&bytes)).map_err(|e| storage(&e))?;
-        self.put(record)
+    fn keep_progress(
+        &self,
+        record: &mut BuildHistoryRecord,
+        progress: &[StatusResponse],
+    ) -> Result<(), HistoryError> {
+        record.logs = Some(self.keep(LOGS_TYPE, &frames::encode(progress))?);
+        record.trace = Some(self.keep(TRACE_TYPE, &trace::of(record, progress))?);
+        Ok(())
+    }
+
+    /// Keeps a blob that a record will name.
+    ///
+    /// # Errors
+    /// A full disk.
+    pub fn keep(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, HistoryError> {
+        let digest = self.0.content.put(bytes).map_err(|e| storage(&e))?;
+        Ok(Descriptor {
+            media_type: media_type.to_string(),
+            digest: digest.to_string(),
+            size: i64::try_from(bytes.len()).unwrap_or(i64::MAX),
+            ..Descriptor::default()
+        })
     }
 
     fn put(&self, record: &BuildHistoryRecord) -> Result<(), HistoryError> {
@@ -102,46 +160,43 @@ impl History {
         self.0.db.write(vec![change]).map_err(|e| storage(&e))
     }
 
+    fn record(&self, key: &str) -> Result<Option<BuildHistoryRecord>, HistoryError> {
+        let found = self.0.db.get(TABLE, key.as_bytes()).map_err(|e| storage(&e))?;
+        found.map(|value| BuildHistoryRecord::decode(value.as_slice()).map_err(|e| storage(&e))).transpose()
+    }
+
     /// All that was said of an ended build; None where it isn't known.
     ///
     /// # Errors
     /// A log that can't be read.
     pub fn progress(&self, key: &str) -> Result<Option<Vec<StatusResponse>>, HistoryError> {
-        if self.0.db.get(TABLE, key.as_bytes()).map_err(|e| storage(&e))?.is_none() {
-            return Ok(None);
-        }
-        let bytes = std::fs::read(self.log_path(key)).map_err(|e| storage(&e))?;
-        let mut rest = bytes.as_slice();
-        let mut parts = Vec::new();
-        while !rest.is_empty() {
-            parts.push(StatusResponse::decode_length_delimited(&mut rest).map_err(|e| storage(&e))?);
-        }
-        Ok(Some(parts))
+        let Some(record) = self.record(key)? else { return Ok(None) };
+        let Some(logs) = record.logs else { return Ok(Some(Vec::new())) };
+        let digest: Digest = logs.digest.parse().map_err(|e| storage(&e))?;
+        let bytes = self.0.content.read(&digest, u64::MAX).map_err(|e| storage(&e))?;
+        frames::decode(&bytes).map(Some).map_err(|e| storage(&e))
     }
 
-    /// What is known now, as events, and what happens from now on. Filters and a limit choose among the builds that
-    /// have ended; with a limit the newest come first.
+    /// What is known now, as events. Filters and a limit choose among the builds that have ended; with a limit the newest
+    /// come first.
     ///
     /// # Errors
     /// An unreadable database, and filters that are none.
-    #[allow(clippy::type_complexity)]
-    pub fn listen(
-        &self,
-        request: &BuildHistoryRequest,
-    ) -> Result<(Vec<BuildHistoryEvent>, broadcast::Receiver<BuildHistoryEvent>), HistoryError> {
+    pub fn known(&self, request: &BuildHistoryRequest) -> Result<Vec<BuildHistoryEvent>, HistoryError> {
         let filters =
             HistoryFilters::parse(&request.filter, SystemTime::now()).map_err(HistoryError::Request)?;
         let limit = usize::try_from(request.limit)
             .map_err(|_| HistoryError::Request(format!("invalid limit {}", request.limit)))?;
-        let follow = self.0.events.subscribe();
         let wanted = |r: &BuildHistoryRecord| request.r#ref.is_empty() || r.r#ref == request.r#ref;
         let mut known: Vec<BuildHistoryEvent> = Vec::new();
         for record in self.active().values().filter(|r| wanted(r)) {
             known.push(event(BuildHistoryEventType::Started, record.clone()));
         }
         if !request.active_only {
-            let mut ended = self.ended()?;
-            ended.retain(wanted);
+            let mut ended = match request.r#ref.as_str() {
+                "" => self.ended()?,
+                key => self.record(key)?.into_iter().collect(),
+            };
             ended.retain(|record| filters.want(record));
             if request.limit != 0 {
                 ended.reverse();
@@ -149,7 +204,7 @@ impl History {
             }
             known.extend(ended.into_iter().map(|r| event(BuildHistoryEventType::Complete, r)));
         }
-        Ok((known, follow))
+        Ok(known)
     }
 
     /// Ended builds, oldest first.
@@ -166,17 +221,17 @@ impl History {
         Ok(records)
     }
 
-    /// The blobs that records name: manifests of results, and errors in full.
+    /// The blobs that records name: logs, traces, provenance, manifests of results, and errors in full.
     ///
     /// # Errors
     /// An unreadable database.
     pub fn blobs(&self) -> Result<HashSet<Digest>, HistoryError> {
         let named = |record: BuildHistoryRecord| {
+            let own = own_blobs(&record);
             let results = record.result.into_iter().flat_map(|result| result.results.into_values());
-            results.chain(record.external_error)
+            own.into_iter().chain(digests(results.chain(record.external_error)))
         };
-        let named = self.ended()?.into_iter().flat_map(named);
-        Ok(named.filter_map(|desc| desc.digest.parse().ok()).collect())
+        Ok(self.ended()?.into_iter().flat_map(named).collect())
     }
 
     /// Forgets an ended build.
@@ -184,14 +239,27 @@ impl History {
     /// # Errors
     /// An unwritable database. A build that isn't known is no error: it is gone.
     pub fn delete(&self, key: &str) -> Result<(), HistoryError> {
-        let Some(value) = self.0.db.get(TABLE, key.as_bytes()).map_err(|e| storage(&e))? else {
-            return Ok(());
-        };
-        let change = Change::Delete { table: TABLE, key: key.as_bytes().to_vec() };
-        self.0.db.write(vec![change]).map_err(|e| storage(&e))?;
-        let _ = std::fs::remove_file(self.log_path(key));
-        let record = BuildHistoryRecord::decode(value.as_slice()).unwrap_or_default();
-        self.tell(BuildHistoryEventType::Deleted, BuildHistoryRecord { r#ref: key.to_string(), ..record });
+        match self.record(key)? {
+            Some(record) => self.delete_all(vec![record]),
+            None => Ok(()),
+        }
+    }
+
+    fn delete_all(&self, records: Vec<BuildHistoryRecord>) -> Result<(), HistoryError> {
+        let _writing = self.writing();
+        for record in &records {
+            let change = Change::Delete { table: TABLE, key: record.r#ref.clone().into_bytes() };
+            self.0.db.write(vec![change]).map_err(|e| storage(&e))?;
+        }
+        // Builds of which nothing was said have the same log.
+        let named = self.blobs()?;
+        for blob in records.iter().flat_map(own_blobs).filter(|blob| !named.contains(blob)) {
+            // What can't be removed now is collected with other blobs that nobody names.
+            let _ = self.0.content.delete(&blob);
+        }
+        for record in records {
+            self.tell(BuildHistoryEventType::Deleted, record);
+        }
         Ok(())
     }
 
@@ -200,13 +268,7 @@ impl History {
     /// # Errors
     /// A build that isn't known.
     pub fn pin(&self, key: &str, pinned: bool) -> Result<(), HistoryError> {
-        let value = self
-            .0
-            .db
-            .get(TABLE, key.as_bytes())
-            .map_err(|e| storage(&e))?
-            .ok_or_else(|| HistoryError::NotFound(key.to_string()))?;
-        let mut record = BuildHistoryRecord::decode(value.as_slice()).map_err(|e| storage(&e))?;
+        let mut record = self.record(key)?.ok_or_else(|| HistoryError::NotFound(key.to_string()))?;
         record.pinned = pinned;
         record.generation += 1;
         self.put(&record)?;
@@ -214,27 +276,21 @@ impl History {
         Ok(())
     }
 
-    /// Forgets what is too old or too much.
-    fn expire(&self, now: SystemTime) -> Result<(), HistoryError> {
+    /// Forgets what is old, of more builds than are kept in any case: only what is both goes.
+    ///
+    /// # Errors
+    /// An unreadable database.
+    pub fn expire(&self, now: SystemTime) -> Result<(), HistoryError> {
         let mut records = self.ended()?;
         records.retain(|r| !r.pinned);
+        records.sort_by_key(|r| std::cmp::Reverse(r.completed_at.map(|t| (t.seconds, t.nanos))));
         let oldest = now
             .checked_sub(self.0.limits.max_age)
             .and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok())
             .map_or(0, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
-        let excess = records.len().saturating_sub(self.0.limits.max_entries);
-        for (at, record) in records.iter().enumerate() {
-            if at < excess || record.completed_at.is_some_and(|t| t.seconds < oldest) {
-                self.delete(&record.r#ref)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Refs come from clients, so files are named by digest.
-    fn log_path(&self, key: &str) -> PathBuf {
-        use sha2::Digest;
-        self.0.logs.join(hex::encode(sha2::Sha256::digest(key.as_bytes())))
+        let old = |r: &BuildHistoryRecord| r.completed_at.is_some_and(|t| t.seconds < oldest);
+        let gone: Vec<_> = records.into_iter().skip(self.0.limits.max_entries).filter(old).collect();
+        if gone.is_empty() { Ok(()) } else { self.delete_all(gone) }
     }
 
     fn tell(&self, kind: BuildHistoryEventType, record: BuildHistoryRecord) {
@@ -242,9 +298,24 @@ impl History {
         let _ = self.0.events.send(event(kind, record));
     }
 
+    fn writing(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.0.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn active(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, BuildHistoryRecord>> {
         self.0.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The blobs that are of one build alone, as times stand in them.
+fn own_blobs(record: &BuildHistoryRecord) -> Vec<Digest> {
+    let of = |info: &BuildResultInfo| info.attestations.clone();
+    let attested = record.result.iter().chain(record.results.values()).flat_map(of);
+    digests(record.logs.clone().into_iter().chain(record.trace.clone()).chain(attested)).collect()
+}
+
+fn digests(all: impl Iterator<Item = Descriptor>) -> impl Iterator<Item = Digest> {
+    all.filter_map(|desc| desc.digest.parse().ok())
 }
 
 fn event(kind: BuildHistoryEventType, record: BuildHistoryRecord) -> BuildHistoryEvent {
@@ -256,55 +327,5 @@ fn storage(e: &impl ToString) -> HistoryError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn record(key: &str, seconds: i64) -> BuildHistoryRecord {
-        let at = Some(prost_types::Timestamp { seconds, nanos: 0 });
-        BuildHistoryRecord { r#ref: key.into(), created_at: at, completed_at: at, ..Default::default() }
-    }
-
-    fn open(dir: &tempfile::TempDir, max_entries: usize) -> History {
-        let db = Database::open(dir.path().join("db")).unwrap();
-        let limits = config::History { max_age: Duration::from_secs(3600), max_entries };
-        History::open(db, dir.path().join("logs"), limits).unwrap()
-    }
-
-    fn refs(events: &[BuildHistoryEvent]) -> Vec<String> {
-        events.iter().map(|e| e.record.as_ref().unwrap().r#ref.clone()).collect()
-    }
-
-    #[test]
-    fn ended_builds_are_listed_oldest_first_and_the_oldest_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let history = open(&dir, 2);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed();
-        for (key, at) in [("a", now - 3), ("b", now - 2), ("c", now - 1)] {
-            history.start(record(key, at));
-            history.finish(record(key, at), &[StatusResponse::default()]).unwrap();
-        }
-        let (known, _) = history.listen(&BuildHistoryRequest::default()).unwrap();
-        assert_eq!(refs(&known), ["b", "c"]);
-        assert_eq!(history.progress("c").unwrap().unwrap().len(), 1);
-        assert!(history.progress("a").unwrap().is_none());
-    }
-
-    #[test]
-    fn pinned_builds_stay_and_deleted_ones_are_announced() {
-        let dir = tempfile::tempdir().unwrap();
-        let history = open(&dir, 50);
-        history.start(record("old", 1));
-        // Ended an hour and more ago: it goes at once, unless it is pinned meanwhile.
-        history.store(&record("old", 1), &[]).unwrap();
-        history.pin("old", true).unwrap();
-        history.finish(record("gone", 1), &[]).unwrap();
-        let (known, mut follow) =
-            history.listen(&BuildHistoryRequest { r#ref: "old".into(), ..Default::default() }).unwrap();
-        assert!(refs(&known).contains(&"old".to_string()));
-        assert!(history.progress("gone").unwrap().is_none());
-        history.delete("old").unwrap();
-        assert_eq!(follow.try_recv().unwrap().r#type, BuildHistoryEventType::Deleted as i32);
-        assert_eq!(history.pin("old", true).unwrap_err().to_string(), "build old not found");
-    }
-}
+#[path = "history/tests.rs"]
+mod tests;

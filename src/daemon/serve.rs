@@ -90,6 +90,7 @@ pub struct Daemon {
     stop: CancellationToken,
     serving: TaskTracker,
     workers: Workers,
+    history: History,
     db: Database,
     // Dropped last: sockets go, then the lock.
     _listeners: Listeners,
@@ -140,7 +141,7 @@ impl Daemon {
         workers.start_network().await.map_err(state("network of steps"))?;
         let cache = Cache::new("local", Arc::new(db.clone()), workers.results());
         let solver = Solver::new(cache.clone(), workers.resolver(), log_limits());
-        let history = History::open(db.clone(), root.path().join("history"), config.history)?;
+        let history = History::open(db.clone(), snapshots.content().clone(), config.history);
         let forwarded = Builds::default();
         let shared = Shared {
             workers: workers.clone(),
@@ -178,14 +179,29 @@ impl Daemon {
         });
         let serving = TaskTracker::new();
         let blobs = content::Service(builder.snapshots.content().clone());
-        let service = control::Service { builder: Arc::clone(&builder), sessions, history };
+        let service = control::Service {
+            builder: Arc::clone(&builder),
+            sessions,
+            history: history.clone(),
+            stop: stop.clone(),
+        };
         let (connections, accepted) = listeners.accept();
         let farm = farm::Service(workers.clone());
         serving.spawn(serve(accepted, service, Calls::ByBuild(forwarded), blobs, farm, stop.clone()));
         serving.spawn(collection::run(Arc::clone(&builder), ended, stop.clone()));
         serving.close();
         let addresses = listeners.addresses().to_vec();
-        Ok(Daemon { addresses, connections, stop, serving, workers, db, _listeners: listeners, _root: root })
+        Ok(Daemon {
+            addresses,
+            connections,
+            stop,
+            serving,
+            workers,
+            history,
+            db,
+            _listeners: listeners,
+            _root: root,
+        })
     }
 
     /// Where it takes connections, with the ports that were really taken.
@@ -212,6 +228,7 @@ impl Daemon {
         let quiet = async {
             self.workers.shutdown().await;
             self.serving.wait().await;
+            self.history.settled(None).await;
         };
         if tokio::time::timeout(STOP_WITHIN, quiet).await.is_err() {
             tracing::warn!("some connections did not end within {STOP_WITHIN:?}");

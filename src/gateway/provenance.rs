@@ -12,6 +12,7 @@ use crosskit_attest::{
 };
 use crosskit_images::annotations::is_internal;
 use crosskit_images::gojson;
+use crosskit_llb::Graph;
 use crosskit_platforms::Platform;
 use crosskit_snapshots::Layer;
 use crosskit_sources::Material;
@@ -34,6 +35,54 @@ pub fn attest_error(error: AttestError) -> GatewayError {
     }
 }
 
+/// What is to be told of one result, before it is written: nothing of the build is held by it but the graph.
+pub struct Sketch {
+    capture: Capture,
+    asked: Provenance,
+    about: Circumstances,
+    graph: Arc<Graph>,
+}
+
+impl Sketch {
+    /// What is told.
+    ///
+    /// # Errors
+    /// Names that are none, and materials that aren't known exactly where that was asked for.
+    pub fn predicate(self) -> Result<Predicate, GatewayError> {
+        let graph = || BuildConfig::of(&self.graph.to_definition());
+        Predicate::new(&self.capture, &self.asked, self.about, graph).map_err(attest_error)
+    }
+}
+
+/// What can be told of each of some platforms of a computed result, by platform id. `frontend_version` is that of the
+/// builtin Dockerfile frontend.
+///
+/// # Errors
+/// Materials that contradict each other.
+pub async fn sketches(
+    bridge: &Arc<Bridge>,
+    result: &FrontendResult,
+    asked: &Provenance,
+    about: &Circumstances,
+    platforms: &[(String, Platform)],
+    frontend_version: &str,
+) -> Result<Vec<(String, Sketch)>, GatewayError> {
+    let mut all = Vec::with_capacity(platforms.len());
+    for (id, _) in platforms {
+        let Some(handle) = result.of(id) else { continue };
+        let is_map = matches!(result.refs, Refs::ByPlatform(_));
+        let of_platform = if is_map { id.as_str() } else { "" };
+        let capture = captured(bridge, result, handle, of_platform, platforms).await?;
+        let mut about = about.clone();
+        if capture.request.frontend == "dockerfile.v0" {
+            about.dockerfile_version = Some(frontend_version.to_string());
+        }
+        let sketch = Sketch { capture, asked: asked.clone(), about, graph: Arc::clone(handle.graph()) };
+        all.push((id.clone(), sketch));
+    }
+    Ok(all)
+}
+
 /// Adds provenance for each platform of a computed result. `frontend_version` is that of the builtin Dockerfile frontend.
 ///
 /// # Errors
@@ -47,17 +96,9 @@ pub async fn add(
     frontend_version: &str,
 ) -> Result<(), GatewayError> {
     let finished = Arc::new(OnceLock::new());
-    for (id, _) in platforms {
-        let Some(handle) = result.of(id).cloned() else { continue };
-        let is_map = matches!(result.refs, Refs::ByPlatform(_));
-        let of_platform = if is_map { id.as_str() } else { "" };
-        let capture = captured(bridge, result, &handle, of_platform, platforms).await?;
-        let mut about = about.clone();
-        if capture.request.frontend == "dockerfile.v0" {
-            about.dockerfile_version = Some(frontend_version.to_string());
-        }
-        let graph = || BuildConfig::of(&handle.graph().to_definition());
-        let mut predicate = Predicate::new(&capture, asked, about, graph).map_err(attest_error)?;
+    for (id, sketch) in sketches(bridge, result, asked, about, platforms, frontend_version).await? {
+        let Some(handle) = result.of(&id).cloned() else { continue };
+        let mut predicate = sketch.predicate()?;
         let chains = match predicate.tells_steps() {
             true => {
                 places(&handle, &mut predicate).await;
@@ -70,7 +111,7 @@ pub async fn add(
             let finished = finished.get_or_init(|| gojson::time(SystemTime::now()));
             predicate.to_json(finished, known_layers(&chains, layers))
         };
-        result.attestations.entry(id.clone()).or_default().push(Attested {
+        result.attestations.entry(id).or_default().push(Attested {
             kind: Kind::InToto,
             metadata: BTreeMap::from([
                 (REASON.to_string(), b"provenance".to_vec()),

@@ -1,0 +1,145 @@
+//! What is remembered of builds: by `buildctl debug`, over restarts, and for whoever comes late.
+
+use crosskit_multiarch::{Daemon, Running, Scene, until};
+use serde_json::Value;
+use std::process::Command;
+use std::time::Duration;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A step whose output is long enough to come in several parts.
+const TALKS: &str = "FROM BASE\nRUN for i in 1 2 3 4 5 6 7 8 9; do echo line $i of many; done\n";
+
+/// Says something and then waits until it is let go by another file of the mount.
+const WAITS: &str = "FROM BASE\nRUN --mount=type=cache,target=/m,id=door \
+    echo it-runs && while ! /bin/test -e /m/open; do /bin/sleep 0.05; done; echo it-went-on\n";
+const OPENS: &str = "FROM BASE\nRUN --mount=type=cache,target=/m,id=door touch /m/open\n";
+
+/// The records, as JSON, oldest first.
+fn records(daemon: &Daemon) -> Vec<Value> {
+    let ran = daemon.buildctl(&["debug", "histories", "--format", "{{json .}}"]).ok();
+    let events = ran.stdout.lines().filter(|line| !line.is_empty());
+    events.map(|line| serde_json::from_str::<Value>(line).expect("JSON")["record"].clone()).collect()
+}
+
+fn name(record: &Value) -> &str {
+    record["Ref"].as_str().expect("a name")
+}
+
+fn blob(daemon: &Daemon, descriptor: &Value) -> String {
+    let digest = descriptor["digest"].as_str().unwrap_or_else(|| panic!("no digest: {descriptor}"));
+    daemon.buildctl(&["debug", "get", digest]).ok().stdout
+}
+
+#[test]
+fn ended_builds_tell_what_was_said_how_they_were_made_and_what_took_how_long() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("c", &[("Dockerfile", TALKS)]);
+    daemon.build(&context).platforms(&["linux/amd64", "linux/arm64"]).run().ok();
+    scene.write("c", "Dockerfile", "FROM BASE\nRUN echo before && false\n");
+    daemon.build(&context).run().fails();
+
+    let records = records(&daemon);
+    let [worked, failed] = records.as_slice() else { panic!("{records:?}") };
+    // Both platforms tell how they were made, in full.
+    for platform in ["linux/amd64", "linux/arm64"] {
+        let attested = &worked["Results"][platform]["Attestations"][0];
+        assert_eq!(attested["annotations"]["in-toto.io/predicate-type"], "https://slsa.dev/provenance/v1");
+        let told: Value = serde_json::from_str(&blob(&daemon, attested)).expect("JSON");
+        let definition = &told["buildDefinition"];
+        assert_eq!(definition["externalParameters"]["request"]["frontend"], "dockerfile.v0");
+        assert!(definition["internalParameters"]["buildConfig"]["llbDefinition"].is_array(), "{told}");
+        assert!(definition["resolvedDependencies"][0]["uri"].as_str().expect("an image").contains("base"));
+    }
+    assert_eq!(worked["numTotalSteps"], worked["numCompletedSteps"]);
+
+    // What was said comes again, byte for byte.
+    let again = daemon.buildctl(&["debug", "logs", name(worked)]).ok();
+    for line in 1..=9 {
+        let said = again.said().matches(&format!(" line {line} of many")).count();
+        assert_eq!(said, 2, "line {line} in {again}");
+    }
+    daemon.buildctl(&["debug", "logs", name(failed)]).ok().says("before").says("exit code: 1");
+
+    // The trace has the step that failed, below the build.
+    let trace = daemon.buildctl(&["debug", "logs", "--trace", name(failed)]).ok().stdout;
+    let spans: Vec<Value> =
+        serde_json::Deserializer::from_str(&trace).into_iter().map(|span| span.expect("JSON")).collect();
+    let step =
+        spans.iter().find(|span| span["Name"].as_str().is_some_and(|name| name.contains("RUN echo before")));
+    let step = step.unwrap_or_else(|| panic!("no such span: {trace}"));
+    assert_eq!(step["Status"]["Code"], "Error");
+    assert_eq!(step["Parent"]["SpanID"], spans[0]["SpanContext"]["SpanID"]);
+    assert!(failed["externalError"]["size"].as_str().or(failed["error"]["message"].as_str()).is_some());
+    daemon.stop();
+}
+
+#[test]
+fn records_outlive_the_daemon_and_go_when_they_are_told_to() {
+    let scene = Scene::set();
+    let context = scene.context("c", &[("Dockerfile", TALKS)]);
+    let daemon = scene.daemon();
+    for _ in 0..3 {
+        daemon.build(&context).argument("--no-cache").run().ok();
+    }
+    let known = records(&daemon);
+    let names: Vec<&str> = known.iter().map(name).collect();
+    daemon.buildctl(&["debug", "ctl", "--pin", names[1]]).ok();
+    daemon.buildctl(&["debug", "ctl", "--delete", names[0]]).ok();
+    let gone = known[0]["logs"]["digest"].as_str().expect("a log").to_string();
+    daemon.stop();
+
+    let daemon = scene.daemon();
+    let kept = records(&daemon);
+    assert_eq!(kept.iter().map(name).collect::<Vec<_>>(), names[1..]);
+    assert_eq!(kept[0]["pinned"], true);
+    daemon.buildctl(&["debug", "logs", names[1]]).ok().says("line 9 of many");
+    daemon.buildctl(&["debug", "get", &gone]).fails().says("not found");
+    // Also collection leaves alone what records name.
+    daemon.buildctl(&["prune", "--all"]).ok();
+    daemon.buildctl(&["debug", "logs", names[2]]).ok().says("line 9 of many");
+    daemon.buildctl(&["prune-histories"]).ok().says(names[2]).never_says(names[1]);
+    assert_eq!(records(&daemon).iter().map(name).collect::<Vec<_>>(), names[1..2]);
+    daemon.buildctl(&["debug", "ctl", "--unpin", names[1]]).ok();
+    daemon.buildctl(&["prune-histories"]).ok();
+    assert!(records(&daemon).is_empty());
+    daemon.stop();
+}
+
+#[test]
+fn whoever_comes_late_hears_everything_and_followers_hear_what_happens() {
+    let scene = Scene::set();
+    let mut daemon = scene.daemon();
+    let waits = scene.context("waits", &[("Dockerfile", WAITS)]);
+    let opens = scene.context("opens", &[("Dockerfile", OPENS)]);
+    let address = daemon.address();
+    let buildctl = |arguments: &[&str]| {
+        let mut command = Command::new(scene.programs.path("buildctl"));
+        command.args(["--addr", &address]).args(arguments);
+        command
+    };
+    let mut follower = Running::start(&mut buildctl(&["debug", "monitor"]));
+    let mut building = daemon.build(&waits).start();
+    building.wait_for(" it-runs", LONG);
+    follower.wait_for("event: STARTED", LONG);
+    let events = daemon.buildctl(&["debug", "histories", "--format", "{{json .}}"]).ok();
+    let event: Value = serde_json::from_str(events.stdout.trim()).expect("one event");
+    let key = event["record"]["Ref"].as_str().expect("a name").to_string();
+    let mut late = Running::start(&mut buildctl(&["debug", "logs", "--progress=plain", &key]));
+    late.wait_for(" it-runs", LONG);
+    daemon.build(&opens).run().ok();
+    building.finish(LONG).ok();
+    let late = late.finish(LONG).ok();
+    let after = daemon.buildctl(&["debug", "logs", "--progress=plain", &key]).ok();
+    for said in [&late, &after] {
+        assert!(said.said().contains(" it-went-on"), "{said}");
+    }
+    follower.wait_for("event: COMPLETE", LONG);
+    daemon.buildctl(&["debug", "ctl", "--delete", &key]).ok();
+    follower.wait_for("event: DELETED", LONG);
+    // Whoever follows doesn't hold up the daemon's end.
+    daemon.terminate();
+    daemon.ended(Duration::from_secs(3));
+    until("the follower to hear of it", LONG, || follower.has_ended().then_some(()));
+}
