@@ -67,17 +67,24 @@ impl HostConfig {
 }
 
 /// How all registries are reached, and the connections to them. Clones share both.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RegistryHosts {
     inner: Arc<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
     configs: HashMap<String, HostConfig>,
+    /// Blobs that are moved at the same time to or from one host.
+    transfers: usize,
     endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
     /// What is under way, so that nobody does the same beside it.
     under_way: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Default for RegistryHosts {
+    fn default() -> Self {
+        Self::new(HashMap::new())
+    }
 }
 
 /// One place that speaks the registry protocol.
@@ -114,7 +121,13 @@ impl Endpoint {
 impl RegistryHosts {
     /// With the configuration of some registries by name; `docker.io` is Docker Hub's.
     pub fn new(configs: HashMap<String, HostConfig>) -> Self {
-        Self { inner: Arc::new(Inner { configs, ..Inner::default() }) }
+        Self::with_transfers(configs, TRANSFERS_PER_HOST)
+    }
+
+    /// The same, with another number of blobs that are moved at the same time to or from one host.
+    pub fn with_transfers(configs: HashMap<String, HostConfig>, transfers: usize) -> Self {
+        let (endpoints, under_way) = Default::default();
+        Self { inner: Arc::new(Inner { configs, transfers, endpoints, under_way }) }
     }
 
     /// The same registries, with one that needs no valid certificate and not even TLS: `registry.insecure=true` of a
@@ -124,7 +137,7 @@ impl RegistryHosts {
         let mut configs = self.inner.configs.clone();
         let config = HostConfig { http: Some(true), insecure: Some(true), ..HostConfig::default() };
         configs.insert(domain.to_owned(), config);
-        Self::new(configs)
+        Self::with_transfers(configs, self.inner.transfers)
     }
 
     /// Where to pull from, mirrors first.
@@ -167,7 +180,7 @@ impl RegistryHosts {
             prefix: if path.is_empty() { "/v2".into() } else { format!("/v2/{path}") },
             mirror_of: mirror_of.map(str::to_owned),
             http,
-            transfers: Semaphore::new(TRANSFERS_PER_HOST),
+            transfers: Semaphore::new(self.inner.transfers),
             plain: AtomicBool::new(plain && !insecure),
             may_fall_back: plain && insecure,
         });

@@ -119,7 +119,7 @@ static DEBUG: Command = Command {
         },
         Command {
             flags: &[flag("root", Kind::Text("/var/lib/buildkit"), "the daemon's folder")],
-            ..Command::new("dump-metadata", "show a daemon's metadata; not available here")
+            ..Command::new("dump-metadata", "show the metadata of a daemon that is stopped")
         },
         Command { flags: &[FILTER, VERBOSE, FORMAT], ..Command::new("workers", "list workers") },
         Command { flags: &[FORMAT], ..Command::new("info", "show what the daemon is") },
@@ -228,9 +228,7 @@ pub(crate) async fn run(flags: &Parsed) -> Result<(), ClientError> {
         ["debug", "ctl"] => histories::update(flags).await,
         ["debug", "get"] => debug::get(flags).await,
         ["debug", "histories"] => histories::list(flags).await,
-        ["debug", "dump-metadata"] => Err(ClientError::invalid(
-            "dump-metadata is not supported: the daemon keeps its metadata in a form of its own; use du --verbose for the cache and debug histories for builds",
-        )),
+        ["debug", "dump-metadata"] => debug::dump_metadata(flags),
         other => Err(ClientError::invalid(format!("{} can't be run", other.join(" ")))),
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::error::{ClientError, errno};
 use crate::flags::Parsed;
+use crate::greeting::Greeted;
+use crate::through::Through;
 use crate::tls::{self, TlsFiles};
 use crosskit_api::MAX_MESSAGE;
 use crosskit_api::control::InfoRequest;
@@ -17,6 +19,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Where daemons listen if nobody says otherwise.
 pub const DEFAULT_ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
+/// How long a daemon may take to say its first word where nobody says otherwise, as in gRPC's library for Go.
+const GREETING: Duration = Duration::from_secs(20);
 /// How often `--wait` tries.
 const RETRY: Duration = Duration::from_millis(50);
 /// Bytes in flight for one call: a layer's transfer shall not wait for each window.
@@ -32,14 +36,19 @@ pub enum Address {
     Unix(PathBuf),
     /// `host:port`.
     Tcp(String),
+    /// Through a program.
+    Through(Through),
 }
 
 impl Address {
-    /// Reads `unix://PATH` and `tcp://HOST:PORT`.
+    /// Reads `unix://PATH`, `tcp://HOST:PORT`, and what is reached through a program.
     ///
     /// # Errors
-    /// Other schemes, which need a helper program, and addresses without a port.
+    /// Other schemes, and addresses without a port.
     pub fn parse(text: &str) -> Result<Address, ClientError> {
+        if let Some(through) = Through::parse(text)? {
+            return Ok(Address::Through(through));
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(ClientError::invalid(format!(
                 "address {text:?} has no scheme; write unix:///path/to/buildkitd.sock or tcp://host:port"
@@ -57,13 +66,12 @@ impl Address {
                     ))),
                 }
             }
-            "docker-container" | "podman-container" | "nerdctl-container" | "kube-pod" | "ssh" | "npipe" => {
-                Err(ClientError::invalid(format!(
-                    "{scheme}:// addresses are not supported by this client; make the daemon listen on a socket or port and use unix:// or tcp://"
-                )))
+            "npipe" => {
+                Err(ClientError::invalid("npipe:// addresses are a Windows matter; use unix:// or tcp://"))
             }
             _ => Err(ClientError::invalid(format!(
-                "unknown scheme {scheme:?} in address {text:?}; use unix:// or tcp://"
+                "unknown scheme {scheme:?} in address {text:?}; use unix://, tcp://, docker-container://, \
+                 podman-container://, nerdctl-container://, kube-pod:// or ssh://"
             ))),
         }
     }
@@ -73,13 +81,13 @@ impl Address {
     pub fn answers(&self) -> bool {
         match self {
             Address::Unix(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
-            Address::Tcp(_) => true,
+            Address::Tcp(_) | Address::Through(_) => true,
         }
     }
 
     fn host(&self) -> &str {
         match self {
-            Address::Unix(_) => "",
+            Address::Unix(_) | Address::Through(_) => "",
             Address::Tcp(host) => host.rsplit_once(':').map_or(host, |(host, _)| host),
         }
     }
@@ -89,6 +97,7 @@ impl Address {
         let target = match self {
             Address::Unix(path) => format!("unix {}", path.display()),
             Address::Tcp(host) => format!("tcp {host}"),
+            Address::Through(through) => return format!("{:?}: {error}", through.command()),
         };
         format!("dial {target}: connect: {}", errno(error))
     }
@@ -151,6 +160,7 @@ impl Target {
     }
 
     async fn connect_once(&self, action: &str) -> Result<Channel, ClientError> {
+        let greeted = Greeted::within(self.timeout.unwrap_or(GREETING));
         let unreachable = |why: String| ClientError::Unreachable { action: action.to_owned(), why };
         let channel = match &self.address {
             Address::Unix(path) => {
@@ -158,7 +168,13 @@ impl Target {
                 let stream = stream.map_err(|e| {
                     unreachable(format!("transport: Error while dialing: {}", self.address.failed(&e)))
                 })?;
-                channel_over(stream, "localhost").await
+                channel_over(greeted.by(stream), "localhost").await
+            }
+            Address::Through(through) => {
+                let stream = through.open().map_err(|e| {
+                    unreachable(format!("transport: Error while dialing: {}", self.address.failed(&e)))
+                })?;
+                channel_over(greeted.by(stream), "localhost").await
             }
             Address::Tcp(host) => {
                 let stream = TcpStream::connect(host).await;
@@ -168,7 +184,7 @@ impl Target {
                 // Small messages go back and forth; none of them shall wait for company.
                 let _ = stream.set_nodelay(true);
                 match &self.tls {
-                    None => channel_over(stream, host).await,
+                    None => channel_over(greeted.by(stream), host).await,
                     Some(files) => {
                         let name = ServerName::try_from(files.server.clone()).map_err(|e| {
                             ClientError::invalid(format!(
@@ -181,7 +197,7 @@ impl Target {
                         let stream = stream.map_err(|e| {
                             unreachable(format!("transport: authentication handshake failed: {e}"))
                         })?;
-                        channel_over(stream, &files.server).await
+                        channel_over(greeted.by(stream), &files.server).await
                     }
                 }
             }
@@ -201,7 +217,10 @@ impl Target {
 }
 
 /// Speaks HTTP/2 on a stream that is there already.
-pub(crate) async fn channel_over<S>(stream: S, authority: &str) -> Result<Channel, tonic::transport::Error>
+pub(crate) async fn channel_over<S>(
+    stream: Greeted<S>,
+    authority: &str,
+) -> Result<Channel, tonic::transport::Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -211,11 +230,13 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEADERS);
+    let ended = stream.ended();
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream
-            .take()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the daemon closed the connection"));
+        let stream = stream.take().ok_or_else(|| {
+            let why = ended.get().map_or("the daemon closed the connection", String::as_str);
+            io::Error::new(io::ErrorKind::NotConnected, why)
+        });
         async move { stream }
     });
     endpoint.connect_with_connector(connector).await
@@ -237,7 +258,7 @@ mod tests {
         assert_eq!(Address::parse("unix:///a/b.sock").unwrap(), Address::Unix("/a/b.sock".into()));
         assert_eq!(Address::parse("tcp://1.2.3.4:5").unwrap(), Address::Tcp("1.2.3.4:5".into()));
         for (bad, part) in [
-            ("docker-container://x", "unix://"),
+            ("npipe:////./pipe/x", "unix://"),
             ("tcp://h", "no port"),
             ("x", "no scheme"),
             ("foo://x", "unknown scheme"),

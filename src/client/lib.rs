@@ -15,6 +15,7 @@ mod definitions;
 mod error;
 mod excerpts;
 mod flags;
+mod greeting;
 mod interrupts;
 mod layouts;
 mod lending;
@@ -29,6 +30,7 @@ mod solve;
 mod source_policy;
 mod tables;
 mod templates;
+mod through;
 mod times;
 mod tls;
 mod values;
@@ -65,7 +67,7 @@ pub async fn channel_over<S>(stream: S) -> Result<Channel, tonic::transport::Err
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    connection::channel_over(stream, "localhost").await
+    connection::channel_over(greeting::Greeted::at_leisure().by(stream), "localhost").await
 }
 
 /// Runs `buildctl` with these arguments, the program's own name left out.

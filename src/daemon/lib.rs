@@ -22,6 +22,7 @@ mod logging;
 mod remembering;
 pub mod root;
 pub mod serve;
+mod service_manager;
 pub mod version;
 
 pub use serve::{Daemon, StartError};
@@ -65,7 +66,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         for address in daemon.addresses() {
             tracing::info!("running server on {address}");
         }
+        service_manager::tell(service_manager::READY);
         stop.told().await;
+        service_manager::tell(service_manager::STOPPING);
         tracing::info!("stopping server");
         daemon.stop().await;
         Ok::<(), StartError>(())

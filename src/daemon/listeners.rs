@@ -73,7 +73,8 @@ impl Listeners {
                     listeners.bound.push(Bound::Tcp(listener, acceptor));
                 }
                 Some(("fd", _)) => {
-                    for bound in activated().map_err(|e| failed(e.to_string()))? {
+                    let acceptor = tls(&config.tls).map_err(failed)?;
+                    for bound in activated(acceptor.as_ref()).map_err(|e| failed(e.to_string()))? {
                         listeners.bound.push(bound);
                     }
                     listeners.addresses.push(address.clone());
@@ -91,6 +92,11 @@ impl Listeners {
     /// The addresses, with the ports that were really taken.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    /// Whether anybody who reaches some port may use the daemon.
+    pub fn is_open_to_all(&self) -> bool {
+        self.bound.iter().any(|bound| matches!(bound, Bound::Tcp(_, None)))
     }
 
     /// Takes connections in tasks of their own, until the receiver is dropped. The sender takes
@@ -188,7 +194,7 @@ fn tcp(place: &str) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn activated() -> io::Result<Vec<Bound>> {
+fn activated(acceptor: Option<&TlsAcceptor>) -> io::Result<Vec<Bound>> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
     let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
         (Some(pid), Some(count)) if pid == std::process::id().cast_signed() => count,
@@ -211,7 +217,7 @@ fn activated() -> io::Result<Vec<Bound>> {
                 _ => {
                     let listener = std::net::TcpListener::from(fd);
                     listener.set_nonblocking(true)?;
-                    Ok(Bound::Tcp(TcpListener::from_std(listener)?, None))
+                    Ok(Bound::Tcp(TcpListener::from_std(listener)?, acceptor.cloned()))
                 }
             }
         })

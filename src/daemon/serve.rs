@@ -106,6 +106,12 @@ impl Daemon {
         crosskit_images::registry::install_crypto_provider();
         let root = Root::open(&config.root)?;
         let mut listeners = Listeners::bind(&config)?;
+        if listeners.is_open_to_all() {
+            tracing::warn!(
+                "TLS is not enabled for TCP addresses: whoever reaches them may use the daemon; \
+                 give --tlscert, --tlskey and --tlscacert"
+            );
+        }
         let db = Database::open(root.path().join("metadata.db")).map_err(state("metadata"))?;
         let content = ContentStore::open(root.path().join("content")).map_err(state("content store"))?;
         let snapshots = Snapshots::open_with(
@@ -358,7 +364,10 @@ fn registries(config: &Config) -> Result<RegistryHosts, StartError> {
         found.add_tls_folders(&given.tls_config_dirs).map_err(state("TLS folders of a registry"))?;
         hosts.insert(host.clone(), found);
     }
-    Ok(RegistryHosts::new(hosts))
+    Ok(match config.max_registry_concurrency {
+        Some(transfers) => RegistryHosts::with_transfers(hosts, transfers),
+        None => RegistryHosts::new(hosts),
+    })
 }
 
 /// How much of a step's output clients get, as the environment says.

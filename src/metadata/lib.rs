@@ -5,10 +5,12 @@
 //! gathered to the file, as one durable transaction, at most [`COMMIT_AFTER`] later. After a crash
 //! the file holds some prefix of the batches, never a part of one.
 
+mod dump;
 mod error;
 mod file;
 mod pending;
 
+pub use dump::dump;
 pub use error::{Error, Kind};
 
 use pending::Pending;

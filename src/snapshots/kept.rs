@@ -113,11 +113,7 @@ pub(crate) fn key_entry(key: &str, id: &str) -> Vec<u8> {
 pub(crate) fn view(snapshots: &Snapshots, of: &str, id: &str, about: &About) -> Result<Arc<Node>> {
     let store = &snapshots.0;
     let node = store.node(of)?.ok_or_else(|| Error::Gone { id: of.to_string() })?;
-    node.update(|record| {
-        record.used += 1;
-        record.last_used = Some(crate::record::now());
-        record.about = about.clone();
-    })?;
+    node.update(|record| record.about = about.clone())?;
     let marker = marker(store, of);
     std::fs::write(&marker, id).map_err(|e| Error::file("writing", &marker, e))?;
     let record = Record { files: true, ..Record::new(Origin::View { of: of.to_string() }, about.clone()) };

@@ -6,7 +6,7 @@ use crate::kept::{Past, view};
 use crate::mounts::{Attached, Mounted};
 use crate::node::{Node, Parents};
 use crate::record::{Origin, Record};
-use crate::refs::stack;
+use crate::refs::{note_use, stack};
 use crate::store::Snapshots;
 use crate::{About, Error, Ref, Result, ids, lazy};
 use rustix::fs::Mode;
@@ -207,6 +207,10 @@ impl MutableRef {
 impl Drop for MutableRef {
     fn drop(&mut self) {
         if self.kept.is_some() {
+            // Gone where it was pruned meanwhile, or never written to.
+            if let Ok(Some(node)) = self.snapshots.0.node(&self.id) {
+                note_use(&node);
+            }
             self.snapshots.0.lock().release(&self.id);
             self.snapshots.0.freed.notify_waiters();
         } else if !self.committed {

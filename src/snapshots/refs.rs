@@ -22,13 +22,18 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let noted = self.node.update(|record| {
-            record.used += 1;
-            record.last_used = Some(now());
-        });
-        if let Err(why) = noted {
-            tracing::warn!(id = self.node.id, %why, "the use of a snapshot could not be noted");
-        }
+        note_use(&self.node);
+    }
+}
+
+/// Notes that a snapshot has been used, which pruning goes by.
+pub(crate) fn note_use(node: &Node) {
+    let noted = node.update(|record| {
+        record.used += 1;
+        record.last_used = Some(now());
+    });
+    if let Err(why) = noted {
+        tracing::warn!(id = node.id, %why, "the use of a snapshot could not be noted");
     }
 }
 

@@ -16,6 +16,8 @@ use crosskit_api::control::{InfoRequest, ListWorkersRequest};
 use crosskit_api::types::{BuildkitVersion, WorkerRecord};
 use crosskit_platforms::Platform;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::path::Path;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -142,6 +144,33 @@ pub(super) async fn get(flags: &Parsed) -> Result<(), ClientError> {
     Ok(())
 }
 
+/// The tables of a daemon that is stopped, with all keys and values.
+pub(super) fn dump_metadata(flags: &Parsed) -> Result<(), ClientError> {
+    let file = Path::new(flags.text("root")).join("metadata.db");
+    let mut table = None;
+    let mut failed = None;
+    let dumped = crosskit_metadata::dump(&file, |name, key, value| {
+        let heading = match table.as_deref() == Some(name) {
+            true => String::new(),
+            false => format!("bucket {name:?}:\n"),
+        };
+        table = Some(name.to_string());
+        let line = format!("{heading}  \"{}\": {}\n", key.escape_ascii(), readable(value));
+        failed = print(&line).err();
+        if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    dumped.map_err(|e| ClientError::invalid(e.to_string()))?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Text as it is, other bytes so that nothing is lost.
+fn readable(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_string(),
+        _ => format!("\"{}\"", value.escape_ascii()),
+    }
+}
+
 /// Makes this program's standard input and output the connection, for tunnels through other ones.
 pub(super) async fn dial_stdio(flags: &Parsed) -> Result<(), ClientError> {
     let target = Target::from_flags(flags)?;
@@ -149,6 +178,7 @@ pub(super) async fn dial_stdio(flags: &Parsed) -> Result<(), ClientError> {
     match &target.address {
         Address::Unix(path) => carry(UnixStream::connect(path).await.map_err(failed)?).await,
         Address::Tcp(host) => carry(TcpStream::connect(host).await.map_err(failed)?).await,
+        Address::Through(through) => carry(through.open().map_err(failed)?).await,
     }
     .map_err(|e| ClientError::invalid(format!("carry standard input and output: {}", errno(&e))))
 }

@@ -21,6 +21,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 /// Flags that change nothing here.
 const WITHOUT_EFFECT: &[&str] = &[
     "debugaddr",
+    "save-cache-debug",
     "otel-socket-path",
     "containerd-worker-addr",
     "containerd-worker-labels",
@@ -56,6 +57,14 @@ pub fn command() -> Command {
     let mut command = Command::new("buildkitd")
         .about("build daemon")
         .version(crate::version::VERSION)
+        .disable_version_flag(true)
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .short('v')
+                .help("print the version")
+                .action(ArgAction::Version),
+        )
         .arg(text("config", "path to config file"))
         .arg(switch("debug", "enable debug output in logs"))
         .arg(
@@ -76,7 +85,6 @@ pub fn command() -> Command {
         ))
         .arg(switch("cdi-disabled", "disables support of the Container Device Interface (CDI)"))
         .arg(text("cdi-spec-dir", "directory to scan for CDI spec files; may be given several times"))
-        .arg(switch("save-cache-debug", "enable saving cache debug info").hide(true))
         .arg(text("oci-worker", "enable oci workers (true/false/auto)"))
         .arg(text("oci-worker-labels", "user-specific annotation labels (com.example.foo=bar)"))
         .arg(text("oci-worker-snapshotter", "name of snapshotter (overlayfs, native)"))
@@ -116,6 +124,11 @@ pub fn command() -> Command {
 /// A sentence that names the flag, or the file and line.
 pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
     let (mut config, mut warnings) = match last(given, "config") {
+        // As BuildKit does it: images name a file that their users may mount.
+        Some(path) if !Path::new(path).exists() => {
+            let warning = format!("--config: {path} does not exist; going on with the defaults");
+            (Config::default(), vec![warning])
+        }
         Some(path) => Config::load(Path::new(path)).map_err(|e| e.to_string())?,
         None if Path::new(DEFAULT_CONFIG).exists() => {
             Config::load(Path::new(DEFAULT_CONFIG)).map_err(|e| e.to_string())?
@@ -126,6 +139,9 @@ pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
         if last(given, name).is_some_and(|v| v != "false" && !v.is_empty()) {
             return Err(format!("--{name} is not supported: {why}"));
         }
+    }
+    if std::env::var_os("BUILDKITD_DEBUGADDR").is_some_and(|address| !address.is_empty()) {
+        warnings.push("BUILDKITD_DEBUGADDR has no effect here".to_string());
     }
     for name in WITHOUT_EFFECT {
         if given.value_source(name) == Some(clap::parser::ValueSource::CommandLine) {
@@ -183,7 +199,10 @@ pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
     if !folders.is_empty() {
         config.cdi.spec_folders = folders.into_iter().map(PathBuf::from).collect();
     }
-    config.entitlements.extend(all(given, "allow-insecure-entitlement"));
+    let entitlements = all(given, "allow-insecure-entitlement");
+    if !entitlements.is_empty() {
+        config.entitlements = entitlements;
+    }
     for entitlement in &config.entitlements {
         if !matches!(entitlement.as_str(), "network.host" | "security.insecure" | "device") {
             return Err(format!(
@@ -192,6 +211,11 @@ pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
         }
     }
     worker(given, &mut config)?;
+    if !config.worker.enabled {
+        return Err("the OCI worker is disabled (--oci-worker, worker.oci.enabled), and there is no other: \
+                    results are kept and given away by it even where steps run at the workers of a farm"
+            .to_string());
+    }
     Ok((config, warnings))
 }
 
@@ -350,9 +374,26 @@ mod tests {
         assert!(parse(&["--containerd-worker=true"]).unwrap_err().contains("no containerd worker"));
         assert!(parse(&["--oci-worker-net=wifi"]).unwrap_err().contains("unknown network mode"));
         assert!(parse(&["--oci-cni-pool-size=many"]).unwrap_err().contains("takes a number"));
+        assert!(parse(&["--oci-worker=false"]).unwrap_err().contains("the OCI worker is disabled"));
         assert!(parse(&["--log-level=loud"]).unwrap_err().contains("unsupported log level"));
         assert!(parse(&["--allow-insecure-entitlement=root"]).unwrap_err().contains("invalid entitlement"));
         let (_, warnings) = parse(&["--otel-socket-path", "/x"]).unwrap();
         assert_eq!(warnings, ["--otel-socket-path has no effect here"]);
+        let (_, warnings) = parse(&["--config", "/nowhere/buildkitd.toml"]).unwrap();
+        assert_eq!(
+            warnings,
+            ["--config: /nowhere/buildkitd.toml does not exist; going on with the defaults"]
+        );
+    }
+
+    #[test]
+    fn entitlements_of_flags_take_the_place_of_those_in_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "insecure-entitlements = [\"security.insecure\"]\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let (config, _) = parse(&["--config", path]).unwrap();
+        assert_eq!(config.entitlements, ["security.insecure"]);
+        let (config, _) = parse(&["--config", path, "--allow-insecure-entitlement=network.host"]).unwrap();
+        assert_eq!(config.entitlements, ["network.host"]);
     }
 }

@@ -129,6 +129,11 @@ pub const KEYS: &[Key] = &[
     key("worker/oci/selinux", Bool, Refused("SELinux labels are not applied yet")),
     key("worker/oci/max-parallelism", Int, Works),
     key("worker/containerd", Table, CONTAINERD),
+    key(
+        "worker/containerd/enabled",
+        Bool,
+        Refused("there is no containerd worker; use the oci worker, which is the default"),
+    ),
     key("worker/containerd/*", Table, CONTAINERD),
     key("registry", Table, Works),
     key("registry/*", Table, Works),
@@ -154,7 +159,13 @@ pub const KEYS: &[Key] = &[
     key("frontend/gateway.v0/enabled", Bool, Works),
     key("frontend/gateway.v0/allowedRepositories", List, Works),
     key("system", Table, Works),
-    key("system/platformsCacheMaxAge", Time, Works),
+    key(
+        "system/platformsCacheMaxAge",
+        Time,
+        Elsewhere(
+            "what runs here is looked up again in the background when it is older than 20 s, and before a platform is refused",
+        ),
+    ),
     key("system/maxRegistryConcurrency", Int, Works),
     key("farm", Table, Works),
     key("farm/prefer", List, Works),

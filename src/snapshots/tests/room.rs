@@ -4,7 +4,7 @@
 mod support;
 
 use crosskit_snapshots::filters::Filters;
-use crosskit_snapshots::{About, DriverChoice, PruneOptions, RecordType, Snapshots};
+use crosskit_snapshots::{About, DriverChoice, PruneOptions, RecordType, Sharing, Snapshots};
 use std::time::Duration;
 use support::{Root, step, write};
 
@@ -90,6 +90,21 @@ async fn the_least_useful_goes_first() {
     let options = PruneOptions { max_used_space: 250_000, ..Default::default() };
     assert_eq!(prune(&snapshots, options.clone()).await, &made[1..4]);
     assert_eq!(prune(&snapshots, options).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_use_of_a_cache_mount_counts() {
+    let root = Root::new(DriverChoice::Overlay);
+    let snapshots = root.open();
+    for _ in 0..2 {
+        drop(snapshots.cache_mount("c", None, Sharing::Shared, "cache").await.unwrap());
+    }
+    let usage = snapshots.disk_usage(Filters::default(), None).await.unwrap();
+    let [mount] = usage.as_slice() else { panic!("{usage:?}") };
+    assert!(mount.usage_count == 2 && mount.last_used.is_some_and(|at| at >= mount.created), "{mount:?}");
+    let young = PruneOptions { keep_duration: Duration::from_secs(3600), ..Default::default() };
+    assert_eq!(prune(&snapshots, young).await, Vec::<String>::new());
+    assert_eq!(prune(&snapshots, PruneOptions::default()).await.len(), 1);
 }
 
 #[tokio::test]
