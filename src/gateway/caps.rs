@@ -31,11 +31,13 @@ const GRAPH: &[&str] = &[
     "source.git.fetchbycommit",
     "source.git.bundle",
     "source.git.checkoutbundle",
+    "source.git.signatureverify",
     "source.http",
     "source.http.auth",
     "source.http.checksum",
     "source.http.perm",
     "source.http.header",
+    "source.http.signatureverify",
     // The field spells it so.
     "soruce.http.uidgid",
     "source.imageblob",

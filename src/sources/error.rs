@@ -81,6 +81,24 @@ pub enum SourceError {
         /// How it ended.
         ended: String,
     },
+    /// A signature that was demanded is not there, or does not hold.
+    #[error("{what}: {reason}")]
+    Signature {
+        /// What was to be signed.
+        what: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// A program that is needed did not do its work.
+    #[error("{doing}: {program}: {reason}")]
+    Program {
+        /// What was being done, to what.
+        doing: String,
+        /// The program.
+        program: &'static str,
+        /// What happened, and what to do.
+        reason: String,
+    },
     /// The system refused.
     #[error("{doing}: {source}")]
     Io {
@@ -98,11 +116,12 @@ impl SourceError {
             SourceError::Invalid(_)
             | SourceError::Unsupported { .. }
             | SourceError::Mismatch(_)
+            | SourceError::Signature { .. }
             | SourceError::Git { .. } => ErrorKind::User,
             SourceError::HttpStatus { status } if *status >= 500 => ErrorKind::Unavailable,
             SourceError::HttpStatus { .. } => ErrorKind::User,
             SourceError::Http { .. } => ErrorKind::Unavailable,
-            SourceError::Io { .. } => ErrorKind::Environment,
+            SourceError::Io { .. } | SourceError::Program { .. } => ErrorKind::Environment,
             SourceError::Session { source, .. } => match source.kind() {
                 crosskit_session::ErrorKind::User => ErrorKind::User,
                 crosskit_session::ErrorKind::Environment => ErrorKind::Environment,

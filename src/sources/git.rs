@@ -5,21 +5,26 @@ mod bundle;
 mod checkout;
 mod command;
 mod fetch;
+mod object;
 mod refs;
+mod signed;
 mod url;
 
 pub(crate) use fetch::Repositories;
-pub(crate) use url::canonical;
+pub(crate) use signed::Objects;
+pub(crate) use url::{canonical, redacted};
 
+use crate::temporary::Temporary;
 use crate::{Attrs, Material, Shared, Source, SourceContext, SourceError, SourceKey};
-use bundle::{Bundle, Temporary};
+use bundle::Bundle;
 use command::{Access, Git};
 use crosskit_metadata::Change;
 use crosskit_snapshots::Ref;
 use futures::future::BoxFuture;
 use refs::Found;
+use signed::Demand;
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 /// The key of a checkout, and the snapshot that holds it.
 const TABLE: &str = "sources.git";
@@ -49,6 +54,8 @@ pub(crate) struct Wanted {
     pub(crate) bundle: Option<Bundle>,
     /// The checkout is a bundle instead of files.
     pub(crate) as_bundle: bool,
+    /// It has to be signed.
+    pub(crate) signed: Option<Demand>,
 }
 
 /// A checkout as an input.
@@ -58,19 +65,12 @@ pub(crate) struct GitSource {
     found: Mutex<Option<Found>>,
     /// What the bundle was unpacked to.
     staged: Mutex<Option<Arc<Temporary>>>,
+    /// Whether what was found is known to be signed as demanded.
+    verified: OnceCell<()>,
 }
 
 impl GitSource {
     pub(crate) fn new(shared: Arc<Shared>, name: &str, attrs: &Attrs) -> Result<Self, SourceError> {
-        for (key, value) in attrs {
-            let set = !matches!(value.as_str(), "" | "false");
-            if set && key.starts_with("git.sig.") {
-                return Err(SourceError::Unsupported {
-                    what: format!("{key} of git source {name}"),
-                    hint: "pin the commit (git.checksum) and fetch it from its repository instead".into(),
-                });
-            }
-        }
         let text = |key: &str| attrs.get(key).cloned().unwrap_or_default();
         let flag = |key: &str| attrs.get(key).is_some_and(|value| value == "true");
         let parsed = url::parse(name)?;
@@ -97,6 +97,7 @@ impl GitSource {
             known_hosts: text("git.knownsshhosts"),
             bundle: Bundle::new(attrs)?,
             as_bundle: flag("git.checkoutbundle"),
+            signed: Demand::new(&redacted(name), attrs)?,
         };
         bundle::check(&wanted)?;
         // Git would take it for an option.
@@ -111,7 +112,13 @@ impl GitSource {
                 wanted.checksum
             )));
         }
-        Ok(Self { shared, wanted, found: Mutex::default(), staged: Mutex::default() })
+        Ok(Self {
+            shared,
+            wanted,
+            found: Mutex::default(),
+            staged: Mutex::default(),
+            verified: OnceCell::new(),
+        })
     }
 
     /// The commit that is meant now.
@@ -191,6 +198,7 @@ impl GitSource {
 
     async fn checked_out(&self, cx: &Arc<dyn SourceContext>) -> Result<Ref, SourceError> {
         let found = self.find(cx).await?;
+        self.verify(cx, &found).await?;
         let key = format!("{}:{}", self.key_of(&found), self.wanted.subdir);
         let _lock = self.shared.git.lock(&key).await;
         let database = &self.shared.parts.database;
@@ -208,31 +216,37 @@ impl GitSource {
         Ok(reference)
     }
 
-    /// The commit and, where there is one, the tag, as git keeps them.
+    /// The commit and, where there is one, the tag, as git keeps them; signed as demanded. What was found is completed.
     pub(crate) async fn objects(
         &self,
         cx: &Arc<dyn SourceContext>,
         found: &mut Found,
-    ) -> Result<(Vec<u8>, Vec<u8>), SourceError> {
+    ) -> Result<Objects, SourceError> {
         let repository = fetch::fetch(self, cx, found).await?;
         let git = &repository.git;
         let kind = git.text(&["cat-file", "-t", &found.checksum]).await?;
-        let mut tag = Vec::new();
-        match kind.as_str() {
-            "commit" => found.commit = None,
+        let mut objects = Objects::default();
+        let commit = match kind.as_str() {
+            "commit" => found.checksum.clone(),
             "tag" => {
-                if found.commit.is_none() {
-                    let commit = format!("{}^{{commit}}", found.checksum);
-                    found.commit = Some(git.text(&["rev-parse", &commit]).await?);
-                }
-                tag = git.run(&["cat-file", "tag", &found.checksum]).await?;
+                objects.tag = git.run(&["cat-file", "tag", &found.checksum]).await?;
+                git.text(&["rev-parse", "--verify", &format!("{}^{{commit}}", found.checksum)]).await?
             }
             other => {
                 return Err(SourceError::Mismatch(format!("expected commit or tag object, got {other}")));
             }
+        };
+        // What a remote says a tag leads to is only what it says, and is what the checkout is known by.
+        if let Some(said) = found.commit.as_ref().filter(|said| **said != commit) {
+            let (what, remote) = (&found.reference, redacted(&self.wanted.remote));
+            let text = format!("{remote} says that {what} is commit {said}, but it is {commit}");
+            return Err(SourceError::Mismatch(text));
         }
-        let commit = found.commit.clone().unwrap_or_else(|| found.checksum.clone());
-        Ok((git.run(&["cat-file", "commit", &commit]).await?, tag))
+        objects.commit = git.run(&["cat-file", "commit", &commit]).await?;
+        found.commit = (kind == "tag").then_some(commit);
+        drop(repository);
+        self.judge(found, &objects).await?;
+        Ok(objects)
     }
 }
 
@@ -247,6 +261,8 @@ impl Source for GitSource {
                 return Ok(None);
             }
             let found = self.find(cx).await?;
+            // Also where the result is in a cache: who demands a signature may be another than who made the result.
+            self.verify(cx, &found).await?;
             Ok(Some(SourceKey { key: self.key_of(&found), pin: found.checksum }))
         })
     }

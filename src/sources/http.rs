@@ -3,6 +3,7 @@
 mod answers;
 mod gunzip;
 mod request;
+mod signed;
 
 use crate::single_file::{Form, write};
 use crate::{Attrs, Material, Shared, Source, SourceContext, SourceError, SourceKey};
@@ -13,6 +14,7 @@ use futures::future::BoxFuture;
 use request::{Got, file_name, http_time};
 use reqwest::Method;
 use serde::Serialize;
+use signed::Demand;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
@@ -38,6 +40,8 @@ pub(crate) struct HttpSource {
     form: Form,
     auth_secret: String,
     headers: Vec<Header>,
+    /// It has to be signed.
+    signed: Option<Demand>,
     resolved: Mutex<Option<Resolved>>,
 }
 
@@ -73,12 +77,6 @@ struct KeyParts<'a> {
 
 impl HttpSource {
     pub(crate) fn new(shared: Arc<Shared>, url: &str, attrs: &Attrs) -> Result<Self, SourceError> {
-        if attrs.keys().any(|key| key.starts_with("http.sig.")) {
-            return Err(SourceError::Unsupported {
-                what: format!("verifying the signature of {url}"),
-                hint: "pin the file by its digest (http.checksum) instead".into(),
-            });
-        }
         let checksum = attrs.get("http.checksum").map(|text| {
             text.parse::<Digest>()
                 .map_err(|err| SourceError::Invalid(format!("invalid checksum {text}: {err}")))
@@ -102,23 +100,26 @@ impl HttpSource {
             form: Form::new(attrs)?,
             auth_secret: attrs.get("http.authheadersecret").cloned().unwrap_or_default(),
             headers,
+            signed: Demand::new(url, attrs)?,
             resolved: Mutex::default(),
         })
     }
 
-    /// What the URL stands for now. With a promised digest, the server is not even asked.
+    /// What the URL stands for now, signed as demanded. With a promised digest and no signature, the server is not even
+    /// asked.
     pub(crate) async fn resolve(&self, cx: &Arc<dyn SourceContext>) -> Result<Resolved, SourceError> {
         let mut resolved = self.resolved.lock().await;
         if let Some(resolved) = &*resolved {
             return Ok(resolved.clone());
         }
         let found = match self.checksum {
-            Some(digest) => {
+            Some(digest) if self.signed.is_none() => {
                 let filename = file_name(&self.url, &self.filename, None);
                 Resolved { digest, filename, modified: None, file: None }
             }
-            None => self.ask_once(cx).await?,
+            _ => self.promised(cx).await?,
         };
+        self.verify(&found).await?;
         *resolved = Some(found.clone());
         Ok(found)
     }
@@ -129,17 +130,23 @@ impl HttpSource {
         if let Some(file) = &known.file {
             return Ok((known.clone(), file.clone()));
         }
-        let found = self.ask_once(cx).await?;
-        if found.digest != known.digest {
-            return Err(SourceError::Mismatch(format!(
-                "digest mismatch for {}: {} (expected: {})",
-                self.url, found.digest, known.digest
-            )));
-        }
+        let found = self.promised(cx).await?;
         let file =
             found.file.clone().ok_or_else(|| SourceError::Mismatch(format!("{}: no file", self.url)))?;
         *self.resolved.lock().await = Some(found.clone());
         Ok((found, file))
+    }
+
+    /// What the server has, if that is what was promised.
+    async fn promised(&self, cx: &Arc<dyn SourceContext>) -> Result<Resolved, SourceError> {
+        let found = self.ask_once(cx).await?;
+        match self.checksum.filter(|digest| *digest != found.digest) {
+            None => Ok(found),
+            Some(digest) => Err(SourceError::Mismatch(format!(
+                "digest mismatch for {}: {} (expected: {digest})",
+                self.url, found.digest
+            ))),
+        }
     }
 
     /// Asks, unless the build has asked before.

@@ -20,7 +20,9 @@ mod memory;
 mod meta;
 mod oci_layout;
 mod registry;
+mod signatures;
 mod single_file;
+mod temporary;
 
 pub use context::{SourceContext, Status};
 pub use error::{ErrorKind, SourceError};

@@ -1,6 +1,6 @@
 //! What clients and frontends want to know of a source before it is used.
 
-use crate::git::GitSource;
+use crate::git::{GitSource, Objects};
 use crate::http::HttpSource;
 use crate::image::{ImageMeta, ImageSource};
 use crate::manifests::Remote;
@@ -155,16 +155,16 @@ async fn git(
     cx: &Arc<dyn SourceContext>,
 ) -> Result<ResolveSourceGitResponse, SourceError> {
     let mut found = source.find(cx).await?;
-    let (commit_object, tag_object) = match objects {
+    let known = match objects || source.wanted.signed.is_some() {
         true => source.objects(cx, &mut found).await?,
-        false => Default::default(),
+        false => Objects::default(),
     };
     Ok(ResolveSourceGitResponse {
         checksum: found.checksum,
         r#ref: found.reference,
         commit_checksum: found.commit.unwrap_or_default(),
-        commit_object,
-        tag_object,
+        commit_object: known.commit,
+        tag_object: known.tag,
     })
 }
 

@@ -150,7 +150,10 @@ impl Workers {
         std::fs::create_dir_all(&steps)
             .map_err(|source| WorkerError::Folder { path: steps.clone(), source })?;
         let scratch = options.root.join("scratch");
-        std::fs::create_dir_all(&scratch)
+        // What a daemon that was killed has left there: keys, sockets, repositories.
+        let left = std::fs::remove_dir_all(&scratch);
+        left.or_else(|err| if err.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(err) })
+            .and_then(|()| std::fs::create_dir_all(&scratch))
             .map_err(|source| WorkerError::Folder { path: scratch.clone(), source })?;
         let sources = Sources::new(Parts {
             sessions: options.sessions.clone(),

@@ -7,10 +7,10 @@ use super::url::is_commit;
 use super::{GitSource, Wanted};
 use crate::blob::fetch_blob;
 use crate::oci_layout::pinned;
+use crate::temporary::Temporary;
 use crate::{Attrs, SourceContext, SourceError};
 use crosskit_images::Digest;
 use crosskit_snapshots::{About, Ref};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The file of a checkout that is a bundle.
@@ -84,29 +84,6 @@ pub(super) fn check(wanted: &Wanted) -> Result<(), SourceError> {
     Ok(())
 }
 
-/// A folder that goes with its handle.
-pub(super) struct Temporary(pub(super) PathBuf);
-
-impl Temporary {
-    pub(super) fn new(scratch: &Path) -> Result<Self, SourceError> {
-        let path = scratch.join(format!("git-{:016x}", rand::random::<u64>()));
-        std::fs::create_dir(&path).map_err(SourceError::io(format!("make {}", path.display())))?;
-        Ok(Self(path))
-    }
-
-    pub(super) fn url(&self) -> String {
-        format!("file://{}", self.0.display())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let path = std::mem::take(&mut self.0);
-        // It may be large, and this may be a thread of the runtime.
-        std::thread::spawn(move || std::fs::remove_dir_all(path));
-    }
-}
-
 impl GitSource {
     /// A repository made of the bundle, which can be fetched from.
     pub(super) async fn staged(
@@ -130,7 +107,7 @@ impl GitSource {
         fetched.await?;
         let file = self.shared.parts.snapshots.content().path(&bundle.digest);
         let file = file.to_string_lossy();
-        let repository = Temporary::new(&self.shared.parts.scratch)?;
+        let repository = Temporary::new(&self.shared.parts.scratch, "git")?;
         let plain = Git::new(cx.clone(), Access::default());
         let listing = plain.text(&["ls-remote", "--", &file]).await;
         let listing =
@@ -188,7 +165,7 @@ pub(super) async fn check_out(
         false => repository.git.text(&["rev-parse", &format!("{}^{{commit}}", found.checksum)]).await?,
     };
     // Made in a repository of its own, where it is the only name.
-    let temporary = Temporary::new(&shared.parts.scratch)?;
+    let temporary = Temporary::new(&shared.parts.scratch, "git")?;
     let git = repository.git.in_dir(&temporary.0);
     init(&git, true, object.len() == 64).await?;
     let from = format!("file://{}", repository.dir.display());

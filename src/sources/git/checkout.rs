@@ -41,6 +41,7 @@ pub(super) async fn check_out(
         }
         git = repository.git.with_work_tree(&files);
         let object = wanted_object(wanted, found);
+        source.still(&repository.git, &object, found).await?;
         git.run(&["checkout", "--no-overlay", &object, "--", "."]).await.map_err(failed)?;
     }
     if !wanted.skip_submodules {
@@ -90,6 +91,7 @@ async fn clone(
     };
     git.run(&["fetch", "-u", "--depth=1", "--", "origin", &pulled]).await?;
     git.run(&["checkout", "FETCH_HEAD"]).await?;
+    source.still(&git, "HEAD", found).await?;
     git.run(&["remote", "set-url", "origin", &redacted(&wanted.remote)]).await?;
     git.run(&["reflog", "expire", "--all", "--expire=now"]).await?;
     // It names the folder on this machine.

@@ -121,6 +121,8 @@ impl Git {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_SSH_COMMAND", ssh)
             .env("LC_ALL", "C")
+            // What stands in for other objects is not what their ids say.
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("HOME", "/dev/null")
             .env("GIT_CONFIG_GLOBAL", "/dev/null");

@@ -91,7 +91,7 @@ pub(super) fn is_transport(remote: &str) -> bool {
 }
 
 /// A remote as it may be shown and kept: with the user and the password masked.
-pub(super) fn redacted(remote: &str) -> String {
+pub(crate) fn redacted(remote: &str) -> String {
     const MASK: &str = "xxxxx";
     let Some((protocol, rest)) = remote.split_once("://") else { return remote.to_string() };
     let (authority, path) = rest.split_once('/').map_or((rest, None), |(a, p)| (a, Some(p)));

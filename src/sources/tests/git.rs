@@ -3,36 +3,9 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use support::{Build, Daemon, folder, op, shell};
-
-struct Server {
-    child: Child,
-    port: u16,
-    dir: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    fn url(&self) -> String {
-        format!("git://127.0.0.1:{}/repo", self.port)
-    }
-
-    /// As clients name it: what git is given is an attribute.
-    fn op(&self, fragment: &str, attrs: &[(&str, &str)]) -> crosskit_api::pb::SourceOp {
-        let mut op = op(&format!("{}{fragment}", self.url()), attrs);
-        op.attrs.entry("git.fullurl".into()).or_insert_with(|| self.url());
-        op
-    }
-}
+use std::process::Command;
+use support::git_daemon::Server;
+use support::{Build, Daemon, folder, shell};
 
 const GIT: &str = "export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b GIT_AUTHOR_DATE='2020-01-01T00:00:00Z' GIT_COMMITTER_DATE='2020-01-01T00:00:00Z'";
 
@@ -45,31 +18,7 @@ fn serve() -> Server {
             "{GIT}; umask 022; git init -q -b main repo; cd repo; mkdir -p sub/dir; echo one >file; echo in >sub/dir/in; ln -s /etc sub/link; printf '#!/bin/sh\\n' >run; chmod +x run; git add .; git commit -qm one; git tag -a v1 -m tagged; git branch old; echo two >file; git commit -qam two; git config uploadpack.allowAnySHA1InWant true"
         ),
     );
-    for _ in 0..20 {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let exec = Command::new("git").arg("--exec-path").output().unwrap();
-        let program = Path::new(String::from_utf8(exec.stdout).unwrap().trim()).join("git-daemon");
-        let mut child = Command::new(program)
-            .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1", &format!("--port={port}")])
-            .arg(format!("--base-path={}", dir.display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("git has its daemon");
-        while child.try_wait().unwrap().is_none() {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Server { child, port, dir, _dir: guard };
-            }
-            std::thread::yield_now();
-        }
-    }
-    panic!("git daemon does not start");
-}
-
-fn rev(server: &Server, name: &str) -> String {
-    let out =
-        Command::new("git").args(["rev-parse", name]).current_dir(server.dir.join("repo")).output().unwrap();
-    String::from_utf8(out.stdout).unwrap().trim().to_string()
+    Server::start((guard, dir))
 }
 
 const FILES: [&str; 4] =
@@ -79,7 +28,7 @@ const FILES: [&str; 4] =
 async fn branches_tags_and_commits_are_checked_out() {
     let (daemon, server) = (Daemon::new(), serve());
     let build = Build::alone();
-    let (head, old, tag) = (rev(&server, "main"), rev(&server, "old"), rev(&server, "v1"));
+    let (head, old, tag) = (server.rev("main"), server.rev("old"), server.rev("v1"));
     for (name, key, pin, content) in [
         (String::new(), head.clone(), &head, "two"),
         ("#main".into(), head.clone(), &head, "two"),
@@ -107,10 +56,10 @@ async fn branches_tags_and_commits_are_checked_out() {
     assert_eq!(same.pin, tag, "one build sees one commit");
     let build = Build::alone();
     let brought = daemon.bring(&build, server.op("", &[])).await.unwrap();
-    assert_eq!(brought.keys, [rev(&server, "main")]);
+    assert_eq!(brought.keys, [server.rev("main")]);
     assert!(brought.files().await.contains(&"file f 644 0:0  three".to_string()));
     let brought = daemon.bring(&build, server.op("#v1", &[])).await.unwrap();
-    assert_eq!(brought.pin, rev(&server, "v1"));
+    assert_eq!(brought.pin, server.rev("v1"));
     assert!(brought.files().await.contains(&"file f 644 0:0  three".to_string()));
 }
 
@@ -118,7 +67,7 @@ async fn branches_tags_and_commits_are_checked_out() {
 async fn options_change_the_checkout_and_its_key() {
     let (daemon, server) = (Daemon::new(), serve());
     let build = Build::alone();
-    let (head, old) = (rev(&server, "main"), rev(&server, "old"));
+    let (head, old) = (server.rev("main"), server.rev("old"));
     let name = server.url();
 
     let brought = daemon.bring(&build, server.op("#main:sub/dir", &[])).await.unwrap();
@@ -171,7 +120,7 @@ async fn options_change_the_checkout_and_its_key() {
 async fn what_is_wrong_is_refused() {
     let (daemon, server) = (Daemon::new(), serve());
     let build = Build::alone();
-    let head = rev(&server, "main");
+    let head = server.rev("main");
     let none = format!("git://127.0.0.1:{}/none", server.port);
     for (identifier, attrs, text) in [
         ("#nothing", &[][..], "repository does not contain ref nothing"),
@@ -188,7 +137,7 @@ async fn what_is_wrong_is_refused() {
         ("", &[("git.checksum", "xyz")], "expected hex commit hash"),
         ("", &[("git.checksum", "0123")], "expected checksum to match 0123, got "),
         ("", &[("git.fetchbycommit", "true")], "fetch-by-commit requires a checksum"),
-        ("", &[("git.sig.pubkey", "x")], "is not supported"),
+        ("", &[("git.sig.other", "x")], "git.sig.other of git source"),
         ("", &[("git.fullurl", none.as_str())], "error fetching default branch"),
     ] {
         let err = daemon.bring(&build, server.op(identifier, attrs)).await.err().unwrap_or_default();
@@ -228,7 +177,7 @@ async fn a_tree_cannot_bring_a_repository_of_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkout_travels_as_a_bundle() {
     let (daemon, server) = (Daemon::new(), serve());
-    let head = rev(&server, "main");
+    let head = server.rev("main");
     let build = Build::alone();
     for (fragment, pinned) in [(String::new(), true), (format!("#{head}"), true), ("#main".into(), false)] {
         let made =

@@ -1,6 +1,10 @@
 //! What the tests of this folder share: a daemon's parts, a client, and a build that listens.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod git_daemon;
+pub mod signers;
+pub mod web;
+
 use crosskit_api::pb;
 use crosskit_images::ContentStore;
 use crosskit_images::registry::RegistryHosts;
