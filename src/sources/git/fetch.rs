@@ -168,6 +168,13 @@ async fn update(
     if is_commit(&object) && !(deep && is_shallow) && has_commit(git, &object).await {
         return Ok(());
     }
+    // What has to be signed was fetched to be verified, a moment ago.
+    if wanted.signed.is_some() && !(deep && is_shallow) {
+        let here = git.text(&["rev-parse", "--verify", "--quiet", &object]).await;
+        if here.is_ok_and(|here| here == found.checksum) {
+            return Ok(());
+        }
+    }
     // Left behind by a fetch that was killed.
     let _ = std::fs::remove_file(dir.join("shallow.lock"));
     // Kept as a tag, so that the next fetch can say what is here.

@@ -143,6 +143,24 @@ mod tests {
     }
 
     #[test]
+    fn damaged_objects_are_read_or_refused() {
+        let raw = b"object 1\ngpgsig -----BEGIN\n more\n\nmessage\n-----BEGIN SSH SIGNATURE-----\nx";
+        for at in 0..raw.len() {
+            let mut changed = raw.to_vec();
+            for byte in [b'\n', b' ', 0, 0xff] {
+                changed[at] = byte;
+                for object in [&raw[..at], &changed] {
+                    for tag in [true, false] {
+                        if let Ok(found) = split(object, tag, "gpgsig") {
+                            assert!(found.payload.len() <= object.len());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn ids_are_made_of_kind_length_and_content() {
         // `git hash-object -t commit` of the same bytes, in repositories of both formats.
         let empty_tree = id_of("tree", b"", 40).unwrap();

@@ -143,6 +143,20 @@ mod tests {
     }
 
     #[test]
+    fn damaged_packets_are_read_or_refused() {
+        let good = [&[0xc2, 3, 1, 2, 3, 0x88, 2, 1, 2, 0xc2, 255, 0, 0, 1, 0][..], &[0; 256]].concat();
+        assert_eq!(only_signatures(&good), Ok(()));
+        for at in 0..20 {
+            for byte in 0..=255 {
+                let mut changed = good.clone();
+                changed[at] = byte;
+                let _ = only_signatures(&changed);
+                let _ = only_signatures(&changed[..at + 1]);
+            }
+        }
+    }
+
+    #[test]
     fn a_detached_signature_holds_nothing_else() {
         let new_form = [&[0xc2, 3][..], &[1, 2, 3]].concat();
         let old_form = [&[0x88, 2][..], &[1, 2]].concat();

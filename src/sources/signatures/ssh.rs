@@ -194,6 +194,25 @@ mod tests {
     }
 
     #[test]
+    fn damaged_keys_and_signatures_are_read_or_refused() {
+        let key = wire(&[b"ssh-rsa", &[1, 0, 1], &[0x80; 16]]);
+        let signature = [b"SSHSIG\0\0\0\x01".to_vec(), wire(&[&key, b"git", b"", b"sha512", b"x"])].concat();
+        for bytes in [&key, &signature] {
+            for at in 0..bytes.len() {
+                for byte in [0, 1, 0x7f, 0xff] {
+                    let mut changed = bytes.clone();
+                    changed[at] = byte;
+                    for data in [&changed[..], &changed[..at]] {
+                        let _ = Made::read(data).map(|made| made.check());
+                        let _ = PublicKey { kind: "ssh-rsa".into(), data: data.to_vec() }.check();
+                        let _ = PublicKey::first(&format!("ssh-rsa {}", STANDARD.encode(data)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn weak_keys_and_foreign_signatures_are_refused() {
         let rsa = |modulus: &[u8]| PublicKey {
             kind: "ssh-rsa".into(),

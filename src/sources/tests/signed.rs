@@ -207,8 +207,8 @@ async fn what_a_remote_says_of_a_tag_is_not_believed() {
     };
     let by_bob = [(KEYS, repository.bob.as_str()), REQUIRE_TAG];
     let by_ann = [(KEYS, repository.ann.as_str())];
-    assert_eq!(bring("plain", &[]).await.unwrap(), [plain.clone()]);
-    assert_eq!(bring("v1", &by_bob).await.unwrap(), [signed.clone()]);
+    assert_eq!(bring("plain", &[]).await.unwrap(), [plain.as_str()]);
+    assert_eq!(bring("v1", &by_bob).await.unwrap(), [signed.as_str()]);
     let refs = repository.server.dir.join("repo/.git/info/refs");
     let honest = std::fs::read_to_string(&refs).unwrap();
     let peeled = format!("{signed}\trefs/tags/v1^{{}}");
