@@ -132,9 +132,10 @@ impl GitSource {
         let actual = id_of(kind, raw, id.len());
         if actual.as_deref() != Some(id) {
             let actual = actual.unwrap_or_default();
-            return Err(wrong(format!(
-                "{kind} object checksum verification failed: its content is {actual:?}"
-            )));
+            // Nothing else that this repository holds can be relied on either.
+            let text =
+                format!("{what}: {kind} object checksum verification failed: its content is {actual:?}");
+            return Err(SourceError::Mismatch(text));
         }
         let header = usize::from(id.len() == 64);
         let signed = split(raw, kind == "tag", HEADERS[header]).map_err(wrong)?;
