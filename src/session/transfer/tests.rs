@@ -346,3 +346,22 @@ async fn a_sender_that_fails_says_why() {
     let err = transfer(Arc::new(Broken), to.path(), Receive::default()).await.unwrap_err();
     assert_eq!(err.to_string(), "error from sender: no such luck");
 }
+
+#[test]
+fn what_was_exchanged_for_a_link_meanwhile_leads_nowhere() {
+    use rustix::fd::AsFd;
+    let (dir, outside) = dirs();
+    std::fs::write(outside.path().join("secret"), "not for the daemon").unwrap();
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    std::fs::write(dir.path().join("folder/secret"), "sent").unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    assert!(folder.open("folder/secret").is_ok());
+    let root = std::fs::File::open(dir.path()).unwrap();
+    existing::open_dir(root.as_fd(), "folder").unwrap();
+    // Between the listing and the sending, or between two entries of what is received.
+    std::fs::rename(dir.path().join("folder"), dir.path().join("aside")).unwrap();
+    symlink(outside.path(), dir.path().join("folder")).unwrap();
+    assert!(folder.open("folder/secret").is_err());
+    assert_eq!(existing::open_dir(root.as_fd(), "folder").unwrap_err(), rustix::io::Errno::LOOP);
+    assert!(folder.open("../x").is_err() && existing::open_dir(root.as_fd(), "..").is_err());
+}
