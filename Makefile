@@ -3,13 +3,14 @@
 CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help build demo test unit check bench farm-sim parts clean
+.PHONY: help build demo test unit check fuzz bench farm-sim parts clean
 
 help:
 	@echo 'make demo   one Dockerfile becomes one index for eight platforms, here and now'
 	@echo 'make test   all tests, end to end with real runtimes, a registry, emulators and docker buildx'
 	@echo 'make unit   only the tests that need no root and no other programs'
 	@echo 'make check  formatting, lints, rules about sources'
+	@echo 'make fuzz   ten minutes of fuzzing for each of its targets (FUZZ="name …" for some), with cargo-fuzz'
 	@echo 'make bench  each promise about speed beside its floor (BENCH="name …" for some of them)'
 	@echo 'make farm-sim  the scheduler with 10 000 workers and a million builds (FARM="--workers 100 …" for others)'
 	@echo 'make build  the program: target/release/crosskit'
@@ -45,6 +46,13 @@ check:
 	$(CARGO) fmt --all --check
 	tests/rules.sh
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+FUZZ ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz:
+	@tests/parts.sh build
+	@set -e; for name in $(FUZZ); do \
+	  $(CARGO) fuzz run -s none --target-dir target/fuzz $$name -- -max_total_time=600; \
+	done
 
 bench: parts
 	$(CARGO) build --release -p crosskit -p crosskit-bench --bins
