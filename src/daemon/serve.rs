@@ -129,7 +129,7 @@ impl Daemon {
             sessions: sessions.clone(),
             registries: images.registries.clone(),
             database: db.clone(),
-            http: reqwest::Client::new(),
+            http: crosskit_sources::lazy_http(),
             labels: config.worker.labels.clone(),
             platforms: config.worker.platforms.clone(),
             network: config.worker.network.clone().from_environment(),

@@ -40,7 +40,7 @@ use crosskit_snapshots::{Ref, Snapshots};
 use futures::future::BoxFuture;
 use std::any::Any;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// What a source is known by in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,14 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// A client for the web that is made when it is needed first: the machine's certificates are read then.
+pub type LazyHttp = Arc<LazyLock<reqwest::Client>>;
+
+/// One that is not made yet.
+pub fn lazy_http() -> LazyHttp {
+    Arc::new(LazyLock::new(reqwest::Client::new))
+}
+
 /// What sources work with.
 #[derive(Clone)]
 pub struct Parts {
@@ -91,7 +99,7 @@ pub struct Parts {
     /// A folder for temporary files and sockets; only the daemon may write there.
     pub scratch: PathBuf,
     /// For `http://` and `https://`.
-    pub http: reqwest::Client,
+    pub http: LazyHttp,
 }
 
 /// Makes sources. Cheap to clone.

@@ -43,7 +43,7 @@ pub struct WorkerOptions {
     /// Where it is kept what was found where.
     pub database: Database,
     /// For sources on the web.
-    pub http: reqwest::Client,
+    pub http: crosskit_sources::LazyHttp,
     /// Shown to clients, and matched by filters.
     pub labels: BTreeMap<String, String>,
     /// Platforms to announce instead of what was found.

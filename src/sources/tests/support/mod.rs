@@ -44,7 +44,7 @@ impl Daemon {
             database,
             registries,
             scratch,
-            http: reqwest::Client::new(),
+            http: crosskit_sources::lazy_http(),
         });
         Daemon { dir, sources, snapshots, sessions }
     }

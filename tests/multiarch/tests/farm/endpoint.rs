@@ -131,7 +131,7 @@ impl Endpoint {
             sessions: sessions.clone(),
             registries: RegistryHosts::new(HashMap::new()),
             database: database.clone(),
-            http: reqwest::Client::new(),
+            http: crosskit_sources::lazy_http(),
             labels: BTreeMap::new(),
             platforms: Vec::new(),
             network: Default::default(),
