@@ -5,6 +5,7 @@ use crate::{AttestError, redacted};
 use crosskit_images::registry::Reference;
 use crosskit_platforms::Platform;
 use crosskit_sources::Material;
+use serde::Serialize;
 
 /// What went into a result.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,6 +26,27 @@ pub struct Capture {
     pub network: bool,
     /// Whether something went into it that nobody knows.
     pub incomplete: bool,
+    /// Whether steps reached the network through a proxy only.
+    pub proxied: bool,
+    /// Requests through it of which it is not known what they have brought.
+    pub unknown: Vec<Request>,
+}
+
+/// A request of a step of which it is not known what it has brought, as provenance tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Request {
+    /// The step.
+    pub op: String,
+    /// The address that was asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uri: String,
+    /// How it was asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    /// In a word, why it is not known.
+    pub reason: String,
+    /// What the step runs.
+    pub name: String,
 }
 
 /// An image, or a blob of one.
@@ -163,6 +185,8 @@ impl Capture {
         other.request.ssh.into_iter().for_each(|lent| add_lent(&mut self.request.ssh, lent));
         self.network |= other.network;
         self.incomplete |= other.incomplete;
+        self.proxied |= other.proxied;
+        self.unknown.extend(other.unknown);
     }
 
     /// Puts everything in order, and leaves out images by digest that are there by name as well.
@@ -189,12 +213,14 @@ impl Capture {
         self.http.sort_by(|a, b| a.url.cmp(&b.url));
         self.locals.sort_by(|a, b| a.name.cmp(&b.name));
         self.request.secrets.sort_by(|a, b| a.id.cmp(&b.id));
+        self.unknown.sort();
+        self.unknown.dedup();
         self.request.ssh.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(())
     }
 
     /// Whether everything that went into it is known exactly.
     pub fn is_complete(&self) -> bool {
-        !self.incomplete && self.locals.is_empty()
+        !self.incomplete && self.unknown.is_empty() && self.locals.is_empty()
     }
 }

@@ -24,7 +24,7 @@ pub use attestation::{
     Attestation, Content, INLINE_ONLY, Kind, Make, REASON, SBOM_CORE, Subject, cores_first,
 };
 pub use build_config::{BuildConfig, Steps};
-pub use capture::Capture;
+pub use capture::{Capture, Request};
 pub use config_source::redacted;
 pub use error::AttestError;
 pub use predicate::{Circumstances, Predicate, StepPlace};

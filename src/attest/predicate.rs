@@ -2,7 +2,7 @@
 
 use crate::asked::{Mode, Provenance, Slsa};
 use crate::build_config::{BuildConfig, Source, Steps};
-use crate::capture::Capture;
+use crate::capture::{Capture, Request};
 use crate::purl::image_url;
 use crate::request::{ConfigSource, Parameters, RequestProvenance};
 use crate::statement::{Digests, commit_digest, digests_of};
@@ -116,6 +116,29 @@ pub(crate) struct More {
     source: Option<Source>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layers: BTreeMap<String, Vec<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<NetworkTold>,
+}
+
+/// How steps reached the network, where that was not as they liked.
+#[derive(Debug, Clone, Serialize)]
+struct NetworkTold {
+    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<ProxyTold>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ProxyTold {
+    incomplete: Vec<Request>,
+}
+
+impl NetworkTold {
+    fn of(capture: &Capture) -> Option<Self> {
+        let incomplete = capture.unknown.clone();
+        let proxy = (!incomplete.is_empty()).then_some(ProxyTold { incomplete });
+        capture.proxied.then_some(NetworkTold { mode: "proxy", proxy })
+    }
 }
 
 /// Where steps have run, by their names in the graph: those that did not simply run on the builder itself.
@@ -193,7 +216,7 @@ impl Predicate {
             request: !request.frontend.is_empty(),
             resolved_dependencies: capture.is_complete(),
         };
-        let mut more = More { vcs, ..More::default() };
+        let mut more = More { vcs, network: NetworkTold::of(capture), ..More::default() };
         let mut build_config = None;
         match asked.mode {
             Mode::Min => completeness.request &= !request.scrub(),
@@ -316,6 +339,26 @@ fn incomplete(capture: &Capture) -> AttestError {
         told.incomplete.push(details::ProvenanceMaterialIncomplete {
             name: local.name.clone(),
             reason: "local_source".into(),
+            ..details::ProvenanceMaterialIncomplete::default()
+        });
+    }
+    if !capture.unknown.is_empty() {
+        message.push_str("\n\nUncaptured requests:");
+    }
+    for Request { op, uri, method, reason, name } in &capture.unknown {
+        let known = [name, op, uri].into_iter().find(|text| !text.is_empty());
+        message.push_str(&format!("\n  - {}", known.map_or("<unnamed>", String::as_str)));
+        for (what, text) in [("method", method), ("url", uri), ("reason", reason)] {
+            if !text.is_empty() {
+                message.push_str(&format!("\n    {what}: {text}"));
+            }
+        }
+        told.incomplete.push(details::ProvenanceMaterialIncomplete {
+            op: op.clone(),
+            name: name.clone(),
+            method: method.clone(),
+            uri: uri.clone(),
+            reason: reason.clone(),
             ..details::ProvenanceMaterialIncomplete::default()
         });
     }

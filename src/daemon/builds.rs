@@ -191,7 +191,6 @@ impl Builder {
 
     async fn run(&self, request: &mut SolveRequest, job: &Arc<Job<ResultRef>>) -> Result<Done, GatewayError> {
         let mut exporters = self.exporters(request)?;
-        refuse(request)?;
         let compatibility_version = compatibility::version(request)?;
         job.context().set_value(COMPATIBILITY, Arc::new(compatibility_version));
         let asked = request.cache.take().unwrap_or_default();
@@ -215,8 +214,9 @@ impl Builder {
         .preferring_builtin();
         let started = SystemTime::now();
         let session = request.session.clone();
-        let bridge =
-            Bridge::new(self.shared.clone(), Arc::clone(job), session, entitlements, policies, &asked);
+        let proxied = self.shared.proxied || request.proxy_network;
+        let shared = Shared { proxied, ..self.shared.clone() };
+        let bridge = Bridge::new(shared, Arc::clone(job), session, entitlements, policies, &asked);
         // Known to the build's end: who chooses exporters can look into the result.
         let mut conversation = None;
         let result = if request.definition.is_none() && request.frontend.is_empty() {
@@ -302,15 +302,6 @@ fn tell(job: &JobContext, warnings: Vec<String>) {
 
 fn sessions(request: &SolveRequest) -> Vec<String> {
     Some(request.session.clone()).filter(|s| !s.is_empty()).into_iter().collect()
-}
-
-/// What isn't there yet and would change the result.
-fn refuse(request: &SolveRequest) -> Result<(), GatewayError> {
-    let later = |what: &str| Err(GatewayError::unimplemented(format!("{what} is not available yet")));
-    if request.proxy_network {
-        return later("enforcing a proxy for all steps");
-    }
-    Ok(())
 }
 
 #[allow(deprecated)]

@@ -164,6 +164,7 @@ impl Daemon {
             },
             on_failure: config.farm.on_failure,
             producers: Producers::default(),
+            proxied: config.proxy_network,
         };
         let ended = Arc::new(Notify::new());
         let stop = CancellationToken::new();

@@ -6,11 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crosskit_proxynet::Proxy;
 use rand::Rng;
 
 use crate::{
-    DEFAULT_HOSTNAME, DEFAULT_PATH, Error, LinuxResources, Network, Process, Result, Security, Terminal,
-    Ulimit, cgroups, devices,
+    DEFAULT_HOSTNAME, DEFAULT_PATH, Error, LinuxResources, Mount, Network, Process, Result, Security,
+    Terminal, Ulimit, cgroups, devices,
     emulation::Way,
     error::file_error,
     executor::Shared,
@@ -24,6 +25,7 @@ use crate::{
         User, VERSION,
     },
     stubs::Stubs,
+    trust::{self, Trusted},
     users,
 };
 
@@ -47,8 +49,17 @@ pub(crate) struct Bundle {
     pub(crate) counting_cgroup: Option<String>,
     rootfs: Rootfs,
     stubs: Stubs,
+    trusted: Option<Trusted>,
     pub(crate) inherited: Inherited,
     _mark: Mark,
+}
+
+/// The network that a container is started with.
+pub(crate) struct Joined<'a> {
+    /// The file of a namespace that it joins.
+    pub(crate) path: Option<&'a Path>,
+    /// Its only way out of that.
+    pub(crate) proxy: Option<&'a Proxy>,
 }
 
 /// What a second process in the container has in common with the first.
@@ -61,6 +72,8 @@ pub(crate) struct Inherited {
     pub(crate) in_user_namespace: bool,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) rootfs: PathBuf,
+    /// What the environment of each process says of the proxy that is its only way out.
+    pub(crate) proxy: Vec<String>,
 }
 
 impl Bundle {
@@ -69,7 +82,7 @@ impl Bundle {
         shared: &Shared,
         process: &Process,
         way: &Way,
-        network: Option<&Path>,
+        network: &Joined<'_>,
         filter: Option<&str>,
         terminal: Option<&Terminal>,
     ) -> Result<Self> {
@@ -102,6 +115,8 @@ impl Bundle {
         if !env.iter().any(|variable| variable.starts_with("PATH=")) {
             env.insert(0, DEFAULT_PATH.to_owned());
         }
+        let proxy = network.proxy.map(Proxy::environment).unwrap_or_default();
+        tell(&mut env, &proxy);
         let in_user_namespace = way.private().is_some();
         let inherited = Inherited {
             env,
@@ -111,10 +126,20 @@ impl Bundle {
             in_user_namespace,
             rlimits,
             rootfs: process.rootfs.clone(),
+            proxy,
         };
         let mark = Mark::set(&shared.ledger, &id, &cgroup)?;
-        let bundle = Self { dir, id, cgroup, counting_cgroup, rootfs, stubs, inherited, _mark: mark };
-        bundle.write(shared, process, way, network, filter, terminal)?;
+        let mut bundle =
+            Self { dir, id, cgroup, counting_cgroup, rootfs, stubs, trusted: None, inherited, _mark: mark };
+        let mut shown = Vec::new();
+        if let Some(proxy) = network.proxy.filter(|_| process.readonly_rootfs) {
+            shown = trust::shown(&bundle.rootfs, proxy.certificate(), &bundle.dir)?;
+        }
+        bundle.write(shared, process, &shown, way, network, filter, terminal)?;
+        // Last, as it has to be undone.
+        if let Some(proxy) = network.proxy.filter(|_| !process.readonly_rootfs) {
+            bundle.trusted = Some(Trusted::add(&bundle.rootfs, proxy.certificate())?);
+        }
         Ok(bundle)
     }
 
@@ -122,8 +147,9 @@ impl Bundle {
         &self,
         shared: &Shared,
         process: &Process,
+        shown: &[Mount],
         way: &Way,
-        network: Option<&Path>,
+        network: &Joined<'_>,
         filter: Option<&str>,
         terminal: Option<&Terminal>,
     ) -> Result<()> {
@@ -140,7 +166,8 @@ impl Bundle {
         let private = way.private();
         let confinement = sandbox::confinement(process.security, private.is_some());
         let bind_sys = private.is_some() && process.network != Network::None;
-        let mounts = sandbox::mounts(&confinement, &files, process.shm_size, bind_sys, &process.mounts);
+        let asked = shown.iter().chain(&process.mounts);
+        let mounts = sandbox::mounts(&confinement, &files, process.shm_size, bind_sys, asked);
         let filtered = confinement.filtered && seccomp::is_available();
         let ids = |ranges: &[crosskit_qemu::IdRange]| -> Vec<IdMapping> {
             let same = |range: &crosskit_qemu::IdRange| IdMapping {
@@ -165,7 +192,7 @@ impl Bundle {
                 cgroups_path: self.cgroup.clone(),
                 namespaces: sandbox::namespaces(
                     process.network,
-                    network.map(|path| path.to_string_lossy().into_owned()),
+                    network.path.map(|path| path.to_string_lossy().into_owned()),
                     cgroups::is_unified(),
                     private.map(|made| made.user_namespace_path().to_string_lossy().into_owned()),
                 ),
@@ -192,11 +219,13 @@ impl Bundle {
     }
 
     /// Removes what was made for the container, in the root filesystem too. Nothing of it may run any more.
-    pub(crate) fn clean(&self) {
+    pub(crate) fn clean(&self) -> Result<()> {
+        let cleaned = self.trusted.as_ref().map_or(Ok(()), |trusted| trusted.remove(&self.rootfs));
         self.stubs.remove(&self.rootfs);
         if let Some(cgroup) = &self.counting_cgroup {
             cgroups::remove(cgroup);
         }
+        cleaned
     }
 }
 
@@ -237,6 +266,14 @@ impl Inherited {
     pub(crate) fn find_user(&self, name: &str) -> Result<User> {
         users::find(&Rootfs::open(&self.rootfs)?, name)
     }
+}
+
+/// Puts variables into an environment, in place of those of the same names.
+pub(crate) fn tell(env: &mut Vec<String>, more: &[String]) {
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let names: Vec<String> = more.iter().map(|variable| name(variable)).collect();
+    env.retain(|variable| !names.contains(&name(variable)));
+    env.extend_from_slice(more);
 }
 
 /// A name that is safe as a file's name: what is empty gets a new one.

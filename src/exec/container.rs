@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Error, Exit, Process, Result, Stdio, Terminal,
-    bundle::{Inherited, absolute, rlimit},
+    bundle::{Inherited, absolute, rlimit, tell},
     error::file_error,
     executor::{Shared, exit_of},
     networks::namespaces,
@@ -139,6 +139,7 @@ impl Access {
         let mut own = (*self.inherited).clone();
         if !process.env.is_empty() {
             own.env.clone_from(&process.env);
+            tell(&mut own.env, &self.inherited.proxy);
         }
         if !process.cwd.is_empty() {
             own.cwd = absolute(&process.cwd);

@@ -18,13 +18,13 @@ use tokio_util::{
 };
 
 use crate::{
-    Access, Chosen, Container, DnsConfig, Error, Exit, How, Network, Process, Result, Security, Stdio,
-    bundle::Bundle,
+    Access, Chosen, Container, DnsConfig, Error, Exit, How, Process, Result, Security, Stdio,
+    bundle::{Bundle, Joined},
     capabilities, cgroups,
     emulation::Platforms,
     error::file_error,
     filter, hosts, leftovers,
-    networks::{Lease, NetworkOptions, Networks, Places, namespaces},
+    networks::{NetworkOptions, Networks, Places, namespaces},
     resolv::{ResolvFiles, replace},
     runtime::{Runtime, messages},
     supervise::{Call, Ended, Running},
@@ -264,21 +264,18 @@ impl Shared {
         if cancel.is_cancelled() || self.closing.is_cancelled() {
             return Err(Error::Canceled);
         }
-        let lease = match process.network {
-            Network::Sandbox => tokio::select! {
-                () = cancel.cancelled() => return Err(Error::Canceled),
-                lease = self.networks.lease(process.hostname.clone(), process.security) => lease?,
-            },
-            Network::Host | Network::None => None,
+        let given = tokio::select! {
+            () = cancel.cancelled() => return Err(Error::Canceled),
+            given = self.networks.give(&process) => given?,
         };
         // runc joins the user namespace of private emulators first, in which it may join no network of ours any more.
         let enters = way.private().is_some() && !runtime.is_crun();
-        let entered = lease.as_ref().filter(|_| enters).map(Lease::open).transpose()?;
+        let entered = if enters { given.open()? } else { None };
         let (shared, starter, inside) = (self.clone(), runtime.clone(), entered.clone());
         let starting = tokio::task::spawn_blocking(move || {
-            let network = lease.as_ref().filter(|_| inside.is_none()).map(Lease::path);
+            let network = Joined { path: given.path().filter(|_| inside.is_none()), proxy: given.proxy() };
             let terminal = io.terminal.as_ref();
-            let bundle = Bundle::make(&shared, &process, &way, network, filter.as_deref(), terminal)?;
+            let bundle = Bundle::make(&shared, &process, &way, &network, filter.as_deref(), terminal)?;
             let mut command = starter.command(&bundle.log());
             command.args(["run", "--bundle"]).arg(&bundle.dir);
             if let Some(namespace) = inside {
@@ -286,16 +283,17 @@ impl Shared {
             }
             let (folder, id, pid_file) = (bundle.dir.clone(), bundle.id.clone(), bundle.pid_file());
             match Running::start(&starter, Call { command, folder, id, pid_file }, io) {
-                Ok(running) => Ok((bundle, running, way, lease)),
+                Ok(running) => Ok((bundle, running, way, given)),
                 Err(error) => {
-                    bundle.clean();
+                    // There is something worse to tell.
+                    let _ = bundle.clean();
                     Err(error)
                 }
             }
         });
         let broken =
             |error: tokio::task::JoinError| Error::Broken { id: String::new(), reason: error.to_string() };
-        let (bundle, running, way, lease) = starting.await.map_err(broken)??;
+        let (bundle, running, way, given) = starting.await.map_err(broken)??;
         let first_ended = CancellationToken::new();
         let _ended_guard = first_ended.clone().drop_guard();
         let _ = started.send(Access {
@@ -313,17 +311,19 @@ impl Shared {
             Ok(ended) => exit_of(ended, &runtime, &bundle.log()).await,
             Err(error) => Err(error),
         };
+        given.end().await;
         let cleaning = tokio::task::spawn_blocking(move || {
             let kills = bundle.counting_cgroup.as_deref().map_or(0, cgroups::memory_kills);
             if forced {
                 delete(&runtime, &bundle);
             }
-            bundle.clean();
-            drop((bundle, way, hold, lease));
-            kills
+            let cleaned = bundle.clean();
+            drop((bundle, way, hold));
+            cleaned.map(|()| kills)
         });
-        let kills = cleaning.await.map_err(broken)?;
-        outcome.map(|exit| Exit { out_of_memory: kills > 0 && exit.code != 0, ..exit })
+        let cleaned = cleaning.await.map_err(broken)?;
+        let (outcome, kills) = (outcome?, cleaned?);
+        Ok(outcome).map(|exit| Exit { out_of_memory: kills > 0 && exit.code != 0, ..exit })
     }
 }
 

@@ -33,12 +33,15 @@ mod streams;
 mod stubs;
 mod supervise;
 mod terminals;
+mod trust;
 mod users;
 
 #[cfg(test)]
 mod pure_tests;
 #[cfg(test)]
 mod rootfs_tests;
+#[cfg(test)]
+mod trust_tests;
 
 pub use container::{Access, Container};
 pub use crosskit_qemu::detect::Ways;

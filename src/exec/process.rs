@@ -3,6 +3,7 @@
 use std::{any::Any, fmt, net::IpAddr, path::PathBuf};
 
 use crosskit_platforms::Platform;
+use crosskit_proxynet::Rules;
 
 use crate::devices::Edits;
 
@@ -30,6 +31,9 @@ pub struct Process {
     pub extra_hosts: Vec<ExtraHost>,
     /// Which network it sees.
     pub network: Network,
+    /// What counts for its requests if a proxy is to be its only way to that network; None lets it have the network
+    /// itself.
+    pub proxy: Option<Rules>,
     /// What it may do.
     pub security: Security,
     /// Resource limits of the process; what is not listed is this daemon's own.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use crate::{
     DnsConfig, ExecConfig, Executor, Exit, ExtraHost, LinuxResources, Mount, Network, Process, Security,
     Ulimit,
-    bundle::{Bundle, resources, rlimit},
+    bundle::{Bundle, Joined, resources, rlimit},
     emulation::{Platforms, Way},
     executor::Shared,
     hosts,
@@ -99,7 +99,8 @@ fn configured(process: Process) -> Value {
         platforms.way(&crosskit_platforms::native()).await.expect("native")
     });
     let shared: &Shared = executor.shared();
-    let bundle = Bundle::make(shared, &process, &way, None, None, None).expect("made");
+    let bundle =
+        Bundle::make(shared, &process, &way, &Joined { path: None, proxy: None }, None, None).expect("made");
     let text = std::fs::read(bundle.dir.join("config.json")).expect("written");
     // The standard's own types read it.
     let _: oci_spec::runtime::Spec = serde_json::from_slice(&text).expect("an OCI runtime configuration");

@@ -149,7 +149,7 @@ pub(crate) fn mounts<'a>(
     files: &OwnFiles<'a>,
     shm_size: u64,
     bind_sys: bool,
-    asked: &'a [Mount],
+    asked: impl IntoIterator<Item = &'a Mount>,
 ) -> Vec<MountSpec<'a>> {
     let access = confinement.access;
     let shm_kib = if shm_size == 0 { SHM_KIB } else { shm_size.div_ceil(1024) };
@@ -211,7 +211,7 @@ fn asked_mount(mount: &Mount) -> MountSpec<'_> {
     spec
 }
 
-/// The namespaces of a container. `prepared`: the file of a network namespace that a sandbox joins.
+/// The namespaces of a container. `prepared`: the file of a network namespace that it joins.
 pub(crate) fn namespaces(
     network: Network,
     prepared: Option<String>,
@@ -222,8 +222,8 @@ pub(crate) fn namespaces(
     let mut all = vec![new("pid"), new("ipc"), new("uts"), new("mount")];
     match (network, prepared) {
         (Network::None, _) => all.push(new("network")),
-        (Network::Sandbox, Some(path)) => all.push(Namespace { kind: "network", path: Some(path) }),
-        (Network::Sandbox | Network::Host, _) => {}
+        (_, Some(path)) => all.push(Namespace { kind: "network", path: Some(path) }),
+        (Network::Sandbox | Network::Host, None) => {}
     }
     if unified_cgroups {
         all.push(new("cgroup"));

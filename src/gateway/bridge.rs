@@ -105,6 +105,8 @@ pub struct Shared {
     pub on_failure: OnFailure,
     /// How results that are handed on were made.
     pub producers: Producers,
+    /// Whether steps reach the network through a proxy only.
+    pub proxied: bool,
 }
 
 /// The bridge of one build.
@@ -272,10 +274,14 @@ impl Bridge {
             return Ok(None);
         }
         let refused = |e: GatewayError| e.while_doing("failed to load LLB");
-        let (mut graph, asked) = match self.converted(&graph, policies).await.map_err(refused)? {
+        let (mut graph, mut asked) = match self.converted(&graph, policies).await.map_err(refused)? {
             Some(converted) => (converted, Some(Arc::new(graph))),
             None => (graph, None),
         };
+        if let Some(behind_proxy) = self.behind_proxy(&graph, policies) {
+            let direct = std::mem::replace(&mut graph, behind_proxy);
+            asked.get_or_insert(Arc::new(direct));
+        }
         admit(&graph, &self.entitlements).map_err(refused)?;
         if asks_for_devices(&graph) {
             let devices = self.shared.workers.devices().await.map_err(GatewayError::from)?;

@@ -7,6 +7,7 @@ use crosskit_api::errors::ErrorDetails;
 use crosskit_api::{frontend, pb, rpc};
 use crosskit_exec::{Access, DEFAULT_PATH, Exit, Process, Stdio};
 use crosskit_platforms::Platform;
+use crosskit_proxynet::Rules;
 use crosskit_workers::ops::exec::{exec_error, process_of};
 use crosskit_workers::ops::mounts::{self, Prepared};
 use crosskit_workers::{LocalParts, ResultRef};
@@ -98,6 +99,8 @@ pub struct Surroundings {
     pub sessions: Vec<String>,
     /// What its processes may ask for.
     pub entitlements: Entitlements,
+    /// What counts for their requests, if a proxy is their only way to the network.
+    pub proxy: Option<Rules>,
 }
 
 /// A container. Its processes end when it is released, or dropped.
@@ -259,7 +262,8 @@ impl Container {
         }
         let (parts, sessions) = (&self.around.parts, &self.around.sessions);
         meta.env.extend(mounts::secret_environment(parts, sessions, &asked.secretenv).await?);
-        Ok(process_of(&meta, network, security, &self.platform)?)
+        let process = process_of(&meta, network, security, &self.platform)?;
+        Ok(Process { proxy: self.around.proxy.clone(), ..process })
     }
 
     /// Where the files of a mount are on this machine, until the release.

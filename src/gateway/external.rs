@@ -156,6 +156,7 @@ async fn run(
     if config.config.labels.get(NO_NETWORK_LABEL).is_some_and(|v| v == "true" || v == "1") {
         process.network = Network::None;
     }
+    process.proxy = bridge.proxy_rules();
     let network = if process.network == Network::Host { pb::NetMode::Host } else { pb::NetMode::None };
     admission::Entitlements::check(bridge.entitlements(), network, pb::SecurityMode::Sandbox)?;
     let metadata = metadata_folder(&parts.volatile, definition)?;

@@ -252,6 +252,7 @@ impl Forwarder {
             parts: Arc::clone(self.bridge.shared().workers.local()),
             sessions: self.bridge.job().sessions().to_vec(),
             entitlements: self.bridge.entitlements().clone(),
+            proxy: self.bridge.proxy_rules(),
         };
         self.containers.add(Container::new(around, request, mounts).await?)
     }

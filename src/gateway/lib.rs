@@ -18,6 +18,7 @@ pub mod platforms;
 mod policies;
 mod processes;
 pub mod provenance;
+mod proxied;
 pub mod result;
 mod scan;
 mod scope;

@@ -9,8 +9,10 @@ use crosskit_api::sourcepolicy::policysession::{CheckPolicyRequest, CheckPolicyR
 use crosskit_api::sourcepolicy::{Policy, PolicyAction};
 use crosskit_llb::{DigestMap, Graph, Vertex};
 use crosskit_policies::{Failure, Outside, Policies, PolicyError, decide};
-use crosskit_session::{Session, SessionError, WAIT_FOR_SESSION};
+use crosskit_session::{Session, SessionError, SessionManager, WAIT_FOR_SESSION};
+use crosskit_solver::JobContext;
 use crosskit_sources::canonical_identifier;
+use crosskit_workers::Workers;
 use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
 
@@ -35,7 +37,7 @@ impl BuildPolicies {
         Ok(BuildPolicies { rules: rules(policy.into_iter().collect())?, session })
     }
 
-    fn say_nothing(&self, more: &Policies) -> bool {
+    pub(crate) fn say_nothing(&self, more: &Policies) -> bool {
         self.session.is_empty() && self.rules.is_empty() && more.is_empty()
     }
 }
@@ -57,7 +59,7 @@ fn refused(error: PolicyError) -> GatewayError {
     }
 }
 
-fn failed(failure: Failure<GatewayError>) -> GatewayError {
+pub(crate) fn failed(failure: Failure<GatewayError>) -> GatewayError {
     match failure {
         Failure::Policy(error) => refused(error),
         Failure::Outside(error) => error,
@@ -73,9 +75,26 @@ fn session_error(error: SessionError) -> GatewayError {
 }
 
 /// A build, as decisions about its sources need it.
-struct Deciding<'a> {
-    bridge: &'a Bridge,
+pub(crate) struct Deciding<'a> {
+    workers: &'a Workers,
+    job: &'a JobContext,
     client: Option<Session>,
+}
+
+impl<'a> Deciding<'a> {
+    /// Waits for the client, where one decides: `session` is empty for none.
+    pub(crate) async fn new(
+        sessions: &SessionManager,
+        session: &str,
+        workers: &'a Workers,
+        job: &'a JobContext,
+    ) -> Result<Self, GatewayError> {
+        let client = match session {
+            "" => None,
+            id => Some(sessions.get(id, WAIT_FOR_SESSION).await.map_err(session_error)?),
+        };
+        Ok(Deciding { workers, job, client })
+    }
 }
 
 impl Outside for Deciding<'_> {
@@ -104,7 +123,7 @@ impl Outside for Deciding<'_> {
         if !is_image {
             request.resolve_mode.clear();
         }
-        let found = self.bridge.shared().workers.resolve_source_meta(self.bridge.job(), request).await;
+        let found = self.workers.resolve_source_meta(self.job, request).await;
         found.map_err(|e| {
             GatewayError::from(e).while_doing("error resolving source metadata from policy request")
         })
@@ -113,12 +132,8 @@ impl Outside for Deciding<'_> {
 
 impl Bridge {
     async fn deciding(&self) -> Result<Deciding<'_>, GatewayError> {
-        let id = &self.policies().session;
-        let client = match id.as_str() {
-            "" => None,
-            id => Some(self.shared().sessions.get(id, WAIT_FOR_SESSION).await.map_err(session_error)?),
-        };
-        Ok(Deciding { bridge: self, client })
+        let shared = self.shared();
+        Deciding::new(&shared.sessions, &self.policies().session, &shared.workers, self.job()).await
     }
 
     /// A graph with the sources that the build's policies, and after them `more`, want it to have; none where they

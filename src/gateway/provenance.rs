@@ -8,12 +8,13 @@ use crosskit_api::errors::ErrorDetails;
 use crosskit_api::pb::{self, op::Op};
 use crosskit_attest::{
     AttestError, BuildConfig, Capture, Circumstances, Content, INLINE_ONLY, Kind, Predicate, Provenance,
-    REASON, StepPlace,
+    REASON, Request, StepPlace,
 };
 use crosskit_images::annotations::is_internal;
 use crosskit_images::gojson;
 use crosskit_llb::Graph;
 use crosskit_platforms::Platform;
+use crosskit_proxynet::{Material as Brought, Record};
 use crosskit_snapshots::Layer;
 use crosskit_sources::Material;
 use crosskit_workers::machines::{NATIVE, Ran};
@@ -211,7 +212,14 @@ async fn of_steps(handle: &Handle) -> Capture {
                     capture.add(material);
                 }
             }
-            Some(Op::Exec(exec)) => of_process(exec, &mut capture),
+            Some(Op::Exec(exec)) => {
+                of_process(exec, &mut capture);
+                let process = step.op.as_ref().and_then(|op| op.as_any()?.downcast_ref::<ExecOp>());
+                if let Some(proxied) = process.and_then(|process| process.proxied.as_ref()) {
+                    let name = exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default();
+                    of_requests(&proxied.record, &step.vertex.digest.to_string(), &name, &mut capture);
+                }
+            }
             Some(Op::Build(_)) => capture.incomplete = true,
             _ => {}
         }
@@ -237,6 +245,21 @@ fn of_process(exec: &pb::ExecOp, capture: &mut Capture) {
         capture.add_secret(&secret.id, secret.optional);
     }
     capture.network |= exec.network() != pb::NetMode::None;
+}
+
+/// What a step has brought through its proxy.
+fn of_requests(record: &Record, op: &str, name: &str, capture: &mut Capture) {
+    capture.proxied = true;
+    for Brought { url, digest } in record.materials() {
+        capture.add(Material::Http { url, digest });
+    }
+    capture.unknown.extend(record.incomplete().into_iter().map(|request| Request {
+        op: op.to_owned(),
+        name: name.to_owned(),
+        method: request.method,
+        uri: request.url,
+        reason: request.reason.to_owned(),
+    }));
 }
 
 /// Says of the steps of a result where they have run in this build.

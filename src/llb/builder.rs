@@ -454,6 +454,7 @@ impl Node {
             platform,
             constraints: Some(pb::WorkerConstraints { filter: worker_filters }),
             op: Some(op),
+            ..pb::Op::default()
         };
         let raw = encode_op(&op);
         let digest = Digest::of(&raw);

@@ -20,6 +20,7 @@ pub fn encode_op(op: &pb::Op) -> Vec<u8> {
     if let Some(constraints) = &op.constraints {
         message(&mut out, 11, constraints);
     }
+    string(&mut out, 1000, &op.proxy_rules);
     match &op.op {
         None => {}
         Some(pb::op::Op::Exec(exec)) => message(&mut out, 2, exec),

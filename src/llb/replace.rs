@@ -11,16 +11,36 @@ impl Graph {
     /// another digest; vertices that become equal become one.
     #[must_use]
     pub fn with_sources(&self, mut sources: DigestMap<pb::SourceOp>) -> Graph {
+        self.rewritten(|vertex| {
+            let source = sources.remove(&vertex.digest)?;
+            Some(pb::Op { op: Some(Op::Source(source)), ..vertex.op.clone() })
+        })
+    }
+
+    /// The same graph where all processes reach the network through a proxy only, under rules of this name; they, and
+    /// all that depends on them, get another digest. Those without a network stay as they are.
+    #[must_use]
+    pub fn behind_proxy(&self, rules: &str) -> Graph {
+        self.rewritten(|vertex| match &vertex.op.op {
+            Some(Op::Exec(exec)) if exec.network() != pb::NetMode::None => {
+                Some(pb::Op { proxy_rules: rules.to_owned(), ..vertex.op.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    /// The same graph with other operations in place of some.
+    fn rewritten(&self, mut change: impl FnMut(&Vertex) -> Option<pb::Op>) -> Graph {
         let mut renamed: DigestMap<Digest> = DigestMap::default();
         let mut vertices: Vec<Arc<Vertex>> = Vec::with_capacity(self.len());
         let mut index: DigestMap<usize> = DigestMap::default();
         let mut locations: DigestMap<Vec<SourceLocation>> = DigestMap::default();
         for vertex in self.vertices() {
-            let changed = sources.remove(&vertex.digest);
             let moved = vertex.inputs.iter().any(|input| renamed.contains_key(&input.vertex));
-            let new = match (changed, moved) {
+            let new = match (change(vertex), moved) {
                 (None, false) => Arc::clone(vertex),
-                (source, _) => Arc::new(rewritten(vertex, source, &renamed)),
+                (Some(op), _) => Arc::new(rewritten(vertex, op, &renamed)),
+                (None, true) => Arc::new(rewritten(vertex, vertex.op.clone(), &renamed)),
             };
             if new.digest != vertex.digest {
                 renamed.insert(vertex.digest, new.digest);
@@ -49,14 +69,10 @@ fn edge(old: &Edge, renamed: &DigestMap<Digest>) -> Edge {
     Edge { vertex: renamed.get(&old.vertex).copied().unwrap_or(old.vertex), index: old.index }
 }
 
-fn rewritten(old: &Vertex, source: Option<pb::SourceOp>, renamed: &DigestMap<Digest>) -> Vertex {
-    let mut op = old.op.clone();
+fn rewritten(old: &Vertex, mut op: pb::Op, renamed: &DigestMap<Digest>) -> Vertex {
     let inputs: Vec<Edge> = old.inputs.iter().map(|input| edge(input, renamed)).collect();
     for (input, edge) in op.inputs.iter_mut().zip(&inputs) {
         input.digest = edge.vertex.to_string();
-    }
-    if let Some(source) = source {
-        op.op = Some(Op::Source(source));
     }
     let raw = encode_op(&op);
     let (metadata, caps) = (old.metadata.clone(), old.caps);
@@ -114,5 +130,20 @@ mod tests {
         let inputs: Vec<Digest> = new[&head.vertex].inputs.iter().map(|input| input.vertex).collect();
         assert_eq!(inputs, [one, one]);
         assert_eq!(Graph::decode(new.to_definition(), &Limits::default()).unwrap().head(), Some(head));
+    }
+
+    #[test]
+    fn a_process_behind_a_proxy_is_another_step() {
+        let old = graph("one:1", "two:1");
+        let new = old.behind_proxy("rules");
+        assert_eq!(new.len(), old.len());
+        let head = new.head().unwrap();
+        assert_ne!(Some(head), old.head());
+        assert_eq!(new[&head.vertex].op.proxy_rules, "rules");
+        // What it depends on is the same, and it is read as it was written.
+        assert_eq!(new[&head.vertex].inputs, old[&old.head().unwrap().vertex].inputs);
+        let read = Graph::decode(new.to_definition(), &Limits::default()).unwrap();
+        assert_eq!((read.head(), read[&head.vertex].op.proxy_rules.as_str()), (Some(head), "rules"));
+        assert_ne!(old.behind_proxy("others").head(), new.head());
     }
 }

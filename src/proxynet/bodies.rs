@@ -51,8 +51,7 @@ impl Passed {
             record.lacks(&asked, reason);
         }
         let watched = reason.is_none() && status.is_success();
-        let watch =
-            watched.then(|| Watch { hash: Context::new(&SHA256), record: Arc::clone(record), asked });
+        let watch = watched.then(|| Watch { hash: Context::new(&SHA256), record: Arc::clone(record), asked });
         let mut passed = Passed { inner, watch };
         passed.look();
         passed

@@ -38,7 +38,8 @@ pub(crate) fn target<B>(request: &Request<B>, tunnel: Option<&str>) -> Result<Ur
             let place = |url: &Url| (url.host_str().map(str::to_owned), url.port());
             if let Some(said) = said.filter(|said| place(said) != place(&inside)) {
                 let said = said.host_str().unwrap_or_default().to_owned();
-                let why = format!("a request for {said} in a tunnel to {tunnel}: the proxy sends it nowhere else");
+                let why =
+                    format!("a request for {said} in a tunnel to {tunnel}: the proxy sends it nowhere else");
                 return refuse(StatusCode::MISDIRECTED_REQUEST, why);
             }
             return Ok(inside);

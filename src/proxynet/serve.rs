@@ -65,9 +65,8 @@ impl Proxy {
     /// What the step's environment has to say.
     pub fn environment(&self) -> Vec<String> {
         let address = format!("http://{}", self.address);
-        let both = |name: &str, value: &str| {
-            [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]
-        };
+        let both =
+            |name: &str, value: &str| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())];
         [("HTTP_PROXY", address.as_str()), ("HTTPS_PROXY", address.as_str()), ("NO_PROXY", DIRECT)]
             .into_iter()
             .flat_map(|(name, value)| both(name, value))

@@ -445,6 +445,13 @@ pub(crate) fn platform_of(vertex: &Vertex) -> Platform {
     }
 }
 
+/// Whether a proxy is a process's only way to the network.
+fn proxied(vertex: &Vertex, op: &pb::ExecOp) -> Option<exec::Proxied> {
+    let rules = &vertex.op.proxy_rules;
+    let proxied = !rules.is_empty() && op.network() != pb::NetMode::None;
+    proxied.then(|| exec::Proxied { rules: rules.clone(), record: Arc::default() })
+}
+
 /// A platform from its message.
 pub fn from_message(message: &pb::Platform) -> Platform {
     Platform {
@@ -473,11 +480,12 @@ impl OpResolver<ResultRef> for Workers {
                 pin: std::sync::Mutex::default(),
             }),
             Kind::Exec(op) => Arc::new(exec::ExecOp {
-                op,
                 platform: platform_of(vertex),
                 resources: vertex.metadata.linux_resources.clone(),
                 inputs,
                 parts,
+                proxied: proxied(vertex, &op),
+                op,
                 workers: self.clone(),
                 right: Arc::default(),
                 ran: Default::default(),

@@ -23,6 +23,11 @@ pub struct Op {
     pub platform: ::core::option::Option<Platform>,
     #[prost(message, optional, tag = "11")]
     pub constraints: ::core::option::Option<WorkerConstraints>,
+    /// Not of BuildKit's protocol and nothing that clients send: where a process reaches the network
+    /// through a proxy only, the name of the rules that count for its requests. Steps under other
+    /// rules are other steps.
+    #[prost(string, tag = "1000")]
+    pub proxy_rules: ::prost::alloc::string::String,
     #[prost(oneof = "op::Op", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub op: ::core::option::Option<op::Op>,
 }

@@ -9,7 +9,6 @@ pub const DEFAULT_CONFIG: &str = "/etc/buildkit/buildkitd.toml";
 
 /// Flags whose features are not there yet: using one is an error.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("proxy-network", "enforcing a proxy for all steps is not available yet"),
     ("oci-worker-proxy-snapshotter-path", "proxy snapshotters are not available"),
     ("oci-worker-apparmor-profile", "AppArmor profiles are not applied yet"),
     ("oci-worker-selinux", "SELinux labels are not applied yet"),
@@ -72,6 +71,7 @@ pub fn command() -> Command {
                 .hide(true),
         )
         .arg(text("root", "path to state directory"))
+        .arg(switch("proxy-network", "let the steps of all builds reach the network through a proxy only"))
         .arg(text("addr", "listening address (socket or tcp); may be given several times"))
         .arg(text("log-format", "log formatter: json or text"))
         .arg(text("log-level", "set the log level").env("BUILDKITD_LOG_LEVEL"))
@@ -158,6 +158,9 @@ pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
     }
     if let Some(level) = last(given, "log-level") {
         config.log_level = level.to_string();
+    }
+    if let Some(proxied) = switched(given, "proxy-network")? {
+        config.proxy_network = proxied;
     }
     if switched(given, "debug")? == Some(true) {
         config.log_level = "debug".to_string();

@@ -90,6 +90,8 @@ pub struct Config {
     pub log_level: String,
     /// Entitlements that builds may ask for.
     pub entitlements: Vec<String>,
+    /// Whether the steps of all builds reach the network through a proxy only.
+    pub proxy_network: bool,
     /// A folder of JSON files with what is to be said in provenance; None for that beside the config.
     pub provenance_folder: Option<PathBuf>,
     /// The worker on this machine.
@@ -255,6 +257,7 @@ impl Default for Config {
             history: History::default(),
             frontends: Frontends { dockerfile: true, gateway: true, gateway_repositories: Vec::new() },
             max_registry_concurrency: None,
+            proxy_network: false,
         }
     }
 }
@@ -320,6 +323,7 @@ impl Config {
             self.root = PathBuf::from(root);
         }
         self.entitlements = s.list("insecure-entitlements");
+        self.proxy_network = s.bool("proxyNetwork") == Some(true);
         self.provenance_folder = s.text("provenanceEnvDir").map(PathBuf::from);
         if s.bool("debug") == Some(true) {
             self.log_level = "debug".to_string();

@@ -62,7 +62,7 @@ pub const KEYS: &[Key] = &[
     key("trace", Bool, DEPRECATED_LOG),
     key("root", Text, Works),
     key("insecure-entitlements", List, Works),
-    key("proxyNetwork", Bool, Refused("enforcing a proxy for all steps is not available yet")),
+    key("proxyNetwork", Bool, Works),
     key("provenanceEnvDir", Text, Works),
     key("log", Table, Works),
     key("log/format", Text, Works),

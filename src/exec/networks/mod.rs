@@ -5,6 +5,7 @@ mod lists;
 pub(crate) mod namespaces;
 mod plugins;
 mod pool;
+mod proxied;
 mod sandboxes;
 
 #[cfg(test)]
@@ -19,13 +20,15 @@ use std::{
     sync::Arc,
 };
 
+use crosskit_proxynet::{Proxy, Trust};
 use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{DEFAULT_HOSTNAME, Error, Result, Security, error::file_error};
+use crate::{DEFAULT_HOSTNAME, Error, Network, Process, Result, Security, error::file_error};
 use bridge::Bridge;
 use lists::NetworkList;
 use pool::Pool;
+pub(crate) use proxied::Proxied;
 use sandboxes::{Note, Sandboxes};
 
 /// Where a network's description is expected if nothing else is said (BuildKit util/appdefaults).
@@ -177,6 +180,54 @@ pub(crate) struct Networks {
     init_lock: Option<PathBuf>,
     tasks: TaskTracker,
     closing: CancellationToken,
+    /// Who vouches for servers that steps behind a proxy ask.
+    trust: Trust,
+}
+
+/// The network of one process.
+#[derive(Debug)]
+pub(crate) enum Given {
+    /// That of its mode: this machine's, or a new one without interfaces.
+    Plain,
+    /// A furnished one.
+    Lent(Lease),
+    /// None but its proxy.
+    Proxied(Box<Proxied>),
+}
+
+impl Given {
+    /// The file of a namespace that it has to join.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Given::Plain => None,
+            Given::Lent(lease) => Some(lease.path()),
+            Given::Proxied(proxied) => Some(proxied.path()),
+        }
+    }
+
+    /// This file, open.
+    pub(crate) fn open(&self) -> Result<Option<Arc<fs::File>>> {
+        match self {
+            Given::Plain => Ok(None),
+            Given::Lent(lease) => lease.open().map(Some),
+            Given::Proxied(proxied) => proxied.open().map(Some),
+        }
+    }
+
+    /// The proxy, where there is one.
+    pub(crate) fn proxy(&self) -> Option<&Proxy> {
+        match self {
+            Given::Proxied(proxied) => Some(proxied.proxy()),
+            _ => None,
+        }
+    }
+
+    /// Gives it back. Nothing of the process may run any more.
+    pub(crate) async fn end(self) {
+        if let Given::Proxied(proxied) = self {
+            proxied.end().await;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -220,7 +271,14 @@ impl Networks {
                 Some(Plugged { pool, bridge })
             }
         };
-        Ok(Self { plugged, places, init_lock: options.init_lock.clone(), tasks, closing })
+        Ok(Self {
+            plugged,
+            places,
+            init_lock: options.init_lock.clone(),
+            tasks,
+            closing,
+            trust: Trust::default(),
+        })
     }
 
     /// Its name in the worker's label (BuildKit worker/label): a bridge is made by CNI plugins too.
@@ -264,12 +322,35 @@ impl Networks {
         Ok(())
     }
 
-    /// A namespace for a process with this hostname; None if it gets the machine's network.
-    pub(crate) async fn lease(
+    /// The network of a process.
+    pub(crate) fn give(
         self: &Arc<Self>,
-        hostname: String,
-        security: Security,
-    ) -> Result<Option<Lease>> {
+        process: &Process,
+    ) -> impl Future<Output = Result<Given>> + Send + use<> {
+        let (networks, network) = (self.clone(), process.network);
+        let proxied = process.proxy.clone().map(|rules| (rules, process.extra_hosts.clone()));
+        // Behind a proxy, the process has no name in what its requests leave by, and cannot change it.
+        let (hostname, security) = match &proxied {
+            Some(_) => (String::new(), Security::Sandbox),
+            None => (process.hostname.clone(), process.security),
+        };
+        async move {
+            let lent = match network {
+                Network::None => return Ok(Given::Plain),
+                Network::Host => None,
+                Network::Sandbox => networks.lease(hostname, security).await?,
+            };
+            let Some((rules, hosts)) = proxied else {
+                return Ok(lent.map_or(Given::Plain, Given::Lent));
+            };
+            let (folder, trust) = (networks.places.namespaces.clone(), networks.trust.clone());
+            let proxied = Proxied::start(folder, lent, hosts, trust, rules).await?;
+            Ok(Given::Proxied(Box::new(proxied)))
+        }
+    }
+
+    /// A namespace for a process with this hostname; None if it gets the machine's network.
+    async fn lease(self: &Arc<Self>, hostname: String, security: Security) -> Result<Option<Lease>> {
         if self.plugged.is_none() {
             return Ok(None);
         }

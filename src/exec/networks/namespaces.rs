@@ -31,6 +31,19 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
     made.inspect_err(|_| _ = fs::remove_file(path))
 }
 
+/// Does something in a namespace that a file stands for, such as making a socket, which belongs there then. Blocks.
+pub(crate) fn within<T: Send + 'static>(
+    namespace: Arc<fs::File>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let inside = move || {
+        setns(&*namespace, CloneFlags::CLONE_NEWNET)?;
+        work()
+    };
+    let thread = std::thread::Builder::new().name("network".to_owned()).spawn(inside)?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in it panicked")))
+}
+
 /// Lets a program start in a namespace that a file stands for.
 pub(crate) fn enter(command: &mut std::process::Command, namespace: Arc<fs::File>) {
     use std::os::unix::process::CommandExt;

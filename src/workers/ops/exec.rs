@@ -5,6 +5,7 @@ use super::content::FilesOf;
 use super::emulator::Tail;
 use super::left::LeftOver;
 use super::mounts::{self, Prepared, secret_environment};
+use super::proxied;
 use crate::dispatch::Place;
 use crate::keys::{InputKey, exec_digest, exec_inputs};
 use crate::machines::Ran;
@@ -14,6 +15,7 @@ use crosskit_api::pb;
 use crosskit_exec::devices::Wanted;
 use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Security, Stdio, Ulimit};
 use crosskit_platforms::Platform;
+use crosskit_proxynet::Record;
 use crosskit_scheduler::{Kind, Outcome};
 use crosskit_solver::{
     CacheDep, CacheMap, ErrorKind, Input, JobContext, Op, OpContext, OpError, Permit,
@@ -40,6 +42,16 @@ pub struct ExecOp {
     pub right: Arc<Mutex<Option<Right>>>,
     /// Where it has run last, if that is not a matter of course.
     pub ran: Mutex<Option<Ran>>,
+    /// If a proxy is its only way to the network.
+    pub proxied: Option<Proxied>,
+}
+
+/// A step behind a proxy.
+pub struct Proxied {
+    /// The name of the rules that count for its requests.
+    pub rules: String,
+    /// What it has asked for, if it has run.
+    pub record: Arc<Record>,
 }
 
 /// The right to run: a place at a worker, and on this machine one among all steps.
@@ -100,7 +112,7 @@ impl ExecOp {
         let keys =
             exec_inputs(&self.op, self.inputs).map_err(|e| OpError::new(ErrorKind::User, e.to_string()))?;
         let mut deps: Vec<_> = keys.into_iter().map(dep).collect();
-        if self.workers.may_go_elsewhere(&self.platform) {
+        if self.proxied.is_none() && self.workers.may_go_elsewhere(&self.platform) {
             // What a worker has, or brings from where it is, need not come here first.
             for dep in &mut deps {
                 dep.preprocess = None;
@@ -118,12 +130,22 @@ impl ExecOp {
     }
 
     /// Waits for the right to run, not at workers that have failed at it.
-    async fn find_right(&self, cx: &OpContext, failed: Vec<String>) -> Result<Right, OpError> {
+    async fn find_right(&self, cx: &OpContext, mut failed: Vec<String>) -> Result<Right, OpError> {
         let job = cx.jobs.jobs().into_iter().next();
         let job = job.ok_or_else(|| OpError::new(ErrorKind::Canceled, "no build wants it any more"))?;
         self.workers.look_for(&self.platform).await;
         let groups = self.workers.groups(&job).await;
-        let place = groups.place(&cx.vertex, &self.platform, failed).await?;
+        let mut place = groups.place(&cx.vertex, &self.platform, failed.clone()).await?;
+        while self.proxied.is_some() && self.workers.remote(place.worker()).is_some() {
+            failed.push(place.worker().to_owned());
+            place.end(Outcome::Canceled);
+            let again = groups.place(&cx.vertex, &self.platform, failed.clone()).await;
+            place = again.map_err(|e| {
+                e.context(
+                    "steps behind the proxy network run on this machine only; build without it, or here",
+                )
+            })?;
+        }
         let here = match self.workers.remote(place.worker()) {
             Some(_) => None,
             None => Some(self.parts.place_for(&self.platform).await),
@@ -255,7 +277,8 @@ impl ExecOp {
         let sessions = cx.jobs.sessions();
         let prepared =
             mounts::prepare(&self.parts, &sessions, &self.op.mounts, &inputs, &meta.cwd, &step).await?;
-        let process = self.process(cx, &prepared).await?;
+        let mut process = self.process(cx, &prepared).await?;
+        process.proxy = self.proxied.as_ref().map(|p| proxied::rules(&p.rules, &cx.jobs, &p.record));
         // What does not fit into the limits is passed on when these are dropped.
         let (mut out, mut err) = (cx.progress.writer(Stream::Stdout), cx.progress.writer(Stream::Stderr));
         let tail = tail.cloned();
@@ -270,6 +293,9 @@ impl ExecOp {
             ..Stdio::default()
         };
         let ended = self.parts.executor.run(process, stdio, cx.cancel.clone()).await;
+        if let Some(asked) = self.proxied.as_ref().and_then(|proxied| proxied.record.summary()) {
+            cx.progress.writer(Stream::Stderr).take(asked.as_bytes());
+        }
         let exit = ended.map_err(exec_error)?;
         if exit.is_success(&meta.valid_exit_codes) {
             return prepared.finish().await;

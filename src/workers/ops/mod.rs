@@ -9,6 +9,7 @@ pub mod join;
 pub mod left;
 pub mod mounts;
 pub mod pinned;
+pub mod proxied;
 pub mod source;
 
 use crate::ResultRef;

@@ -83,6 +83,7 @@ impl StepDefinition {
             platform: Some(platform),
             constraints: Some(pb::WorkerConstraints::default()),
             op: Some(Kind::Exec(exec)),
+            ..pb::Op::default()
         };
         let raw = encode_op(&op);
         let step = Digest::of(&raw);
