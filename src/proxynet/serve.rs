@@ -207,10 +207,10 @@ pub(crate) fn told(status: StatusCode, text: String) -> Response<Answer> {
     answer
 }
 
-/// What an error is about: its causes, each once.
+/// What an error is about: its causes, each once. Of the outermost, which all have, only if there is none.
 fn reason(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
-    let mut at = Some(error);
+    let mut at = error.source().or(Some(error));
     while let Some(cause) = at {
         let said = cause.to_string();
         if !text.contains(&said) {

@@ -43,6 +43,11 @@ pub trait Dial: Send + Sync + 'static {
 pub struct Trust(Arc<OnceCell<Arc<ClientConfig>>>);
 
 impl Trust {
+    #[cfg(test)]
+    pub(crate) fn set(&self, config: ClientConfig) {
+        self.0.set(Arc::new(config)).expect("nothing was read yet");
+    }
+
     async fn config(&self) -> io::Result<Arc<ClientConfig>> {
         let read = || async {
             tokio::task::spawn_blocking(read_roots).await.map_err(io::Error::other)?.map(Arc::new)
