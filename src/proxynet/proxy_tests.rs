@@ -161,7 +161,10 @@ async fn a_file_is_brought_and_noted_without_secrets() {
     let answer = place.ask(request).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhello"), "{answer}");
     let heard = heard.await.unwrap().to_lowercase();
-    assert!(heard.starts_with("get /a?b http/1.1\r\n") && heard.contains("\r\nhost: files.test\r\n"), "{heard}");
+    assert!(
+        heard.starts_with("get /a?b http/1.1\r\n") && heard.contains("\r\nhost: files.test\r\n"),
+        "{heard}"
+    );
     assert!(heard.contains("\r\nauthorization: bearer secret\r\n"), "it is for the server: {heard}");
     assert!(!heard.contains("proxy-") && !heard.contains("gzip"), "{heard}");
     assert_eq!(place.materials(), [format!("http://files.test/a?b {HELLO_DIGEST}")]);
@@ -237,7 +240,8 @@ async fn policies_refuse_and_convert() {
     assert!(heard.starts_with("GET /b ") && heard.contains("mirror.test"), "{heard}");
     assert_eq!(place.materials(), [format!("http://mirror.test/b {HELLO_DIGEST}")]);
     let summary = place.summary();
-    let told = "- GET http://files.test/secret -> 403 (source \"http://files.test/secret\" denied by policy)\n";
+    let told =
+        "- GET http://files.test/secret -> 403 (source \"http://files.test/secret\" denied by policy)\n";
     assert!(summary.contains(told) && summary.ends_with("- GET http://mirror.test/b -> 200\n"), "{summary}");
     place.proxy.end().await;
 }

@@ -74,8 +74,13 @@ impl Bridge {
         fs::write(&self.note, &self.name).map_err(file_error("writing", &self.note))
     }
 
-    /// Removes it if it is ours.
+    /// Removes it if it is ours. One that somebody else is on as well is theirs from now on.
     pub(crate) fn remove(&self) {
+        if namespaces::has_ports(&self.name) {
+            tracing::info!(bridge = self.name, "the bridge stays: somebody else is on it");
+            let _ = fs::remove_file(&self.note);
+            return;
+        }
         if fs::read_to_string(&self.note).is_ok_and(|name| name == self.name) {
             remove(&self.name, &self.note);
         }

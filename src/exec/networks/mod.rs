@@ -18,6 +18,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
+    time::Duration,
 };
 
 use crosskit_proxynet::{Proxy, Trust};
@@ -39,6 +40,9 @@ pub const DEFAULT_BRIDGE: &str = "buildkit0";
 pub const DEFAULT_SUBNET: &str = "10.10.0.0/16";
 /// Where plugins are looked for if nothing is said: BuildKit's default, then where distributions install them.
 const PLUGIN_FOLDERS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+
+/// How long the end of a daemon waits for others that share its network.
+const LOCK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Which network sandboxed steps get (`networkMode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -378,6 +382,13 @@ impl Networks {
         if let Some(plugged) = &self.plugged {
             plugged.pool.close().await;
             if let Some(bridge) = &plugged.bridge {
+                // Others who share it make theirs under this lock, but an end does not wait for ever.
+                let locking =
+                    self.init_lock.clone().map(|path| tokio::time::timeout(LOCK_WITHIN, lock(path)));
+                let _alone = match locking {
+                    None => None,
+                    Some(locking) => locking.await.ok().and_then(Result::ok),
+                };
                 bridge.remove();
             }
         }

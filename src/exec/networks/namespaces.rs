@@ -94,6 +94,12 @@ pub(crate) fn has_interface(name: &str) -> bool {
     unsafe { libc::if_nametoindex(name.as_ptr()) != 0 }
 }
 
+/// Whether anything is on a bridge.
+pub(crate) fn has_ports(bridge: &str) -> bool {
+    let ports = Path::new("/sys/class/net").join(bridge).join("brif");
+    fs::read_dir(ports).is_ok_and(|mut ports| ports.next().is_some())
+}
+
 /// Removes a bridge.
 pub(crate) fn remove_bridge(name: &str) -> io::Result<()> {
     /// `SIOCBRDELBR` (include/uapi/linux/sockios.h).

@@ -18,7 +18,7 @@ pub const RUNTIMES: [&str; 2] = ["crun", "runc"];
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "ls", "id", "sleep", "grep", "ip", "touch", "stat", "true", "env", "hostname", "wc",
     "tr", "kill", "stty", "pwd", "test", "mount", "mkdir", "rm", "chown", "dd", "readlink", "uname",
-    "ulimit", "head", "df", "tty", "seq", "sort",
+    "ulimit", "head", "df", "tty", "seq", "sort", "wget",
 ];
 
 /// The folder of real programs that the test script prepares.
