@@ -14,8 +14,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// Its name.
+/// Its name, and that of those who show what it gives: one name for both would mean that they vouch for themselves.
 const NAME: &str = "crosskit proxy of a build step";
+const SERVER_NAME: &str = "server seen through the proxy of a build step";
 /// Hosts whose certificates are kept.
 const KEPT: usize = 1024;
 /// Characters of a line of PEM.
@@ -81,7 +82,7 @@ impl Authority {
     fn make(&self, host: &str) -> Result<ServerConfig, ProxyError> {
         let key = KeyPair::generate().map_err(failed)?;
         // Addresses are told apart from names there.
-        let mut params = params(vec![host.to_owned()], NAME)?;
+        let mut params = params(vec![host.to_owned()], SERVER_NAME)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;

@@ -3,7 +3,7 @@
 //! The daemons run at the far end of a [`Line`], where bridges and packet filters are made and vanish with it, and with a
 //! `/var/lib` of their own, where plugins remember addresses.
 
-use crosskit_multiarch::{Daemon, DaemonOptions, Line, Scene, until};
+use crosskit_multiarch::{Daemon, DaemonOptions, Line, Running, Scene, until};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -227,4 +227,68 @@ fn a_described_network_is_taken_by_itself_and_its_pool_is_filled() {
                    cniBinaryPath = \"/usr/lib/cni\"\n";
     Daemon::fails_to_start(&place.scene, place.options(missing))
         .says("reading the network configuration /nonexistent/net.json");
+}
+
+/// Steps behind a proxy: what each may reach, and by itself nothing. LOOPBACK and GATEWAY stand for pages.
+const BEHIND: &str = r#"
+FROM shell AS own
+RUN <<EOF
+  set -e
+  busybox ip -o link > /links
+  unset no_proxy NO_PROXY
+  ! busybox wget -q -O- LOOPBACK
+  busybox wget -q -O /page GATEWAY
+  unset http_proxy HTTP_PROXY
+  ! busybox wget -q -O- GATEWAY
+EOF
+FROM shell AS host
+RUN --network=host <<EOF
+  set -e
+  busybox ip -o link > /links
+  unset no_proxy NO_PROXY
+  busybox wget -q -O /page LOOPBACK
+  unset http_proxy HTTP_PROXY
+  ! busybox wget -q -O- LOOPBACK
+EOF
+FROM scratch
+COPY --from=own /links /page /own/
+COPY --from=host /links /page /host/
+"#;
+
+#[test]
+fn requests_behind_a_proxy_leave_by_the_network_of_the_step() {
+    let place = Place::new();
+    let daemon = place.daemon(&format!("proxyNetwork = true\n{BRIDGE}"));
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let (pages, busybox) = (place.scene.path("pages"), place.scene.parts.busybox(architecture));
+    std::fs::create_dir(&pages).expect("make a folder");
+    std::fs::write(pages.join("page"), "of this machine").expect("write a page");
+    // One on the far end's loopback interface only; the other's address is there once the bridge is.
+    let mut servers = ["127.0.0.1:8001", "8002"].map(|address| {
+        let through = place.line.through();
+        let mut command = std::process::Command::new(&through[0]);
+        command.args(&through[1..]).arg(&busybox).args(["httpd", "-f", "-p", address, "-h"]).arg(&pages);
+        Running::start(&mut command)
+    });
+    for address in ["127.0.0.1:8001", "10.77.0.1:8002"] {
+        until("the pages to be served", LONG, || {
+            let ended = servers.iter_mut().find_map(|server| server.has_ended().then(|| server.said()));
+            assert_eq!(ended, None, "a server has ended");
+            let script = format!("{} wget -q -O- http://{address}/page; true", busybox.display());
+            (place.line.run("sh", &["-c", &script]) == "of this machine").then_some(())
+        });
+    }
+    let steps = BEHIND.replace("LOOPBACK", "http://127.0.0.1:8001/page");
+    let files = place.build(&daemon, "behind", &steps.replace("GATEWAY", "http://10.77.0.1:8002/page"));
+    for mode in ["own", "host"] {
+        let links = files.text(&format!("{mode}/links"));
+        assert!(links.contains(" lo: ") && links.lines().count() == 1, "{links}");
+        assert_eq!(files.text(&format!("{mode}/page")), "of this machine");
+    }
+    for mut server in servers {
+        server.signal(rustix::process::Signal::KILL);
+        server.wait(LONG);
+    }
+    daemon.stop();
+    place.is_empty("buildkit");
 }
