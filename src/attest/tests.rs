@@ -1,6 +1,6 @@
 use crate::attestation::Subject;
 use crate::{
-    Asked, AttestError, Capture, Circumstances, Mode, Named, Predicate, Provenance, Slsa, Statement,
+    Asked, AttestError, Capture, Circumstances, Mode, Named, Predicate, Provenance, Request, Slsa, Statement,
 };
 use crate::{BuildConfig, image_url, supplemented};
 use crosskit_platforms::Platform;
@@ -144,6 +144,32 @@ fn a_client_s_folder_is_no_exact_material() {
         predicate(&capture, &Provenance::default())["runDetails"]["metadata"]["buildkit_completeness"]["resolvedDependencies"],
         false
     );
+}
+
+#[test]
+fn requests_that_brought_something_unknown_are_told() {
+    let mut capture = captured();
+    capture.proxied = true;
+    let metadata = |capture: &Capture| {
+        predicate(capture, &Provenance::default())["runDetails"]["metadata"]["buildkit_metadata"]["network"]
+            .clone()
+    };
+    assert_eq!(metadata(&capture), json!({"mode": "proxy"}));
+    let request = Request {
+        op: "sha256:1".into(),
+        name: "wget".into(),
+        method: "POST".into(),
+        uri: "http://h/x".into(),
+        reason: "method_not_materializable".into(),
+    };
+    capture.unknown.push(request.clone());
+    let told = metadata(&capture)["proxy"]["incomplete"][0].clone();
+    assert_eq!(told, serde_json::to_value(&request).unwrap());
+    let asked = Provenance { complete_materials: true, ..Provenance::default() };
+    let refused =
+        Predicate::new(&capture, &asked, Circumstances::default(), BuildConfig::default).unwrap_err();
+    let text = "Uncaptured requests:\n  - wget\n    method: POST\n    url: http://h/x\n    reason: method_not_materializable";
+    assert!(refused.to_string().ends_with(text), "{refused}");
 }
 
 #[test]

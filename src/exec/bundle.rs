@@ -49,6 +49,8 @@ pub(crate) struct Bundle {
     pub(crate) counting_cgroup: Option<String>,
     rootfs: Rootfs,
     stubs: Stubs,
+    /// What it is shown in place of files of its root filesystem.
+    shown: Vec<Mount>,
     trusted: Option<Trusted>,
     pub(crate) inherited: Inherited,
     _mark: Mark,
@@ -129,13 +131,22 @@ impl Bundle {
             proxy,
         };
         let mark = Mark::set(&shared.ledger, &id, &cgroup)?;
-        let mut bundle =
-            Self { dir, id, cgroup, counting_cgroup, rootfs, stubs, trusted: None, inherited, _mark: mark };
-        let mut shown = Vec::new();
+        let mut bundle = Self {
+            dir,
+            id,
+            cgroup,
+            counting_cgroup,
+            rootfs,
+            stubs,
+            shown: Vec::new(),
+            trusted: None,
+            inherited,
+            _mark: mark,
+        };
         if let Some(proxy) = network.proxy.filter(|_| process.readonly_rootfs) {
-            shown = trust::shown(&bundle.rootfs, proxy.certificate(), &bundle.dir)?;
+            bundle.shown = trust::shown(&bundle.rootfs, proxy.certificate(), &bundle.dir)?;
         }
-        bundle.write(shared, process, &shown, way, network, filter, terminal)?;
+        bundle.write(shared, process, way, network, filter, terminal)?;
         // Last, as it has to be undone.
         if let Some(proxy) = network.proxy.filter(|_| !process.readonly_rootfs) {
             bundle.trusted = Some(Trusted::add(&bundle.rootfs, proxy.certificate())?);
@@ -147,7 +158,6 @@ impl Bundle {
         &self,
         shared: &Shared,
         process: &Process,
-        shown: &[Mount],
         way: &Way,
         network: &Joined<'_>,
         filter: Option<&str>,
@@ -166,7 +176,7 @@ impl Bundle {
         let private = way.private();
         let confinement = sandbox::confinement(process.security, private.is_some());
         let bind_sys = private.is_some() && process.network != Network::None;
-        let asked = shown.iter().chain(&process.mounts);
+        let asked = self.shown.iter().chain(&process.mounts);
         let mounts = sandbox::mounts(&confinement, &files, process.shm_size, bind_sys, asked);
         let filtered = confinement.filtered && seccomp::is_available();
         let ids = |ranges: &[crosskit_qemu::IdRange]| -> Vec<IdMapping> {

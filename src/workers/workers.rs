@@ -324,6 +324,12 @@ impl Workers {
         &self.0.versions
     }
 
+    /// The names of all workers on other machines.
+    pub(crate) fn elsewhere(&self) -> Vec<String> {
+        let workers = self.0.dispatcher.workers().into_iter().map(|worker| worker.state);
+        workers.filter(|worker| worker.kind == WorkerKind::Remote).map(|worker| worker.name).collect()
+    }
+
     /// What a worker on another machine has said of itself.
     pub(crate) fn facts(&self, name: &str) -> Option<Facts> {
         self.0.farm.facts(name)

@@ -1,6 +1,7 @@
 //! The network of steps that ask for none in particular: the machine's own, or one that CNI plugins make for each.
 
 mod bridge;
+mod given;
 mod lists;
 pub(crate) mod namespaces;
 mod plugins;
@@ -21,15 +22,16 @@ use std::{
     time::Duration,
 };
 
-use crosskit_proxynet::{Proxy, Trust};
+use crosskit_proxynet::Trust;
 use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{DEFAULT_HOSTNAME, Error, Network, Process, Result, Security, error::file_error};
 use bridge::Bridge;
+pub(crate) use given::Given;
 use lists::NetworkList;
 use pool::Pool;
-pub(crate) use proxied::Proxied;
+use proxied::Proxied;
 use sandboxes::{Note, Sandboxes};
 
 /// Where a network's description is expected if nothing else is said (BuildKit util/appdefaults).
@@ -188,52 +190,6 @@ pub(crate) struct Networks {
     trust: Trust,
 }
 
-/// The network of one process.
-#[derive(Debug)]
-pub(crate) enum Given {
-    /// That of its mode: this machine's, or a new one without interfaces.
-    Plain,
-    /// A furnished one.
-    Lent(Lease),
-    /// None but its proxy.
-    Proxied(Box<Proxied>),
-}
-
-impl Given {
-    /// The file of a namespace that it has to join.
-    pub(crate) fn path(&self) -> Option<&Path> {
-        match self {
-            Given::Plain => None,
-            Given::Lent(lease) => Some(lease.path()),
-            Given::Proxied(proxied) => Some(proxied.path()),
-        }
-    }
-
-    /// This file, open.
-    pub(crate) fn open(&self) -> Result<Option<Arc<fs::File>>> {
-        match self {
-            Given::Plain => Ok(None),
-            Given::Lent(lease) => lease.open().map(Some),
-            Given::Proxied(proxied) => proxied.open().map(Some),
-        }
-    }
-
-    /// The proxy, where there is one.
-    pub(crate) fn proxy(&self) -> Option<&Proxy> {
-        match self {
-            Given::Proxied(proxied) => Some(proxied.proxy()),
-            _ => None,
-        }
-    }
-
-    /// Gives it back. Nothing of the process may run any more.
-    pub(crate) async fn end(self) {
-        if let Given::Proxied(proxied) = self {
-            proxied.end().await;
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Plugged {
     pool: Pool<Sandboxes>,
@@ -345,7 +301,7 @@ impl Networks {
                 Network::Sandbox => networks.lease(hostname, security).await?,
             };
             let Some((rules, hosts)) = proxied else {
-                return Ok(lent.map_or(Given::Plain, Given::Lent));
+                return Ok(lent.map_or(Given::Plain, |lease| Given::Lent(Box::new(lease))));
             };
             let (folder, trust) = (networks.places.namespaces.clone(), networks.trust.clone());
             let proxied = Proxied::start(folder, lent, hosts, trust, rules).await?;

@@ -24,7 +24,7 @@ pub(crate) struct Proxied {
     proxy: Proxy,
     namespace: Namespace,
     /// What requests leave by; None for this machine's network.
-    _way: Option<Arc<Lease>>,
+    _way: Option<Lease>,
 }
 
 /// A namespace of one step; it goes when this is dropped.
@@ -61,8 +61,7 @@ impl Proxied {
             Ok((namespace, listener))
         });
         let (namespace, listener) = made.await?;
-        let way = way.map(Arc::new);
-        let entered = way.as_ref().map(|lease| lease.open()).transpose()?;
+        let entered = way.as_ref().map(Lease::open).transpose()?;
         let outside = Outside { dial: Arc::new(Way { entered, hosts }), trust };
         let proxy = Proxy::start(listener, outside, rules)
             .map_err(|e| setup("starting the proxy of", &namespace.0, e.to_string()))?;

@@ -135,17 +135,21 @@ impl ExecOp {
         let job = job.ok_or_else(|| OpError::new(ErrorKind::Canceled, "no build wants it any more"))?;
         self.workers.look_for(&self.platform).await;
         let groups = self.workers.groups(&job).await;
-        let mut place = groups.place(&cx.vertex, &self.platform, failed.clone()).await?;
-        while self.proxied.is_some() && self.workers.remote(place.worker()).is_some() {
-            failed.push(place.worker().to_owned());
-            place.end(Outcome::Canceled);
-            let again = groups.place(&cx.vertex, &self.platform, failed.clone()).await;
-            place = again.map_err(|e| {
-                e.context(
-                    "steps behind the proxy network run on this machine only; build without it, or here",
-                )
+        let place = loop {
+            if self.proxied.is_some() {
+                failed.extend(self.workers.elsewhere());
+            }
+            let found = groups.place(&cx.vertex, &self.platform, failed.clone()).await;
+            let place = found.map_err(|e| match self.proxied {
+                Some(_) => e.context("a step behind the proxy network runs on this machine only"),
+                None => e,
             })?;
-        }
+            // One that has come meanwhile.
+            if self.proxied.is_none() || self.workers.remote(place.worker()).is_none() {
+                break place;
+            }
+            place.end(Outcome::Canceled);
+        };
         let here = match self.workers.remote(place.worker()) {
             Some(_) => None,
             None => Some(self.parts.place_for(&self.platform).await),

@@ -45,6 +45,24 @@ fn each_platform_runs_at_its_worker_and_a_native_step_once_in_the_farm() {
 }
 
 #[test]
+fn a_step_behind_the_proxy_stays_at_the_endpoint() {
+    let scene = Scene::set();
+    let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
+    let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
+    let context = scene.context("behind", &[("Dockerfile", WHERE)]);
+    let out = scene.path("out");
+    let build = || daemon.build(&context).platforms(&["linux/riscv64"]).opt("no-cache", "").into(&out);
+    build().argument("--proxy-network").run().ok();
+    assert_eq!(ran_at(&out, ""), "10.77.0.1");
+    assert_eq!(listed(&scene, &daemon, "riscv-1")["finished"], 0);
+    build().run().ok();
+    assert_eq!(ran_at(&out, ""), "10.77.0.2");
+    for daemon in [daemon, riscv] {
+        daemon.stop();
+    }
+}
+
+#[test]
 fn a_farm_and_one_machine_make_the_same_image() {
     let scene = Scene::set();
     let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
