@@ -18,6 +18,9 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// A token's answer is larger than this only by mistake.
 const MAX_ANSWER: usize = 1 << 20;
 
+/// A token server that takes longer will not answer any more; others wait for the token meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What was learnt about registries that want to see something.
 #[derive(Default)]
 pub(super) struct Tokens {
@@ -146,16 +149,24 @@ async fn bearer(
             None => call,
         }
     };
-    let answer = call.send().await.map_err(|e| failed(super::transfer::reason(&e)))?;
-    let status = answer.status();
-    let body = answer.bytes().await.map_err(|e| failed(super::transfer::reason(&e)))?;
+    let given = async {
+        let mut answer = call.send().await.map_err(|e| super::transfer::reason(&e))?;
+        let mut body = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|e| super::transfer::reason(&e))? {
+            if body.len() + piece.len() > MAX_ANSWER {
+                return Err(format!("the answer has more than {MAX_ANSWER} bytes"));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok((answer.status(), body))
+    };
+    let given = tokio::time::timeout(PATIENCE, given).await;
+    let given = given.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())));
+    let (status, body) = given.map_err(failed)?;
     if !status.is_success() {
         let words = said(&body);
         let words = if words.is_empty() { String::new() } else { format!(": {words}") };
         return Err(failed(format!("unexpected status: {status}{words}")).into());
-    }
-    if body.len() > MAX_ANSWER {
-        return Err(failed("the answer is too large".into()).into());
     }
     parse_token(&body)
         .ok_or_else(|| failed("authorization server did not include a token in the response".into()).into())

@@ -188,6 +188,24 @@ async fn a_login_is_needed_where_the_registry_asks_for_one() {
 }
 
 #[tokio::test]
+async fn a_token_that_never_ends_is_not_read_to_its_end() {
+    for head in ["200 OK", "500 Internal Server Error"] {
+        let front = Front::start("", move |seen| {
+            if seen.line.starts_with("GET /token") {
+                return Deed::Flood(head);
+            }
+            let headers = seen.headers.to_ascii_lowercase();
+            let host = headers.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+            let answer =
+                format!("401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"http://{host}/token\"");
+            Deed::Answer(answer.leak(), String::new())
+        });
+        let refused = anonymous().resolve(&name(&front.host, "a/b:latest")).await.unwrap_err().to_string();
+        assert!(refused.contains("the answer has more than 1048576 bytes"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn one_token_covers_a_mount_and_is_used_until_it_ends() {
     let registry = Registry::start();
     let front_host = Arc::new(std::sync::OnceLock::<String>::new());

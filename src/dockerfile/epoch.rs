@@ -44,7 +44,7 @@ impl<B: Bridge> Frontend<B> {
         }
         if let Some(named) = contexts::find(&self.options, value, None)? {
             let name = format!("[internal] resolve {ARG} named context {value}");
-            let Loaded::Context { source, .. } = self.load_context(&named, None).await? else {
+            let Loaded::Context { source, .. } = self.loader.load_context(&named, None).await? else {
                 return Ok(None);
             };
             return match single_source(*source)? {
@@ -83,15 +83,7 @@ impl<B: Bridge> Frontend<B> {
 /// The one source that a context consists of.
 fn single_source(context: ContextSource) -> Result<Option<pb::SourceOp>> {
     let mut builder = crosskit_llb::Builder::new();
-    let output = match context {
-        ContextSource::Scratch => None,
-        ContextSource::Image(image, constraints) => Some(builder.image(&image, constraints)),
-        ContextSource::Layout(layout, constraints) => Some(builder.oci_layout(&layout, constraints)),
-        ContextSource::Local(local, constraints) => Some(builder.local(&local, constraints)),
-        ContextSource::Git(git, constraints) => Some(builder.git(&git, constraints)),
-        ContextSource::Http(http, constraints) => Some(builder.http(&http, constraints)),
-        ContextSource::Graph(graph) => builder.import(&graph),
-    };
+    let output = context.output(&mut builder);
     let graph = builder.graph(output)?;
     let mut sources = graph.vertices().iter().filter_map(|vertex| match &vertex.op.op {
         Some(pb::op::Op::Source(source)) => Some(source.clone()),

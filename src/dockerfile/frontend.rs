@@ -1,7 +1,7 @@
 //! A build from its options to its graphs.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crosskit_llb::{Builder, Digest, Graph, LocalSource, SourceFile};
 use crosskit_patterns::Patterns;
@@ -9,19 +9,18 @@ use crosskit_platforms::Platform;
 use futures::future::{join_all, try_join_all};
 use tokio::sync::OnceCell;
 
-use crate::bridge::{Bridge, ImageQuery, SourceWarning};
+use crate::bridge::{Bridge, SourceWarning};
 use crate::contexts::{IGNORE_FILE, MainContext, lower_case_name};
 use crate::error::{DockerfileError, ErrorKind, Lines, Result};
 use crate::instruction::Dockerfile;
 use crate::lint::{LintConfig, Linter, rules};
+use crate::loader::Loader;
 use crate::options::Options;
 use crate::plan::convert::Converted;
 use crate::plan::names::internal;
-use crate::plan::{Globals, LoadKind, Loaded, Plan, Request, Resolved};
+use crate::plan::{Globals, LoadKind, Loaded, Plan, Request};
 use crate::text::directives::{Syntax, detect_syntax, directive};
 use crate::text::lines;
-
-type Resolutions = Mutex<HashMap<ImageQuery, Arc<OnceCell<Arc<Resolved>>>>>;
 
 /// A build whose Dockerfile has been read.
 pub struct Frontend<B: Bridge> {
@@ -34,7 +33,7 @@ pub struct Frontend<B: Bridge> {
     /// The ignore file beside the Dockerfile.
     own_ignore: Option<Vec<u8>>,
     ignored: OnceCell<Vec<String>>,
-    images: Resolutions,
+    pub(crate) loader: Loader<B>,
 }
 
 /// The graph and image of one platform.
@@ -128,16 +127,9 @@ impl<B: Bridge + 'static> Frontend<B> {
             data,
             definition: Some(definition),
         });
-        Ok(Frontend {
-            bridge,
-            options,
-            context,
-            source,
-            vertex,
-            own_ignore,
-            ignored: OnceCell::new(),
-            images: Mutex::default(),
-        })
+        let loader = Loader::new(bridge.clone(), options.clone());
+        let ignored = OnceCell::new();
+        Ok(Frontend { bridge, options, context, source, vertex, own_ignore, ignored, loader })
     }
 
     /// The Dockerfile.
@@ -283,9 +275,9 @@ impl<B: Bridge + 'static> Frontend<B> {
             }
             let fetched = loads.iter().map(|load| async {
                 let loaded = match &load.kind {
-                    LoadKind::Image(query) => self.resolve(query.clone()).await.map(Loaded::Image),
+                    LoadKind::Image(query) => self.loader.resolve(query.clone()).await.map(Loaded::Image),
                     LoadKind::Context { named, platform, .. } => {
-                        self.load_context(named, platform.as_ref()).await
+                        self.loader.load_context(named, platform.as_ref()).await
                     }
                 };
                 loaded.map_err(|error| plan.load_failed(load, error))
@@ -329,27 +321,14 @@ impl<B: Bridge + 'static> Frontend<B> {
                         differ: "none".to_owned(),
                         ..LocalSource::default()
                     };
-                    self.read_ignore_file(&local, internal(&format!("load {IGNORE_FILE}")), false).await?
+                    self.loader
+                        .read_ignore_file(&local, internal(&format!("load {IGNORE_FILE}")), false)
+                        .await?
                 }
             };
             Ok::<_, DockerfileError>(crosskit_patterns::parse_ignore_file(&text))
         };
         Ok(self.ignored.get_or_try_init(read).await?)
-    }
-}
-
-impl<B: Bridge> Frontend<B> {
-    /// What an image's name stands for; asked once however many stages and platforms want to know.
-    pub(crate) async fn resolve(&self, query: ImageQuery) -> Result<Arc<Resolved>> {
-        let cell = {
-            let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-            images.entry(query.clone()).or_default().clone()
-        };
-        let ask = || async {
-            let answer = self.bridge.resolve_image(query).await;
-            Resolved::read(answer.map_err(|cause| DockerfileError::outside("", cause))?).map(Arc::new)
-        };
-        cell.get_or_try_init(ask).await.cloned()
     }
 }
 

@@ -7,7 +7,8 @@ use crate::policies::rules;
 use crate::result::{FrontendResult, Handle};
 use crate::scope::{Producers, Scope};
 use crate::{BuildPolicies, GatewayError, builtin, external, provenance};
-use crosskit_api::{control, frontend, pb, types};
+use crosskit_api::errors::ErrorDetails;
+use crosskit_api::{control, details, frontend, pb, types};
 use crosskit_cache::Cache;
 use crosskit_llb::{Graph, Limits};
 use crosskit_policies::Policies;
@@ -198,7 +199,9 @@ impl Bridge {
     pub async fn solve(self: &Arc<Self>, request: SolveRequest) -> Result<FrontendResult, GatewayError> {
         let evaluate = request.evaluate;
         let inner = if request.frontend.is_empty() { Arc::clone(self) } else { self.within(&request) };
-        let result = match (request.definition, request.frontend.as_str()) {
+        // Clients send a graph without vertices where they mean none.
+        let definition = request.definition.filter(|definition| !definition.def.is_empty());
+        let result = match (definition, request.frontend.as_str()) {
             (Some(_), name) if !name.is_empty() => {
                 return Err(GatewayError::invalid(
                     "cannot solve with both Definition and Frontend specified",
@@ -208,15 +211,17 @@ impl Bridge {
                 self.load(definition, &request.cache_imports, &request.policies).await?,
             ),
             (None, "") => FrontendResult::default(),
-            (None, "dockerfile.v0") => {
-                self.enabled(self.shared.frontends.dockerfile, "dockerfile.v0")?;
-                Box::pin(builtin::dockerfile(Arc::clone(&inner), request.options, request.inputs)).await?
+            (None, name) => {
+                let failing = details::Frontend {
+                    name: name.to_string(),
+                    source: request.options.get("source").cloned().unwrap_or_default(),
+                };
+                let called = self.call(name, &inner, request.options, request.inputs).await?;
+                called.map_err(|e| {
+                    let frontends = vec![failing];
+                    e.with_details(ErrorDetails { frontends, ..ErrorDetails::default() })
+                })?
             }
-            (None, "gateway.v0") => {
-                self.enabled(self.shared.frontends.gateway, "gateway.v0")?;
-                Box::pin(external::solve(Arc::clone(&inner), request.options, request.inputs)).await?
-            }
-            (None, other) => return Err(GatewayError::plain(format!("invalid frontend: {other}"))),
         };
         if evaluate {
             self.compute(&result).await?;
@@ -225,6 +230,28 @@ impl Bridge {
             provenance::yielded(&inner, &result).await;
         }
         Ok(result)
+    }
+
+    /// Calls a frontend; the outer error is that there is none of that name.
+    async fn call(
+        &self,
+        name: &str,
+        inner: &Arc<Self>,
+        options: BTreeMap<String, String>,
+        inputs: BTreeMap<String, pb::Definition>,
+    ) -> Result<Result<FrontendResult, GatewayError>, GatewayError> {
+        let inner = Arc::clone(inner);
+        Ok(match name {
+            "dockerfile.v0" => {
+                self.enabled(self.shared.frontends.dockerfile, name)?;
+                Box::pin(builtin::dockerfile(inner, options, inputs)).await
+            }
+            "gateway.v0" => {
+                self.enabled(self.shared.frontends.gateway, name)?;
+                Box::pin(external::solve(inner, options, inputs)).await
+            }
+            other => return Err(GatewayError::plain(format!("invalid frontend: {other}"))),
+        })
     }
 
     fn enabled(&self, enabled: bool, name: &str) -> Result<(), GatewayError> {

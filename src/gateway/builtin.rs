@@ -26,6 +26,19 @@ const ADVICE: i64 = 1;
 /// Dockerfile's own wish has been followed.
 const CMDLINE: &str = "cmdline";
 
+/// The option that names another frontend, before the Dockerfile does.
+const SYNTAX_ARG: &str = "build-arg:BUILDKIT_SYNTAX";
+
+/// What a frontend is told of the daemon and the build.
+pub(crate) async fn environment(bridge: &Bridge) -> Environment {
+    let build_platform = bridge.shared().workers.platforms().await.into_iter().next();
+    Environment {
+        session: bridge.session().to_string(),
+        build_platform: build_platform.unwrap_or_else(crosskit_platforms::native),
+        unique: new_id(),
+    }
+}
+
 /// Builds a Dockerfile.
 ///
 /// # Errors
@@ -35,25 +48,27 @@ pub async fn dockerfile(
     raw: BTreeMap<String, String>,
     inputs: BTreeMap<String, pb::Definition>,
 ) -> Result<FrontendResult, GatewayError> {
-    if let Some(missing) = raw.get("frontend.caps").and_then(|caps| dockerfile::missing_frontend_cap(caps)) {
-        let details = ErrorDetails { frontend_cap: Some(missing.name.clone()), ..ErrorDetails::default() };
-        return Err(GatewayError::unimplemented(format!("unsupported frontend capability {}", missing.name))
-            .with_details(details));
+    let missing = raw.get("frontend.caps").and_then(|caps| dockerfile::missing_frontend_cap(caps));
+    // Another frontend may have it, if one is asked for.
+    if let Some(missing) = missing.as_ref().filter(|missing| !missing.forward) {
+        return Err(GatewayError::lacks_capability(&missing.name));
     }
-    let build_platform = bridge.shared().workers.platforms().await.into_iter().next();
-    let environment = Environment {
-        session: bridge.session().to_string(),
-        build_platform: build_platform.unwrap_or_else(crosskit_platforms::native),
-        unique: new_id(),
-    };
+    let environment = environment(&bridge).await;
     let options = Options::parse(raw.clone(), environment).map_err(error)?;
-    let asked = Arc::new(Asked { bridge: Arc::clone(&bridge), inputs: inputs.clone() });
+    let asked = Asked::of(&bridge, &inputs);
     let read = Frontend::read(asked, options).await.map_err(error)?;
     if let Some(syntax) = read.forward() {
         let file = Arc::clone(read.source());
-        return forward(&bridge, &raw, inputs, syntax.reference.clone(), syntax.cmdline.clone())
-            .await
-            .map_err(|e| e.with_details(located(&file, &[syntax.lines])));
+        let forwarded = forward(&bridge, &raw, inputs, syntax.reference, syntax.cmdline.clone()).await;
+        return forwarded.map_err(|e| match raw.contains_key(SYNTAX_ARG) {
+            // The other frontend has told better where it failed.
+            _ if !e.details().sources.is_empty() => e,
+            true => e.while_doing(&format!("failed with {SYNTAX_ARG} = {}", syntax.cmdline)),
+            false => e.with_details(located(&file, &[syntax.lines])),
+        });
+    }
+    if let Some(missing) = missing {
+        return Err(GatewayError::lacks_capability(&missing.name));
     }
     if raw.contains_key("requestid")
         && let Some(answer) = read.subrequest().await.map_err(|e| unanswered(e, &raw))?
@@ -152,7 +167,7 @@ fn located(file: &crosskit_llb::SourceFile, lines: &[dockerfile::Lines]) -> Erro
 }
 
 /// What is wrong with a Dockerfile, for the client. What the outside said keeps its details.
-fn error(error: DockerfileError) -> GatewayError {
+pub(crate) fn error(error: DockerfileError) -> GatewayError {
     let cause = error.cause.as_ref().and_then(|c| c.downcast_ref::<GatewayError>());
     let code = match (cause, error.kind()) {
         (Some(cause), _) => cause.code(),
@@ -177,7 +192,7 @@ fn unanswered(error: DockerfileError, raw: &BTreeMap<String, String>) -> Gateway
 }
 
 /// The outside, as the frontend sees it.
-struct Asked {
+pub(crate) struct Asked {
     bridge: Arc<Bridge>,
     inputs: BTreeMap<String, pb::Definition>,
 }
@@ -292,6 +307,11 @@ impl dockerfile::Bridge for Asked {
 }
 
 impl Asked {
+    /// The outside of a build with these inputs.
+    pub(crate) fn of(bridge: &Arc<Bridge>, inputs: &BTreeMap<String, pb::Definition>) -> Arc<Self> {
+        Arc::new(Asked { bridge: Arc::clone(bridge), inputs: inputs.clone() })
+    }
+
     /// What the files of an archive from the web say, where its server says nothing.
     async fn archive_time(&self, graph: Graph, filename: String) -> Result<Option<i64>, BridgeError> {
         let Some(handle) = self.bridge.load_graph(graph, &[]).await.map_err(outside)? else {

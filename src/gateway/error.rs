@@ -37,6 +37,12 @@ impl GatewayError {
         GatewayError::new(Code::Unimplemented, message)
     }
 
+    /// A frontend lacks what was asked of it.
+    pub(crate) fn lacks_capability(name: &str) -> Self {
+        let details = ErrorDetails { frontend_cap: Some(name.to_string()), ..ErrorDetails::default() };
+        GatewayError::unimplemented(format!("unsupported frontend capability {name}")).with_details(details)
+    }
+
     /// The build was stopped.
     pub fn canceled() -> Self {
         GatewayError::new(Code::Cancelled, "context canceled")

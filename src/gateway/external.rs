@@ -4,15 +4,15 @@ use crate::bridge::Bridge;
 use crate::forwarder::Forwarder;
 use crate::result::{FrontendResult, Refs};
 use crate::server::Calls;
-use crate::{GatewayError, admission, health};
-use crosskit_api::errors::ErrorDetails;
+use crate::{GatewayError, admission, builtin, health};
 use crosskit_api::frontend::llb_bridge_server::LlbBridgeServer;
 use crosskit_api::health::health_server::HealthServer;
 use crosskit_api::{MAX_MESSAGE, frontend, pb};
+use crosskit_dockerfile as dockerfile;
 use crosskit_exec::{Mount, Network, Output, Process, Stdio};
 use crosskit_images::ImageConfig;
 use crosskit_images::registry::Reference;
-use crosskit_llb::{Builder, Constraints, ImageSource};
+use crosskit_llb::{Builder, Constraints, Graph, ImageSource};
 use crosskit_snapshots::{About, RecordType};
 use crosskit_workers::ops::exec::exec_error;
 use crosskit_workers::ops::snapshot_error;
@@ -34,6 +34,20 @@ const NO_NETWORK_LABEL: &str = "moby.buildkit.frontend.network.none";
 /// The capability to take inputs.
 const INPUTS_CAP: &str = "moby.buildkit.frontend.inputs";
 
+/// Images of `docker/dockerfile` 1.1.6 and 1.1.7, and their `-experimental` kind, which take inputs without a label that says so.
+const UNLABELLED_WITH_INPUTS: [&str; 4] = [
+    "sha256:9ac1c43a60e31dca741a6fe8314130a9cd4c4db0311fbbc636ff992ef60ae76d",
+    "sha256:080bd74d8778f83e7b670de193362d8c593c8b14f5c8fb919d28ee8feda0d069",
+    "sha256:60543a9d92b92af5088fb2938fb09b2072684af8384399e153e137fe081f8ab4",
+    "sha256:de85b2f3a3e8a2f7fe48e8e84a65f6fdd5cd5183afa6412fff9caa6871649c44",
+];
+
+/// The option for frontends that are clients, as old releases had it.
+const DEVEL: &str = "gateway-devel";
+
+/// What the options for named contexts begin with.
+const CONTEXT: &str = "context:";
+
 /// What a frontend is told it talks to.
 const PRODUCT: &str = "buildkit";
 
@@ -49,12 +63,73 @@ pub async fn solve(
     options: BTreeMap<String, String>,
     inputs: BTreeMap<String, pb::Definition>,
 ) -> Result<FrontendResult, GatewayError> {
+    if options.contains_key(DEVEL) {
+        return Err(GatewayError::plain("development gateway is no longer supported"));
+    }
     let source =
         options.get("source").ok_or_else(|| GatewayError::plain("no source specified for gateway"))?;
-    let name = Reference::parse(source)
-        .map_err(|e| GatewayError::plain(format!("{source}: {e}")))?
-        .with_default_tag();
+    let name = Reference::parse(source).map_err(|e| GatewayError::plain(format!("{source}: {e}")))?;
     check_allowed(&bridge.shared().frontends.gateway_repositories, source, &name)?;
+    let Image { graph, config, digest } = match in_place_of(&bridge, source, &options, &inputs).await? {
+        Some(image) => image,
+        None => pulled(&bridge, &name.with_default_tag()).await?,
+    };
+    check_caps(&config, &digest, &options, !inputs.is_empty())?;
+    let handle = bridge
+        .load_graph(graph, &[])
+        .await?
+        .ok_or_else(|| GatewayError::plain("gateway source didn't return default result"))?;
+    let root = handle.result().await?;
+    let forwarder = Forwarder::new(Arc::clone(&bridge), inputs);
+    let ran = run(&bridge, &forwarder, &config, &options, root, handle.definition()).await;
+    if let Err(e) = ran {
+        forwarder.fail(e);
+    }
+    forwarder.end(Err(GatewayError::plain(
+        "no result for incomplete build: the frontend ended without returning one",
+    )));
+    forwarder.close().await;
+    let result = forwarder.outcome().await?;
+    if let Refs::ByPlatform(handles) = &result.refs
+        && handles.is_empty()
+    {
+        return Ok(FrontendResult { metadata: result.metadata, ..FrontendResult::default() });
+    }
+    Ok(result)
+}
+
+/// The image of a frontend.
+struct Image {
+    graph: Graph,
+    config: ImageConfig,
+    /// Empty when it is not known.
+    digest: String,
+}
+
+/// What the request has under the name of a frontend's image, if it has something.
+async fn in_place_of(
+    bridge: &Arc<Bridge>,
+    source: &str,
+    options: &BTreeMap<String, String>,
+    inputs: &BTreeMap<String, pb::Definition>,
+) -> Result<Option<Image>, GatewayError> {
+    // The options of a frontend are its own matter as long as nothing is to be found in them.
+    if !options.keys().any(|key| key.starts_with(CONTEXT)) {
+        return Ok(None);
+    }
+    let environment = builtin::environment(bridge).await;
+    let parsed = dockerfile::Options::parse(options.clone(), environment).map_err(builtin::error)?;
+    let found = dockerfile::named_context(builtin::Asked::of(bridge, inputs), parsed, source).await;
+    let Some((graph, config)) = found.map_err(builtin::error)? else { return Ok(None) };
+    let config = match config {
+        Some(config) => ImageConfig::parse(&config).map_err(|e| GatewayError::plain(e.to_string()))?,
+        None => ImageConfig::default(),
+    };
+    Ok(Some(Image { graph, config, digest: String::new() }))
+}
+
+/// An image in a registry.
+async fn pulled(bridge: &Bridge, name: &Reference) -> Result<Image, GatewayError> {
     let found = bridge
         .resolve_image_config(frontend::ResolveImageConfigRequest {
             r#ref: name.to_string(),
@@ -63,8 +138,6 @@ pub async fn solve(
         })
         .await?;
     let config = ImageConfig::parse(&found.config).map_err(|e| GatewayError::plain(e.to_string()))?;
-    check_caps(&config, &options, !inputs.is_empty())?;
-
     let mut builder = Builder::new();
     // A policy may want another image than the one asked for.
     let mut reference =
@@ -76,26 +149,7 @@ pub async fn solve(
     let image = ImageSource { reference, record_type: "frontend".to_string(), ..ImageSource::default() };
     let output = builder.image(&image, Constraints::default());
     let graph = builder.graph(Some(output)).map_err(|e| GatewayError::plain(e.to_string()))?;
-    let handle = bridge
-        .load_graph(graph, &[])
-        .await?
-        .ok_or_else(|| GatewayError::plain("gateway source didn't return default result"))?;
-    let root = handle.result().await?;
-    let forwarder = Forwarder::new(Arc::clone(&bridge), inputs);
-    let ran = run(&bridge, &forwarder, &config, &options, root, handle.definition()).await;
-    if let Err(e) = ran {
-        // What the frontend has said before counts more.
-        forwarder.end(Err(e));
-    }
-    forwarder.end(Err(GatewayError::plain("the frontend ended without a result")));
-    forwarder.close().await;
-    let result = forwarder.outcome().await?;
-    if let Refs::ByPlatform(handles) = &result.refs
-        && handles.is_empty()
-    {
-        return Ok(FrontendResult { metadata: result.metadata, ..FrontendResult::default() });
-    }
-    Ok(result)
+    Ok(Image { graph, config, digest: found.digest })
 }
 
 fn check_allowed(allowed: &[String], source: &str, name: &Reference) -> Result<(), GatewayError> {
@@ -107,26 +161,28 @@ fn check_allowed(allowed: &[String], source: &str, name: &Reference) -> Result<(
     Err(GatewayError::plain(format!("'{source}' is not an allowed gateway source")))
 }
 
+/// What follows a `+` says what becomes of a build whose frontend lacks the capability.
+fn capabilities(list: &str) -> BTreeSet<&str> {
+    list.split(',').filter_map(|cap| cap.split('+').next()).filter(|cap| !cap.is_empty()).collect()
+}
+
 fn check_caps(
     config: &ImageConfig,
+    digest: &str,
     options: &BTreeMap<String, String>,
     inputs: bool,
 ) -> Result<(), GatewayError> {
-    let list = |text: &str| -> BTreeSet<String> {
-        text.split(',').map(str::trim).filter(|c| !c.is_empty()).map(str::to_string).collect()
-    };
-    let there = list(config.config.labels.get(CAPS_LABEL).map_or("", String::as_str));
-    let mut wanted = list(options.get("frontend.caps").map_or("", String::as_str));
+    let mut there = capabilities(config.config.labels.get(CAPS_LABEL).map_or("", String::as_str));
+    if UNLABELLED_WITH_INPUTS.contains(&digest) {
+        there.insert(INPUTS_CAP);
+    }
+    let mut wanted = capabilities(options.get("frontend.caps").map_or("", String::as_str));
     if inputs {
-        wanted.insert(INPUTS_CAP.to_string());
+        wanted.insert(INPUTS_CAP);
     }
     match wanted.difference(&there).next() {
         None => Ok(()),
-        Some(missing) => {
-            let details = ErrorDetails { frontend_cap: Some(missing.clone()), ..ErrorDetails::default() };
-            Err(GatewayError::unimplemented(format!("unsupported frontend capability {missing}"))
-                .with_details(details))
-        }
+        Some(missing) => Err(GatewayError::lacks_capability(missing)),
     }
 }
 
@@ -153,7 +209,8 @@ async fn run(
     if process.args.is_empty() {
         process.args = vec!["/run".to_string()];
     }
-    if config.config.labels.get(NO_NETWORK_LABEL).is_some_and(|v| v == "true" || v == "1") {
+    let label = config.config.labels.get(NO_NETWORK_LABEL);
+    if label.and_then(|text| dockerfile::go_bool(text)) == Some(true) {
         process.network = Network::None;
     }
     process.proxy = bridge.proxy_rules();
@@ -252,3 +309,7 @@ async fn serve(forwarder: Arc<Forwarder>, connection: tokio::io::DuplexStream) {
         tracing::debug!("serving a frontend: {e}");
     }
 }
+
+#[cfg(test)]
+#[path = "external_tests.rs"]
+mod tests;

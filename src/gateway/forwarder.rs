@@ -3,12 +3,11 @@
 
 use crate::bridge::{Bridge, SolveRequest};
 use crate::containers::{self, Container, ContainerMount, Containers, Surroundings};
-use crate::result::{Attested, FrontendResult, Handle, Refs};
-use crate::{GatewayError, caps, processes};
+use crate::result::{FrontendResult, Handle, Refs};
+use crate::{GatewayError, attestations, caps, processes};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::{self, result::Result as Returned};
 use crosskit_api::{control, pb};
-use crosskit_attest::{Content, Kind, Subject};
 use crosskit_snapshots::Mounted;
 use crosskit_workers::ops::left::LeftOver;
 use crosskit_workers::{ResultRef, files};
@@ -21,6 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
+
+/// The level of a warning that says none.
+const LEAST_LEVEL: i64 = 1;
 
 type Outcome = Result<FrontendResult, GatewayError>;
 
@@ -99,14 +101,25 @@ impl Forwarder {
         result.handles().into_iter().map(&mut id_of).collect()
     }
 
-    /// Ends the conversation with this, unless the frontend has returned something before.
-    pub fn end(&self, outcome: Outcome) {
+    /// Ends the conversation with this, unless the frontend has returned something before. Gives whether it ended with this.
+    pub fn end(&self, outcome: Outcome) -> bool {
         self.outcome.send_if_modified(|known| {
             let first = known.is_none();
             if first {
                 *known = Some(outcome);
             }
             first
+        })
+    }
+
+    /// Ends the conversation with a failure, whatever the frontend has returned before but an error of its own.
+    pub fn fail(&self, failure: GatewayError) {
+        self.outcome.send_if_modified(|known| {
+            let counts = !matches!(known, Some(Err(_)));
+            if counts {
+                *known = Some(Err(failure));
+            }
+            counts
         });
     }
 
@@ -160,6 +173,7 @@ impl Forwarder {
         let request = SolveRequest::from_frontend(request)?;
         let result = self.bridge.solve(request).await.map_err(|e| self.with_ids(e))?;
         let mut answer = frontend::SolveResponse::default();
+        // What the frontend is given of a result.
         let keep = |handle: &Option<Handle>| match handle {
             None => frontend::Ref::default(),
             Some(handle) => {
@@ -198,14 +212,18 @@ impl Forwarder {
                 json => serde_json::from_slice(json)
                     .map_err(|e| GatewayError::invalid(format!("exporter attributes are not JSON: {e}")))?,
             };
-            result.metadata.extend(extra);
+            // What the solved frontend itself says counts more.
+            result.metadata = extra.into_iter().chain(result.metadata).collect();
             self.end(Ok(result));
         }
-        answer.result = Some(frontend::Result {
-            result: Some(returned),
-            metadata: result.metadata,
-            ..frontend::Result::default()
-        });
+        let mut attestations = BTreeMap::new();
+        for (platform, attested) in &result.attestations {
+            let sent = attested.iter().map(|one| attestations::sent(one, keep));
+            let attestation = sent.collect::<Result<Vec<_>, _>>()?;
+            attestations.insert(platform.clone(), frontend::Attestations { attestation });
+        }
+        answer.result =
+            Some(frontend::Result { result: Some(returned), metadata: result.metadata, attestations });
         Ok(answer)
     }
 
@@ -374,7 +392,7 @@ impl Forwarder {
     pub fn warn(&self, request: frontend::WarnRequest) -> Result<(), GatewayError> {
         self.bridge.warn(control::VertexWarning {
             vertex: request.digest,
-            level: request.level,
+            level: if request.level == 0 { LEAST_LEVEL } else { request.level },
             short: request.short,
             detail: request.detail,
             url: request.url,
@@ -387,15 +405,18 @@ impl Forwarder {
     /// Takes the frontend's result or error.
     ///
     /// # Errors
-    /// Refs that nobody knows; the build goes on then.
+    /// Refs that nobody knows; the build goes on then. What has been returned before.
     pub fn r#return(&self, request: frontend::ReturnRequest) -> Result<(), GatewayError> {
+        let taken = |ended: bool| match ended {
+            true => Ok(()),
+            false => Err(GatewayError::plain("gateway result is already set")),
+        };
         if let Some(error) = &request.error {
-            self.end(Err(GatewayError::from_rpc(error)));
-            return Ok(());
+            return taken(self.end(Err(GatewayError::from_rpc(error))));
         }
         let result = request
             .result
-            .ok_or_else(|| GatewayError::invalid("a frontend returned neither result nor error"))?;
+            .ok_or_else(|| GatewayError::invalid("gateway return must be either result or err"))?;
         let known = |id: &str| match id {
             "" => Ok(None),
             id => self.handle(id).map(Some),
@@ -414,11 +435,10 @@ impl Forwarder {
         };
         let mut attestations = BTreeMap::new();
         for (platform, listed) in result.attestations {
-            let attested = listed.attestation.into_iter().map(|one| returned(one, known));
+            let attested = listed.attestation.into_iter().map(|one| attestations::received(one, known));
             attestations.insert(platform, attested.collect::<Result<Vec<_>, _>>()?);
         }
-        self.end(Ok(FrontendResult { refs, metadata: result.metadata, attestations }));
-        Ok(())
+        taken(self.end(Ok(FrontendResult { refs, metadata: result.metadata, attestations })))
     }
 
     /// The bridge that the calls go over.
@@ -508,35 +528,6 @@ impl Forwarder {
     fn refs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Handle>> {
         self.refs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An attestation as a frontend returns it.
-fn returned(
-    attestation: frontend::Attestation,
-    known: impl Fn(&str) -> Result<Option<Handle>, GatewayError>,
-) -> Result<Attested, GatewayError> {
-    let kind = match frontend::AttestationKind::try_from(attestation.kind) {
-        Ok(frontend::AttestationKind::InToto) => Kind::InToto,
-        Ok(frontend::AttestationKind::Bundle) => Kind::Bundle,
-        Err(_) => {
-            return Err(GatewayError::invalid(format!("unknown attestation kind {}", attestation.kind)));
-        }
-    };
-    let subject = |subject: frontend::InTotoSubject| match subject.kind() {
-        frontend::InTotoSubjectKind::Self_ => Subject::Own { name: subject.name },
-        frontend::InTotoSubjectKind::Raw => Subject::Raw { name: subject.name, digests: subject.digest },
-    };
-    Ok(Attested {
-        kind,
-        metadata: attestation.metadata,
-        path: attestation.path,
-        predicate_type: attestation.in_toto_predicate_type,
-        subjects: attestation.in_toto_subjects.into_iter().map(subject).collect(),
-        content: Content::Files(match &attestation.r#ref {
-            None => None,
-            Some(found) => known(&found.id)?,
-        }),
-    })
 }
 
 /// Offset and length in bytes.

@@ -4,6 +4,7 @@
 #![recursion_limit = "256"]
 
 pub mod admission;
+mod attestations;
 pub mod bridge;
 pub mod builds;
 mod builtin;

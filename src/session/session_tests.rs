@@ -17,6 +17,14 @@ async fn join(
     server: SessionServer,
 ) -> (SessionManager, Session, tokio::task::JoinHandle<Result<(), SessionError>>) {
     let manager = SessionManager::new();
+    let (session, client) = join_to(&manager, server).await;
+    (manager, session, client)
+}
+
+async fn join_to(
+    manager: &SessionManager,
+    server: SessionServer,
+) -> (Session, tokio::task::JoinHandle<Result<(), SessionError>>) {
     let id = server.id().to_string();
     let daemon = manager.clone();
     let client = tokio::spawn(server.serve_over(
@@ -27,7 +35,7 @@ async fn join(
         },
     ));
     let session = manager.get(&format!("prefix:{id}"), Duration::from_secs(5)).await.unwrap();
-    (manager, session, client)
+    (session, client)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -419,4 +427,87 @@ async fn a_client_that_stops_answering_is_let_go() {
     drop(theirs);
     let err = manager.handle(tokio::io::duplex(1).0, &http::HeaderMap::new()).await.unwrap_err();
     assert!(err.to_string().contains("x-docker-expose-session-uuid"), "{err}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_credentials_for_longer_than_a_minute() {
+    let (ours, _theirs) = tokio::io::duplex(1 << 20);
+    let mut headers = SessionServer::new("").headers();
+    headers.insert("x-buildkit-session-health-custom-timeout", "1000000".parse().unwrap());
+    let manager = SessionManager::new();
+    // The other end is open, and nobody is there.
+    let id = headers["x-docker-expose-session-uuid"].to_str().unwrap();
+    let asks = async {
+        let session = manager.get(id, Duration::from_secs(5)).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let request = TokenRequest { host: "example.org".into(), ..TokenRequest::default() };
+        let (credentials, token, key, proof) = tokio::join!(
+            session.credentials("example.org"),
+            session.fetch_token(request),
+            session.token_authority("example.org"),
+            session.verify_token_authority("example.org", &[0; 32])
+        );
+        let took = begun.elapsed().as_secs();
+        session.close();
+        let failures = [credentials.err(), token.err(), key.err(), proof.err()];
+        (took, failures.map(|error| error.unwrap().to_string()))
+    };
+    let (_, (took, failures)) = tokio::join!(manager.handle(ours, &headers), asks);
+    assert_eq!(took, 60);
+    let why = "context deadline exceeded: the client has not answered for 60 s";
+    assert_eq!(failures[0], format!("get credentials for example.org: {why}"));
+    assert!(failures.iter().all(|failure| failure.ends_with(why)), "{failures:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_there_is_not_one_without_credentials() {
+    use crosskit_images::registry::Credentials;
+    let (manager, host) = (SessionManager::new(), "example.org");
+    let of = |ids: &[&str]| {
+        SessionCredentials::new(manager.clone(), ids.iter().map(|id| (*id).to_string()).collect())
+    };
+    // Nobody to ask, that is nobody's credentials.
+    assert!(of(&[]).login(host).await.unwrap().is_none());
+    assert!(of(&[""]).login(host).await.unwrap().is_none());
+    let lost = of(&["lost"]).login(host).await.err().unwrap().to_string();
+    assert!(lost.contains("no active session for lost: context deadline exceeded"), "{lost}");
+    let request = crosskit_images::registry::TokenRequest {
+        host: host.into(),
+        realm: "https://example.org/token".into(),
+        service: String::new(),
+        scopes: Vec::new(),
+    };
+    let lost = of(&["lost"]).token(&request).await.err().unwrap().to_string();
+    assert!(lost.contains("no active session for lost"), "{lost}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_wait_for_the_client_and_are_those_of_one_that_is_there() {
+    use crosskit_images::registry::Credentials;
+    let dir = TempDir::new().unwrap();
+    let config = r#"{"auths": {"https://example.org/v2/": {"auth": "bWU6cGFzcw=="}}}"#;
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let manager = SessionManager::new();
+    let knows = SessionServer::new("").with_auth(DockerAuth::new(Some(dir.path().into())));
+    let of = |ids: &[&str]| {
+        SessionCredentials::new(manager.clone(), ids.iter().map(|id| (*id).to_string()).collect())
+    };
+    // The daemon asks for them before the client has opened its session.
+    let early = of(&[knows.id()]);
+    let (asked, joined) = tokio::join!(early.login("example.org"), async {
+        tokio::task::yield_now().await;
+        join_to(&manager, knows).await
+    });
+    assert_eq!(asked.unwrap().unwrap().secret, "pass");
+    // Nobody waits for one that has gone while another one answers.
+    let begun = std::time::Instant::now();
+    let login = of(&["gone", joined.0.id()]).login("example.org").await.unwrap().unwrap();
+    assert_eq!((login.user.as_str(), login.secret.as_str()), ("me", "pass"));
+    let none = SessionServer::new("");
+    let none = join_to(&manager, none).await;
+    assert!(of(&["gone", none.0.id()]).login("example.org").await.unwrap().is_none());
+    assert!(begun.elapsed() < WAIT_FOR_SESSION, "{:?}", begun.elapsed());
+    let login = of(&[none.0.id(), joined.0.id()]).login("example.org").await.unwrap().unwrap();
+    assert_eq!(login.secret, "pass");
 }

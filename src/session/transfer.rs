@@ -21,7 +21,7 @@ mod write;
 
 pub use changes::{Change, ChangeKind, ChangeSink, Checksum};
 pub use filter::{Select, Selected};
-pub use folder::Folder;
+pub use folder::{Folder, xattrs};
 pub use modes::{FileKind, kind_of, mode_from_unix, mode_to_unix};
 pub use order::{Order, compare_paths};
 pub use plan::{Adapt, Differ, Pick};

@@ -4,7 +4,6 @@
 //! cache, and brings the content here when nothing is found. [`Sources`] makes them from the
 //! source operations of a graph, by the scheme of their identifier.
 
-mod auth;
 mod blob;
 mod checksums;
 mod context;

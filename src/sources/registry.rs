@@ -1,12 +1,11 @@
 //! Images in registries.
 
-use crate::auth::SessionCredentials;
 use crate::manifests::{Provider, Remote};
 use crate::{Shared, SourceContext, SourceError};
 use crosskit_images::registry::{Client, Reference, RegistryHosts, Silent};
 use crosskit_images::{ContentStore, Descriptor, Digest};
 use crosskit_metadata::Change;
-use crosskit_session::SessionManager;
+use crosskit_session::{SessionCredentials, SessionManager};
 use crosskit_snapshots::{BlobProvider, ProvideError};
 use futures::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +41,7 @@ impl Clients {
         if let Some((_, _, client)) = recent.iter().find(|(known, _, _)| *known == ids) {
             return client.clone();
         }
-        let credentials = SessionCredentials { sessions: self.sessions.clone(), ids: ids.clone() };
+        let credentials = SessionCredentials::new(self.sessions.clone(), ids.clone());
         let client = Client::new(self.hosts.clone(), Arc::new(credentials));
         if recent.len() >= KEPT {
             recent.remove(0);

@@ -2,9 +2,10 @@
 //! are resolved within the result's root, whatever its symbolic links say.
 
 use crosskit_api::fsutil::Stat;
-use crosskit_session::transfer::mode_from_unix;
+use crosskit_session::transfer::{mode_from_unix, xattrs};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -116,7 +117,7 @@ pub fn stat_file(root: &Path, path: &str) -> Result<Stat, FileError> {
     // found at the path's end.
     let found = open_in(root, &cleaned, OFlags::PATH).map_err(system("lstat", path))?;
     let name = crosskit_llb::paths::base(&cleaned);
-    stat_of(&found, c"", if name == "/" { "" } else { name }).map_err(system("lstat", path))
+    stat_of(&found, c"", if name == "/" { "" } else { name }, &mut Seen::new()).map_err(system("lstat", path))
 }
 
 /// The entries of a folder, by name; `pattern` keeps those that it matches.
@@ -125,7 +126,7 @@ pub fn stat_file(root: &Path, path: &str) -> Result<Stat, FileError> {
 /// A path that isn't there or is no folder, and a pattern that is none.
 pub fn read_dir(root: &Path, path: &str, pattern: &str) -> Result<Vec<Stat>, FileError> {
     let folder = open_in(root, path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(system("open", path))?;
-    let mut entries = Vec::new();
+    let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(&folder).map_err(system("readdir", path))? {
         let entry = entry.map_err(system("readdir", path))?;
         let name = entry.file_name();
@@ -136,10 +137,15 @@ pub fn read_dir(root: &Path, path: &str, pattern: &str) -> Result<Vec<Stat>, Fil
         if !pattern.is_empty() && !matches_name(pattern, &shown) {
             continue;
         }
-        entries.push(stat_of(&folder, name, &shown).map_err(system("lstat", path))?);
+        names.push((shown, name.to_owned()));
     }
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(entries)
+    // In this order, for of several names of one file the others tell the first.
+    names.sort();
+    let mut seen = Seen::new();
+    names
+        .into_iter()
+        .map(|(shown, name)| stat_of(&folder, &name, &shown, &mut seen).map_err(system("lstat", path)))
+        .collect()
 }
 
 /// Patterns as include patterns match them, on one level.
@@ -147,21 +153,32 @@ fn matches_name(pattern: &str, name: &str) -> bool {
     crosskit_patterns::Patterns::new([pattern.to_string()]).is_ok_and(|p| p.matches(name))
 }
 
-fn stat_of(folder: &impl AsFd, name: &CStr, shown: &str) -> Result<Stat, Errno> {
+/// The first name of each file that has more than one, by its number.
+type Seen = HashMap<u64, String>;
+
+/// The facts of a file in a folder; of `folder` itself for an empty name.
+fn stat_of(folder: &impl AsFd, name: &CStr, shown: &str, seen: &mut Seen) -> Result<Stat, Errno> {
     let flags = if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW };
     let stat = rustix::fs::statat(folder, name, flags)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
-    let linkname = match kind {
+    let folders = kind == FileType::Directory;
+    let mut linkname = match kind {
         FileType::Symlink => rustix::fs::readlinkat(folder, name, Vec::new())?.to_string_lossy().into_owned(),
         _ => String::new(),
     };
+    if !folders && stat.st_nlink > 1 {
+        let first = seen.entry(stat.st_ino).or_insert_with(|| shown.to_string());
+        if linkname.is_empty() && first != shown {
+            linkname.clone_from(first);
+        }
+    }
     let device = matches!(kind, FileType::BlockDevice | FileType::CharacterDevice);
     Ok(Stat {
         path: shown.to_string(),
         mode: mode_from_unix(stat.st_mode),
         uid: stat.st_uid,
         gid: stat.st_gid,
-        size: if kind == FileType::RegularFile { stat.st_size } else { 0 },
+        size: if folders { 0 } else { stat.st_size },
         mod_time: stat
             .st_mtime
             .saturating_mul(1_000_000_000)
@@ -169,7 +186,7 @@ fn stat_of(folder: &impl AsFd, name: &CStr, shown: &str) -> Result<Stat, Errno> 
         linkname,
         devmajor: if device { i64::from(rustix::fs::major(stat.st_rdev)) } else { 0 },
         devminor: if device { i64::from(rustix::fs::minor(stat.st_rdev)) } else { 0 },
-        ..Stat::default()
+        xattrs: xattrs(folder.as_fd(), name)?,
     })
 }
 
@@ -215,5 +232,30 @@ mod tests {
             stat_file(dir.path(), "nix").unwrap_err().to_string(),
             "lstat nix: no such file or directory"
         );
+    }
+
+    #[test]
+    fn facts_tell_extended_attributes_sizes_and_other_names() {
+        let dir = tree();
+        let sub = dir.path().join("sub");
+        std::fs::hard_link(sub.join("a.txt"), sub.join("c.txt")).unwrap();
+        symlink("a.txt", sub.join("d.txt")).unwrap();
+        let set = |path: &Path, value: &[u8]| {
+            rustix::fs::setxattr(path, "user.test", value, rustix::fs::XattrFlags::empty()).unwrap();
+        };
+        set(&sub.join("a.txt"), b"value");
+        set(&sub, b"");
+        let facts = |pattern: &str| -> Vec<(String, i64, String, usize)> {
+            let listed = read_dir(dir.path(), "sub", pattern).unwrap().into_iter();
+            listed.map(|s| (s.path, s.size, s.linkname, s.xattrs.len())).collect()
+        };
+        let fact = |path: &str, size, link: &str, xattrs| (path.to_string(), size, link.to_string(), xattrs);
+        let (c, d) = (fact("c.txt", 10, "a.txt", 1), fact("d.txt", 5, "a.txt", 0));
+        assert_eq!(facts(""), [fact("a.txt", 10, "", 1), fact("b.md", 0, "", 0), c, d]);
+        // A name that was left out is none that another one may point to.
+        assert_eq!(facts("[c-z].txt"), [fact("c.txt", 10, "", 1), fact("d.txt", 5, "a.txt", 0)]);
+        let alone = stat_file(dir.path(), "sub/c.txt").unwrap();
+        assert_eq!((alone.linkname.as_str(), &alone.xattrs["user.test"][..]), ("", &b"value"[..]));
+        assert_eq!(stat_file(dir.path(), "sub").unwrap().xattrs["user.test"], b"");
     }
 }

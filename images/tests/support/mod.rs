@@ -85,6 +85,8 @@ pub enum Deed {
     Cut(usize),
     /// Answers itself: status line and headers, then the body.
     Answer(&'static str, String),
+    /// The same, but with a body that goes on and on.
+    Flood(&'static str),
 }
 
 /// One request as the front saw it.
@@ -161,6 +163,12 @@ fn serve(
                 "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                 body.len()
             )?;
+        }
+        Deed::Flood(head) => {
+            write!(client, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n")?;
+            loop {
+                client.write_all(&[b' '; 64 << 10])?;
+            }
         }
         deed => {
             let mut upstream = TcpStream::connect(registry)?;

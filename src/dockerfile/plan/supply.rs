@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crosskit_llb::{
-    Constraints, GitSource, Graph, HttpSource, ImageSource, LocalSource, OciLayoutSource, Output,
+    Builder, Constraints, GitSource, Graph, HttpSource, ImageSource, LocalSource, OciLayoutSource, Output,
 };
 use crosskit_platforms::Platform;
 
@@ -83,6 +83,21 @@ pub(crate) enum ContextSource {
     Git(GitSource, Constraints),
     Http(HttpSource, Constraints),
     Graph(Arc<Graph>),
+}
+
+impl ContextSource {
+    /// Makes it part of a graph; none for nothing at all.
+    pub(crate) fn output(self, builder: &mut Builder) -> Option<Output> {
+        Some(match self {
+            ContextSource::Scratch => return None,
+            ContextSource::Image(image, constraints) => builder.image(&image, constraints),
+            ContextSource::Layout(layout, constraints) => builder.oci_layout(&layout, constraints),
+            ContextSource::Local(local, constraints) => builder.local(&local, constraints),
+            ContextSource::Git(git, constraints) => builder.git(&git, constraints),
+            ContextSource::Http(http, constraints) => builder.http(&http, constraints),
+            ContextSource::Graph(graph) => return builder.import(&graph),
+        })
+    }
 }
 
 /// Images that people mean when they misspell a name.
@@ -294,19 +309,13 @@ impl Plan {
 
     /// Makes a context part of the graph.
     pub(super) fn add_context(&mut self, source: ContextSource, used: usize) -> Option<Output> {
-        Some(match source {
-            ContextSource::Scratch => return None,
-            ContextSource::Image(image, constraints) => self.builder.image(&image, constraints),
-            ContextSource::Layout(layout, constraints) => self.builder.oci_layout(&layout, constraints),
-            ContextSource::Git(git, constraints) => self.builder.git(&git, constraints),
-            ContextSource::Http(http, constraints) => self.builder.http(&http, constraints),
-            ContextSource::Graph(graph) => return self.builder.import(&graph),
-            ContextSource::Local(local, constraints) => {
-                let output = self.builder.local(&local, constraints);
-                self.locals.push((output, local, used));
-                output
-            }
-        })
+        let local = match &source {
+            ContextSource::Local(local, _) => Some(local.clone()),
+            _ => None,
+        };
+        let output = source.output(&mut self.builder)?;
+        self.locals.extend(local.map(|local| (output, local, used)));
+        Some(output)
     }
 }
 

@@ -66,7 +66,7 @@ impl Session {
     /// The client's credentials for a registry. None where the client offers no credentials at all.
     pub async fn credentials(&self, host: &str) -> Result<Option<Credentials>, SessionError> {
         let request = with_timeout(CredentialsRequest { host: host.to_string() });
-        match self.auth().credentials(request).await {
+        match in_time(self.auth().credentials(request)).await {
             Ok(answer) => {
                 let answer = answer.into_inner();
                 Ok(Some(Credentials { username: answer.username, secret: answer.secret }))
@@ -86,7 +86,8 @@ impl Session {
             service: request.service,
             scopes: request.scopes,
         });
-        let answer = self.auth().fetch_token(request).await.map_err(SessionError::call(doing))?.into_inner();
+        let answer =
+            in_time(self.auth().fetch_token(request)).await.map_err(SessionError::call(doing))?.into_inner();
         Ok(Token { token: answer.token, expires_in: answer.expires_in, issued_at: answer.issued_at })
     }
 
@@ -95,7 +96,7 @@ impl Session {
     pub async fn token_authority(&self, host: &str) -> Result<Option<[u8; 32]>, SessionError> {
         let doing = format!("get token authority for {host}");
         let request = with_timeout(GetTokenAuthorityRequest { host: host.to_string(), salt: SALT.to_vec() });
-        let key = match self.auth().get_token_authority(request).await {
+        let key = match in_time(self.auth().get_token_authority(request)).await {
             Ok(answer) => answer.into_inner().public_key,
             Err(status) if matches!(status.code(), Code::Unimplemented | Code::Unavailable) => {
                 return Ok(None);
@@ -116,7 +117,7 @@ impl Session {
             payload: payload.to_vec(),
             salt: SALT.to_vec(),
         });
-        let signed = match self.auth().verify_token_authority(request).await {
+        let signed = match in_time(self.auth().verify_token_authority(request)).await {
             Ok(answer) => answer.into_inner().signed,
             Err(status) if status.code() == Code::Unimplemented => return Ok(false),
             Err(status) => {
@@ -129,6 +130,20 @@ impl Session {
     }
 }
 
+/// The answer to a call, unless nobody gives one.
+async fn in_time<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<tonic::Response<T>, tonic::Status> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(answer) => answer,
+        Err(_) => Err(tonic::Status::deadline_exceeded(format!(
+            "context deadline exceeded: the client has not answered for {} s",
+            TIMEOUT.as_secs()
+        ))),
+    }
+}
+
+/// A request that tells the client how long somebody waits for the answer.
 fn with_timeout<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(TIMEOUT);

@@ -256,30 +256,54 @@ pub(crate) fn stat_of(found: &rustix::fs::Stat, path: &str) -> Stat {
     stat
 }
 
-/// The extended attributes of a file. A value that cannot be read is left out.
-fn xattrs(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> rustix::io::Result<BTreeMap<String, Vec<u8>>> {
+/// The extended attributes of a file in a folder, or of `dir` itself for an empty name. A value that cannot be read is
+/// left out.
+///
+/// # Errors
+/// What the system says against listing them.
+pub fn xattrs(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> rustix::io::Result<BTreeMap<String, Vec<u8>>> {
     use rustix::fd::AsRawFd;
     let mut found = BTreeMap::new();
-    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.to_bytes());
+    let mut path = format!("/proc/self/fd/{}", dir.as_raw_fd()).into_bytes();
+    // The descriptor's own path leads to the file by a link; the last one below it must not be followed.
+    let itself = name.is_empty();
+    if !itself {
+        path.push(b'/');
+        path.extend_from_slice(name.to_bytes());
+    }
     let Ok(path) = CString::new(path) else { return Ok(found) };
     let mut names: Vec<u8> = Vec::new();
+    let length = match itself {
+        true => rustix::fs::listxattr_query(&path),
+        false => rustix::fs::llistxattr_query(&path),
+    };
     // Nearly all files have none, and then nothing need be allocated.
-    match rustix::fs::llistxattr_query(&path) {
+    match length {
         Ok(0) => return Ok(found),
         Ok(len) => names.resize(len + 256, 0),
         Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => return Ok(found),
         Err(err) => return Err(err),
     }
-    let len = rustix::fs::llistxattr(&path, &mut names[..])?;
+    let len = match itself {
+        true => rustix::fs::listxattr(&path, &mut names[..])?,
+        false => rustix::fs::llistxattr(&path, &mut names[..])?,
+    };
     for key in names[..len].split(|b| *b == 0).filter(|k| !k.is_empty()) {
         let Ok(key) = std::str::from_utf8(key) else { continue };
         if key.starts_with(FOREIGN_XATTRS) {
             continue;
         }
-        let Ok(len) = rustix::fs::lgetxattr_query(&path, key) else { continue };
+        let length = match itself {
+            true => rustix::fs::getxattr_query(&path, key),
+            false => rustix::fs::lgetxattr_query(&path, key),
+        };
+        let Ok(len) = length else { continue };
         let mut value = vec![0; len];
-        if let Ok(len) = rustix::fs::lgetxattr(&path, key, &mut value[..]) {
+        let got = match itself {
+            true => rustix::fs::getxattr(&path, key, &mut value[..]),
+            false => rustix::fs::lgetxattr(&path, key, &mut value[..]),
+        };
+        if let Ok(len) = got {
             value.truncate(len);
             found.insert(key.to_string(), value);
         }

@@ -1,9 +1,10 @@
 //! A frontend in the client: it opens a build, calls the bridge, and returns.
 
+#![allow(dead_code, reason = "several tests share this, and each uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use crosskit_api::control::control_client::ControlClient;
-use crosskit_api::control::{SolveRequest, SolveResponse};
+use crosskit_api::control::{SolveRequest, SolveResponse, StatusRequest, StatusResponse};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::exec_message::Input;
 use crosskit_api::frontend::llb_bridge_client::LlbBridgeClient;
@@ -11,6 +12,7 @@ use crosskit_api::frontend::{self as api, ExecMessage};
 use crosskit_api::pb;
 use crosskit_llb::{Builder, Constraints, Exec, Graph, ImageSource, Output};
 use crosskit_multiarch::Daemon;
+use crosskit_session::SessionServer;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -26,6 +28,32 @@ pub struct Frontend {
     pub bridge: LlbBridgeClient<Channel>,
     id: String,
     solving: JoinHandle<Result<SolveResponse, Status>>,
+    /// Lends what the build may have, as long as this is there.
+    _session: Option<Lending>,
+}
+
+/// A session that is served until this is dropped.
+pub struct Lending {
+    pub id: String,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Lending {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Lending {
+    pub async fn begin(daemon: &Daemon, session: SessionServer) -> Lending {
+        let id = session.id().to_string();
+        let stream = UnixStream::connect(&daemon.socket).await.unwrap();
+        let mut control = ControlClient::new(crosskit_client::channel_over(stream).await.unwrap());
+        let serving = tokio::spawn(async move {
+            let _ = session.serve_over(|call| async move { control.session(call).await }).await;
+        });
+        Lending { id, serving }
+    }
 }
 
 /// Runs a test's conversation.
@@ -39,6 +67,14 @@ impl Frontend {
         Frontend::begin_for(daemon, SolveRequest { entitlements, ..SolveRequest::default() }).await
     }
 
+    /// Opens a build that may have what a session lends.
+    pub async fn begin_lent(daemon: &Daemon, session: SessionServer, request: SolveRequest) -> Frontend {
+        let lending = Lending::begin(daemon, session).await;
+        let request = SolveRequest { session: lending.id.clone(), ..request };
+        let frontend = Frontend::begin_for(daemon, request).await;
+        Frontend { _session: Some(lending), ..frontend }
+    }
+
     /// Opens the build that a request asks for.
     pub async fn begin_for(daemon: &Daemon, request: SolveRequest) -> Frontend {
         let stream = UnixStream::connect(&daemon.socket).await.unwrap();
@@ -47,7 +83,7 @@ impl Frontend {
         let mut control = ControlClient::new(channel.clone());
         let request = SolveRequest { r#ref: id.clone(), ..request };
         let solving = tokio::spawn(async move { control.solve(request).await.map(|r| r.into_inner()) });
-        let mut frontend = Frontend { bridge: LlbBridgeClient::new(channel), id, solving };
+        let mut frontend = Frontend { bridge: LlbBridgeClient::new(channel), id, solving, _session: None };
         let ping = frontend.call(api::PingRequest {});
         let caps = frontend.bridge.ping(ping).await.unwrap().into_inner().frontend_api_caps;
         assert!(caps.iter().any(|cap| cap.id == "gateway.exec" && cap.enabled));
@@ -137,6 +173,21 @@ impl Frontend {
                 Err(refused)
             }
         }
+    }
+
+    /// Returns a failure; gives how the build ended.
+    pub async fn fails(self, error: crosskit_api::rpc::Status) -> Status {
+        let mut frontend = self;
+        let call = frontend.call(api::ReturnRequest { result: None, error: Some(error) });
+        frontend.bridge.r#return(call).await.unwrap();
+        frontend.solving.await.unwrap().unwrap_err()
+    }
+
+    /// What the build tells those who watch it, to its end.
+    pub async fn watch(&self, daemon: &Daemon) -> Streaming<StatusResponse> {
+        let stream = UnixStream::connect(&daemon.socket).await.unwrap();
+        let mut control = ControlClient::new(crosskit_client::channel_over(stream).await.unwrap());
+        control.status(StatusRequest { r#ref: self.id.clone() }).await.unwrap().into_inner()
     }
 
     /// Returns nothing, which ends the build.
