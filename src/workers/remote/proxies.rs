@@ -12,7 +12,7 @@ use crosskit_api::secrets::{GetSecretRequest, GetSecretResponse};
 use crosskit_api::sshforward::ssh_client::SshClient;
 use crosskit_api::sshforward::ssh_server::Ssh;
 use crosskit_api::sshforward::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
-use crosskit_session::{SSH_ID, Session, SessionError, SessionManager};
+use crosskit_session::{SSH_ID, Session, SessionError, SessionManager, WAIT_FOR_SESSION};
 use crosskit_solver::JobGroup;
 use futures::Stream;
 use std::pin::Pin;
@@ -87,7 +87,17 @@ impl Clients {
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let mut last = Status::unimplemented("no client offers credentials");
-        for session in self.ids().iter().filter_map(|id| self.sessions.get_now(id)) {
+        let ids = self.ids();
+        let (open, away): (Vec<_>, Vec<_>) = ids.iter().partition(|id| self.sessions.get_now(id).is_some());
+        // One that is not there has not said that it has none.
+        for id in if open.is_empty() { away } else { open } {
+            let session = match self.sessions.get(id, WAIT_FOR_SESSION).await {
+                Ok(session) => session,
+                Err(error) => {
+                    last = error.to_status();
+                    continue;
+                }
+            };
             match with(AuthClient::with_origin(session.channel(), session.origin())).await {
                 Ok(answer) => return Ok(Response::new(answer.into_inner())),
                 Err(status) => last = Status::new(status.code(), status.message()),

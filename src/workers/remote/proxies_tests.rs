@@ -94,3 +94,11 @@ async fn clients_of_other_builds_are_asked_only_while_they_wait_for_a_step() {
     drop(second);
     assert!(clients.steps().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_there_is_not_one_without_credentials() {
+    let clients = Clients::new(SessionManager::new(), vec!["lost".to_string()]);
+    let request = CredentialsRequest { host: "registry.example".into() };
+    let lost = clients.credentials(Request::new(request)).await.unwrap_err();
+    assert!(lost.message().contains("no active session for lost"), "{lost}");
+}

@@ -10,9 +10,11 @@ use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::result::Result as Returned;
 use crosskit_api::frontend::{self as api, NewContainerRequest};
 use crosskit_api::{details, pb};
-use crosskit_llb::{Builder, Constraints, CopyAction, FileActionSpec, Graph, ImageSource};
+use crosskit_llb::{
+    Builder, Constraints, CopyAction, FileActionSpec, Graph, ImageSource, MkfileAction, RmAction,
+};
 use crosskit_multiarch::{Buildx, Scene};
-use crosskit_session::{LocalDirs, Output, Outputs, SecretSource, Secrets, SessionServer};
+use crosskit_session::{LocalDirs, Output, Outputs, SecretSource, Secrets, SessionServer, SshAgents};
 use frontend::{Frontend, conversation, image};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -269,7 +271,11 @@ fn containers_have_the_mounts_and_hosts_and_users_that_were_asked_for() {
     conversation(async {
         let mut secrets = Secrets::default();
         secrets.add("word", Some(SecretSource::Value(b"open sesame".to_vec()))).unwrap();
-        let session = SessionServer::new("").with_secrets(secrets);
+        let socket = scene.path("agent");
+        let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let mut agents = SshAgents::default();
+        agents.add("", &[socket], true).await.unwrap();
+        let session = SessionServer::new("").with_secrets(secrets).with_ssh(agents);
         let mut frontend = Frontend::begin_lent(&daemon, session, SolveRequest::default()).await;
         let script = "mkdir -p /sub/inner && echo inner > /sub/inner/file";
         let base = frontend.solve(&image(&scene.base(), None, Some(script))).await.unwrap();
@@ -278,6 +284,8 @@ fn containers_have_the_mounts_and_hosts_and_users_that_were_asked_for() {
         let secret =
             |id: &str, optional| pb::SecretOpt { id: id.into(), uid: 1000, gid: 7, mode: 0o440, optional };
         let of = |kind: pb::MountType, dest: &str| pb::Mount { mount_type: kind.into(), ..mount(dest) };
+        let agent =
+            pb::SshOpt { id: "default".into(), uid: 1000, gid: 7, mode: 0o620, ..pb::SshOpt::default() };
         let mounts = || {
             vec![
                 pb::Mount { result_id: base.clone(), readonly: true, ..mount("/") },
@@ -286,6 +294,7 @@ fn containers_have_the_mounts_and_hosts_and_users_that_were_asked_for() {
                 pb::Mount { secret_opt: Some(secret("none", true)), ..of(pb::MountType::Secret, "/absent") },
                 pb::Mount { cache_opt: Some(cache.clone()), ..of(pb::MountType::Cache, "/cache") },
                 of(pb::MountType::Tmpfs, "/mem"),
+                pb::Mount { ssh_opt: Some(agent.clone()), ..of(pb::MountType::Ssh, "/agent") },
             ]
         };
         let request = |id: &str, mounts: Vec<pb::Mount>| NewContainerRequest {
@@ -301,7 +310,7 @@ fn containers_have_the_mounts_and_hosts_and_users_that_were_asked_for() {
         first.start("first", "c", "echo up; cat").await;
         first.hear("first", "up\n").await;
         let script = "cat /part/file; echo x 2>/dev/null > /root-file || echo readonly; echo 1 > /part/new; \
-            stat -c '%u:%g %a' /secret; cat /secret; echo; test -e /absent || echo absent; echo kept > /cache/file; \
+            stat -c '%u:%g %a' /secret; cat /secret; echo; test -e /absent || echo absent; stat -c '%F %u:%g %a' /agent; echo kept > /cache/file; \
             echo 2 > /mem/file; grep elsewhere /etc/hosts; echo $WORD; echo $NONE";
         let env =
             |id: &str, name: &str, optional| pb::SecretEnv { id: id.into(), name: name.into(), optional };
@@ -311,7 +320,7 @@ fn containers_have_the_mounts_and_hosts_and_users_that_were_asked_for() {
             })
             .await;
         let said = processes.end("one").await;
-        let heard = "inner\nreadonly\n1000:7 440\nopen sesame\nabsent\n192.0.2.7\telsewhere\nopen sesame\n\n";
+        let heard = "inner\nreadonly\n1000:7 440\nopen sesame\nabsent\nsocket 1000:7 620\n192.0.2.7\telsewhere\nopen sesame\n\n";
         assert_eq!((said.out.as_str(), said.code), (heard, 0), "{said:?}");
         processes
             .init("two", "c", "id -u; id -g; pwd; cat /cache/file; cat /secret", |init| {
@@ -361,8 +370,8 @@ fn containers_have_the_mounts_and_hosts_and_users_that_were_asked_for() {
     daemon.stop();
 }
 
-/// A copy of a path of the base image, on the base image.
-fn copies(base: &str, src: &str, allow_wildcard: bool) -> Graph {
+/// Copies of the base image's files, one that is there and one of this path.
+fn copies(base: &str, src: &str) -> Graph {
     let mut builder = Builder::new();
     let image = ImageSource { reference: base.to_string(), ..ImageSource::default() };
     let from = builder.image(&image, Constraints::default());
@@ -372,33 +381,61 @@ fn copies(base: &str, src: &str, allow_wildcard: bool) -> Graph {
         dest: "/copied".into(),
         ..CopyAction::default()
     };
-    let copy = CopyAction { src: src.into(), dest: "/".into(), allow_wildcard, ..fine.clone() };
+    let copy = CopyAction { src: src.into(), dest: "/".into(), ..fine.clone() };
     let actions = vec![FileActionSpec::Copy(fine), FileActionSpec::Copy(copy)];
-    let output = builder.file(Some(from), actions, Constraints::default());
+    let output = builder.file(None, actions, Constraints::default());
+    builder.graph(Some(output)).unwrap()
+}
+
+/// A new file on the base image, and then another one of it away that isn't there.
+fn makes_and_removes(base: &str) -> Graph {
+    let mut builder = Builder::new();
+    let image = ImageSource { reference: base.to_string(), ..ImageSource::default() };
+    let on = builder.image(&image, Constraints::default());
+    let file = MkfileAction {
+        path: "/made".into(),
+        mode: 0o644,
+        data: b"made\n".to_vec(),
+        ..MkfileAction::default()
+    };
+    let gone = RmAction { path: "/none".into(), ..RmAction::default() };
+    let actions = vec![FileActionSpec::Mkfile(file), FileActionSpec::Rm(gone)];
+    let output = builder.file(Some(on), actions, Constraints::default());
     builder.graph(Some(output)).unwrap()
 }
 
 #[test]
-fn what_a_failed_copy_had_can_be_looked_into() {
+fn what_a_failed_file_operation_had_can_be_looked_into() {
     let scene = Scene::set();
     let daemon = scene.daemon();
+    let base = scene.base();
+    let own = format!("{}\n", crosskit_platforms::native().architecture);
     conversation(async {
         let mut frontend = Frontend::begin(&daemon, &[]).await;
-        let failed = frontend.solve(&copies(&scene.base(), "/none", false)).await.unwrap_err();
-        assert!(failed.message().contains("/none"), "{failed}");
-        let solve = ErrorDetails::from_status(&failed).solve.unwrap();
-        let Some(details::solve::Subject::Cache(_) | details::solve::Subject::File(_)) = solve.subject else {
-            panic!("{solve:?}")
+        let mut fails = async |graph: &Graph| {
+            let failed = frontend.solve(graph).await.unwrap_err();
+            assert!(failed.message().contains("/none"), "{failed}");
+            let solve = ErrorDetails::from_status(&failed).solve.unwrap();
+            let Some(pb::op::Op::File(_)) = solve.op.as_ref().unwrap().op else { panic!("{solve:?}") };
+            solve
         };
-        let Some(pb::op::Op::File(_)) = solve.op.as_ref().unwrap().op else { panic!("{solve:?}") };
-        let input = solve.input_i_ds.first().unwrap_or_else(|| panic!("{solve:?}"));
-        frontend.container("c", &[("/", input)], Vec::new()).await.unwrap();
+        // What isn't there can't be part of a key: the operation was not even tried.
+        let keyless = fails(&copies(&base, "/none")).await;
+        let Some(details::solve::Subject::Cache(cache)) = &keyless.subject else { panic!("{keyless:?}") };
+        assert_eq!((cache.index, keyless.mount_i_ds.len()), (0, 0));
+        let tried = fails(&makes_and_removes(&base)).await;
+        let Some(details::solve::Subject::File(action)) = &tried.subject else { panic!("{tried:?}") };
+        let [nothing, made] = &tried.mount_i_ds[..] else { panic!("{tried:?}") };
+        assert_eq!((action.index, nothing.as_str()), (1, ""));
         let mut processes = frontend.processes().await;
-        processes.start("look", "c", "cat /etc/base").await;
-        assert_eq!(
-            processes.end("look").await.out,
-            format!("{}\n", crosskit_platforms::native().architecture)
-        );
+        let (keyless, tried) = (&keyless.input_i_ds[0], &tried.input_i_ds[0]);
+        for (name, root, heard) in
+            [("a", keyless, own.clone()), ("b", tried, own.clone()), ("c", made, format!("{own}made\n"))]
+        {
+            frontend.container(name, &[("/", root)], Vec::new()).await.unwrap();
+            processes.start(name, name, "cat /etc/base; cat /made 2>/dev/null; true").await;
+            assert_eq!(processes.end(name).await.out, heard, "{name}");
+        }
         frontend.end().await;
     });
     daemon.stop();

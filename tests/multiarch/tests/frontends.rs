@@ -172,6 +172,13 @@ fn its_image_can_be_a_context_of_the_request() {
     build(&daemon, &out, "example.org/none", &["context:example.org/none=docker-image://scratch"], &[])
         .fails()
         .says("gateway source didn't return default result");
+    // An image of the client, which no registry has.
+    let layout = scene.path("layout");
+    let digest = image::write(&scene, &layout, &labels);
+    let context = format!("context:own=oci-layout://store@{digest}");
+    let layout = format!("store={}", layout.display());
+    build(&daemon, &out, "own", &[&context], &["--oci-layout", &layout]).ok();
+    assert_eq!(told(&out)["environment"]["FROM_IMAGE"], "yes");
     // A result of the same build, with what is said of it.
     conversation(async {
         let mut frontend = Frontend::begin(&daemon, &[]).await;

@@ -2,6 +2,7 @@
 
 use crosskit_multiarch::{Scene, digest_of};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::process::Command;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -23,6 +24,32 @@ pub fn push(scene: &Scene, name: &str, labels: &Value) -> String {
 
 /// Pushes it with a configuration of its own.
 pub fn push_as(scene: &Scene, name: &str, config: &Value) -> String {
+    let (blobs, manifest) = parts(scene, config);
+    for blob in &blobs {
+        scene.registry.push_blob(name, blob);
+    }
+    scene.registry.push_manifest(name, "1", MANIFEST, &manifest);
+    scene.registry.reference(&format!("{name}:1"))
+}
+
+/// Writes it into a layout's folder, and gives its digest.
+pub fn write(scene: &Scene, folder: &Path, labels: &Value) -> String {
+    let (mut blobs, manifest) = parts(scene, &config(labels));
+    let digest = digest_of(&manifest);
+    let entry = json!({ "mediaType": MANIFEST, "digest": digest, "size": manifest.len() });
+    blobs.push(manifest);
+    std::fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
+    for blob in &blobs {
+        std::fs::write(folder.join("blobs").join(digest_of(blob).replace(':', "/")), blob).unwrap();
+    }
+    let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+    std::fs::write(folder.join("index.json"), index.to_string()).unwrap();
+    std::fs::write(folder.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
+    digest
+}
+
+/// Layer and configuration, and the manifest.
+fn parts(scene: &Scene, config: &Value) -> (Vec<Vec<u8>>, Vec<u8>) {
     let layer = layer(scene);
     let config = json!({
         "architecture": crosskit_platforms::native().architecture,
@@ -44,11 +71,7 @@ pub fn push_as(scene: &Scene, name: &str, config: &Value) -> String {
         "config": described("config.v1+json", &config),
         "layers": [described("layer.v1.tar", &layer)],
     });
-    for blob in [&layer, &config] {
-        scene.registry.push_blob(name, blob);
-    }
-    scene.registry.push_manifest(name, "1", MANIFEST, manifest.to_string().as_bytes());
-    scene.registry.reference(&format!("{name}:1"))
+    (vec![layer, config], manifest.to_string().into_bytes())
 }
 
 /// The program with the libraries that it needs of this machine.
