@@ -344,12 +344,7 @@ fn containers_have_the_mounts_and_hosts_and_users_that_were_asked_for() {
         let call = frontend.call(dir);
         let listed = frontend.bridge.read_dir_container(call).await.unwrap().into_inner().entries;
         assert_eq!(listed.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["file", "new"]);
-        let stat = api::StatFileRequest {
-            r#ref: "c".into(),
-            path: "file".into(),
-            mount_index: 4,
-            ..Default::default()
-        };
+        let stat = api::StatFileRequest { r#ref: "c".into(), path: "file".into(), mount_index: 4 };
         let call = frontend.call(stat);
         let stat = frontend.bridge.stat_file_container(call).await.unwrap().into_inner().stat.unwrap();
         assert_eq!((stat.path.as_str(), stat.size), ("file", 5));

@@ -252,7 +252,6 @@ fn another_frontend_gets_what_it_attests() {
         let exporter = crosskit_api::control::Exporter {
             r#type: "image".into(),
             attrs: BTreeMap::from([("name".into(), name), ("push".into(), "true".into())]),
-            ..Default::default()
         };
         let request = crosskit_api::control::SolveRequest { exporters: vec![exporter], ..Default::default() };
         let mut frontend = Frontend::begin_for(&daemon, request).await;
