@@ -48,6 +48,7 @@ const GRAPH: &[&str] = &[
     "exec.meta.base",
     "exec.meta.cdi",
     "exec.meta.cgroup.parent",
+    "exec.meta.linux.resources",
     "exec.meta.network",
     "exec.meta.proxyenv",
     "exec.meta.security",
@@ -84,10 +85,12 @@ const GRAPH: &[&str] = &[
     "diffop",
     "passthroughop",
     "exporter.image.annotations",
+    "exporter.image.attestations",
     "exporter.sourcedateepoch",
     "exporter.multiple",
     "exporter.session",
     "gc.freespacefilter",
+    "history.filter",
 ];
 
 /// Calls of frontends (`gateway.proto` capabilities).
@@ -102,8 +105,10 @@ const FRONTEND: &[&str] = &[
     "readdir",
     "statfile",
     "proto.refarray",
+    "reference.attestations",
     "reference.output",
     "frontend.inputs",
+    "importcaches",
     "gateway.solve.metadata",
     "frontend.caps",
     "gateway.solve.evaluate",

@@ -33,7 +33,7 @@ pub use exec::{CacheMount, Exec, ExecMount, SecretMount, SshMount};
 pub use file::{Chown, CopyAction, FileActionSpec, MkdirAction, MkfileAction, Mode, Owner};
 pub use file::{RmAction, SymlinkAction};
 pub use graph::{Edge, Graph, Limits, SourceFile, SourceLocation, Vertex};
-pub use metadata::merge_metadata;
+pub use metadata::{looser_resources, merge_metadata};
 pub use source::{GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource, ResolveMode};
 pub use validate::validate_op;
 

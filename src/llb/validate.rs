@@ -76,11 +76,14 @@ fn validate_exec(exec: &pb::ExecOp, inputs: usize, limits: &Limits) -> Result<()
         if mount.output < -1 || mount.output >= exec.mounts.len() as i64 {
             return fail(format!("invalid output index {} of mount {:?}", mount.output, mount.dest));
         }
-        if pb::MountType::try_from(mount.mount_type).is_err() {
+        let Ok(kind) = pb::MountType::try_from(mount.mount_type) else {
             return fail(format!(
                 "mount type {} of mount {:?} not implemented",
                 mount.mount_type, mount.dest
             ));
+        };
+        if mount.dest == "/" && kind != pb::MountType::Bind {
+            return fail(format!("invalid mount type {} for /", kind.as_str_name()));
         }
         if pb::MountContentCache::try_from(mount.content_cache).is_err() {
             return fail(format!("invalid mount cache content {}", mount.content_cache));

@@ -487,7 +487,6 @@ impl OpResolver<ResultRef> for Workers {
             }),
             Kind::Exec(op) => Arc::new(exec::ExecOp {
                 platform: platform_of(vertex),
-                resources: vertex.metadata.linux_resources.clone(),
                 inputs,
                 parts,
                 proxied: proxied(vertex, &op),

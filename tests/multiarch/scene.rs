@@ -8,6 +8,15 @@ use crate::registry::Registry;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
+/// What a scanner's image runs, by BuildKit's protocol for scanners.
+const SCAN: &str = r#"#!/bin/sh
+cat > "$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
+{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document",
+ "predicate": {"spdxVersion": "SPDX-2.3", "name": "$BUILDKIT_SCAN_WORD", "creationInfo": {"creators": ["Tool: test"]},
+ "files": [{"fileName": "$(cd "$BUILDKIT_SCAN_SOURCE" && echo f*)"}]}}
+END
+"#;
+
 /// The folder, the registry with the base image in it, and the programs under test.
 pub struct Scene {
     /// The real programs around.
@@ -85,5 +94,15 @@ impl Scene {
             false => content.to_owned(),
         };
         std::fs::write(&file, content).unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
+    }
+
+    /// Builds and pushes an image that scans a result: its document is called as the scanner's `WORD` says and lists the
+    /// files whose names begin with an f. Gives its reference.
+    pub fn push_scanner(&self, daemon: &Daemon) -> String {
+        let dockerfile = "FROM BASE\nCOPY --chmod=755 scan /scan\nENTRYPOINT [\"/bin/sh\", \"/scan\"]\n";
+        let context = self.context("scanner", &[("Dockerfile", dockerfile), ("scan", SCAN)]);
+        let name = self.registry.reference("scanner:1");
+        daemon.build(&context).output(&format!("type=image,name={name},push=true")).run().ok();
+        name
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crosskit_cache::Cache;
-use crosskit_llb::{Digest, DigestMap, Graph, SourceLocation, names};
+use crosskit_llb::{Digest, DigestMap, Graph, SourceLocation, looser_resources, names};
 use tokio::sync::mpsc;
 
 use super::state::{Edge, EdgeId, Slot, Vertex, VertexId};
@@ -131,6 +131,11 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let found = serves(true).or_else(|| serves(false).filter(|_| !new.forced));
         if let Some(found) = found {
             let vertex = &mut self.vertices[found];
+            let ours = vertex.spec.metadata.linux_resources.as_ref();
+            let limits = looser_resources(ours, new.spec.metadata.linux_resources.as_ref());
+            if limits.as_ref() != ours {
+                Arc::make_mut(&mut vertex.spec).metadata.linux_resources = limits;
+            }
             if caches.iter().any(|cache| !vertex.caches.contains(cache)) {
                 let more = caches.iter().filter(|cache| !vertex.caches.contains(cache));
                 vertex.caches = vertex.caches.iter().chain(more).copied().collect();

@@ -69,9 +69,9 @@ impl LogWriter {
         let seconds = self.created.elapsed().as_secs_f64().ceil() as u64;
         let by_speed = self.limits.speed.map(|speed| seconds * speed);
         match (by_speed, self.limits.size) {
-            (Some(speed), Some(size)) if speed > size => (Some(size), false),
-            (Some(speed), _) => (Some(speed), true),
-            (None, size) => (size, false),
+            (Some(speed), Some(size)) if speed <= size => (Some(speed), true),
+            // Who wants any amount does not want it clipped for coming fast either.
+            (_, size) => (size, false),
         }
     }
 
@@ -134,6 +134,29 @@ impl Drop for LogWriter {
     fn drop(&mut self) {
         if let Some(tail) = self.tail.take() {
             self.progress.log(self.stream, &Vec::from(tail));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn any_size_means_any_speed() {
+        let speed = LogLimits::default().speed;
+        for (size, given, allowed) in [
+            (Some("-1"), None, (None, false)),
+            (Some("-1"), Some("10"), (None, false)),
+            (Some("1000"), Some("-1"), (Some(1000), false)),
+            (Some("1000"), None, (Some(1000), false)),
+            (None, None, (speed, true)),
+        ] {
+            let limits = LogLimits::from_values(size, given);
+            let writer = LogWriter::new(VertexProgress::unheard("step"), Stream::Stdout, limits);
+            // In the first second.
+            tokio::time::advance(std::time::Duration::from_millis(1)).await;
+            assert_eq!(writer.allowed(), allowed, "{size:?} {given:?}");
         }
     }
 }

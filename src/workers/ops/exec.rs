@@ -30,8 +30,6 @@ pub struct ExecOp {
     pub op: pb::ExecOp,
     /// Where it executes, in normal form.
     pub platform: Platform,
-    /// Limits of its cgroup.
-    pub resources: Option<pb::LinuxResources>,
     /// How many inputs there are.
     pub inputs: usize,
     /// What runs it on this machine.
@@ -319,7 +317,8 @@ impl ExecOp {
         let mut process = process_of(meta, self.op.network(), self.op.security(), &self.platform)?;
         let sessions = cx.jobs.sessions();
         process.env.extend(secret_environment(&self.parts, &sessions, &self.op.secretenv).await?);
-        if let Some(limits) = &self.resources {
+        // As they are now: another build that wants it too may have loosened them.
+        if let Some(limits) = &cx.vertex.metadata.linux_resources {
             process.resources = LinuxResources {
                 memory: limits.memory,
                 memory_swap: limits.memory_swap,

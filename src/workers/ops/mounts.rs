@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 /// The root of a container.
 const ROOT: &str = "/";
 
-/// Mode of a secret where nothing is said.
-const SECRET_MODE: u32 = 0o400;
+/// Which bits of a mode are permissions: what is asked for a secret or a socket makes no program of it that changes the
+/// user who runs it.
+const PERMISSIONS: u32 = 0o777;
 
-/// Mode of an agent's socket where nothing is said.
-const SSH_MODE: u32 = 0o600;
+/// The permissions to execute.
+const EXECUTE: u32 = 0o111;
 
 /// Mounts that are ready for a process.
 pub struct Prepared {
@@ -85,6 +86,14 @@ impl Drop for SecretFile {
 struct Behind {
     path: PathBuf,
     readonly: bool,
+    /// How it is mounted besides.
+    options: Vec<String>,
+}
+
+impl Behind {
+    fn new(path: PathBuf, readonly: bool) -> Self {
+        Behind { path, readonly, options: Vec::new() }
+    }
 }
 
 /// Makes the mounts of a process ready. Secrets and agents are those of `sessions`; `cwd` is what relative places are
@@ -114,9 +123,15 @@ pub async fn prepare(
     let mut places = vec![None; mounts.len()];
     for (at, mount) in mounts.iter().enumerate() {
         let place = crosskit_llb::paths::absolute(cwd, &mount.dest);
+        let invalid = |message: String| OpError::new(ErrorKind::User, message);
+        let kind = pb::MountType::try_from(mount.mount_type)
+            .map_err(|_| invalid(format!("mount type {} not implemented", mount.mount_type)))?;
+        if mount.dest == ROOT && kind != pb::MountType::Bind {
+            return Err(invalid(format!("invalid mount type {} for {ROOT}", kind.as_str_name())));
+        }
         if mount.mount_type() == pb::MountType::Tmpfs {
             let size = mount.tmpfs_opt.as_ref().map_or(0, |t| u64::try_from(t.size).unwrap_or(0));
-            ready.push(ExecMount::tmpfs(place, size));
+            ready.push(ExecMount { readonly: mount.readonly, ..ExecMount::tmpfs(place, size) });
             continue;
         }
         let Some(behind) = building.behind(at, mount).await? else { continue };
@@ -128,7 +143,7 @@ pub async fn prepare(
             continue;
         }
         let path = building.selected(mount, behind.path)?;
-        ready.push(ExecMount::bind(path, place, behind.readonly));
+        ready.push(ExecMount { options: behind.options, ..ExecMount::bind(path, place, behind.readonly) });
     }
     let root =
         root.ok_or_else(|| OpError::new(ErrorKind::User, "no root mount: a process needs a mount at /"))?;
@@ -231,7 +246,7 @@ impl Building<'_> {
             let tree = mount_input(&self.parts.snapshots, input.as_ref()).await?;
             let path = tree.mounted.path().to_path_buf();
             self.held.inputs.push(tree);
-            return Ok(Behind { path, readonly: true });
+            return Ok(Behind::new(path, true));
         }
         let about = About::new(format!("mount {} from exec {}", mount.dest, self.step));
         let mutable = self.parts.snapshots.new_mutable(input.as_ref(), about).map_err(snapshot_error)?;
@@ -243,7 +258,7 @@ impl Building<'_> {
         } else {
             self.held.scratch.push((at, mutable));
         }
-        Ok(Behind { path, readonly: mount.readonly })
+        Ok(Behind::new(path, mount.readonly))
     }
 
     async fn cache(&mut self, at: usize, mount: &pb::Mount) -> Result<Behind, OpError> {
@@ -264,9 +279,12 @@ impl Building<'_> {
         // Several mounts of one step may show the same cache: waiting for oneself would never end.
         let key = (options.id.clone(), input.as_ref().map(|i| i.id().to_string()));
         if let Some((_, path)) = self.caches.iter().find(|(known, _)| *known == key) {
-            return Ok(Behind { path: path.clone(), readonly: mount.readonly });
+            return Ok(Behind::new(path.clone(), mount.readonly));
         }
-        let description = format!("cached mount {} from exec {}", mount.dest, self.step);
+        let mut description = format!("cached mount {} from exec {}", mount.dest, self.step);
+        if options.id != mount.dest {
+            description.push_str(&format!(" with id {:?}", options.id));
+        }
         let cache = self
             .parts
             .snapshots
@@ -279,7 +297,7 @@ impl Building<'_> {
         let path = cache.mounted().path().to_path_buf();
         self.caches.push((key, path.clone()));
         self.held.caches.push(cache);
-        Ok(Behind { path, readonly: mount.readonly })
+        Ok(Behind::new(path, mount.readonly))
     }
 
     async fn secret(&mut self, mount: &pb::Mount) -> Result<Option<Behind>, OpError> {
@@ -292,12 +310,14 @@ impl Building<'_> {
             return Ok(None);
         };
         let path = self.folder()?.join(format!("secret-{}", self.held.secrets.len()));
-        let mode = if options.mode == 0 { SECRET_MODE } else { options.mode };
+        let mode = options.mode & PERMISSIONS;
         write_secret(&path, &data, options.uid, options.gid, mode).map_err(|e| {
             OpError::new(ErrorKind::Environment, format!("writing secret {}: {e}", options.id))
         })?;
         self.held.secrets.push(SecretFile(path.clone()));
-        Ok(Some(Behind { path, readonly: true }))
+        let noexec = (mode & EXECUTE == 0).then_some("noexec");
+        let options = ["nosuid", "nodev"].into_iter().chain(noexec).map(str::to_string).collect();
+        Ok(Some(Behind { path, readonly: true, options }))
     }
 
     async fn ssh(&mut self, mount: &pb::Mount) -> Result<Option<Behind>, OpError> {
@@ -322,14 +342,14 @@ impl Building<'_> {
             }
         };
         let folder = self.folder()?;
-        let mode = if options.mode == 0 { SSH_MODE } else { options.mode };
+        let mode = options.mode & PERMISSIONS;
         let socket =
             session.ssh_socket(&options.id, &folder, (options.uid, options.gid), mode).map_err(|e| {
                 OpError::new(ErrorKind::Environment, format!("forwarding SSH agent {}: {e}", options.id))
             })?;
         let path = socket.path().to_path_buf();
         self.held.sockets.push(socket);
-        Ok(Some(Behind { path, readonly: false }))
+        Ok(Some(Behind::new(path, false)))
     }
 
     /// The part of a mount that its selector names.

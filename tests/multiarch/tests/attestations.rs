@@ -134,17 +134,7 @@ fn provenance_lies_beside_files() {
 fn an_image_with_a_scanner_says_what_is_in_a_result() {
     let scene = Scene::set();
     let daemon = scene.daemon();
-    let scan = r#"#!/bin/sh
-cat > "$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
-{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document",
- "predicate": {"spdxVersion": "SPDX-2.3", "name": "$BUILDKIT_SCAN_WORD", "creationInfo": {"creators": ["Tool: test"]},
- "files": [{"fileName": "$(cd "$BUILDKIT_SCAN_SOURCE" && echo f*)"}]}}
-END
-"#;
-    let dockerfile = "FROM BASE\nCOPY --chmod=755 scan /scan\nENTRYPOINT [\"/bin/sh\", \"/scan\"]\n";
-    let scanner = scene.context("scanner", &[("Dockerfile", dockerfile), ("scan", scan)]);
-    let name = scene.registry.reference("scanner:1");
-    daemon.build(&scanner).output(&format!("type=image,name={name},push=true")).run().ok();
+    let name = scene.push_scanner(&daemon);
     let context = scene.context("c", &[("Dockerfile", "FROM scratch\nCOPY found /found\n"), ("found", "1")]);
     let archive = scene.path("image.tar");
     daemon

@@ -186,3 +186,81 @@ fn it_lists_and_prunes_usage() {
     buildx.run(&["prune", "--force", "--all"]).ok().says("Total:");
     daemon.stop();
 }
+
+/// What the index behind a tag attests of the image of each platform: the types of its predicates.
+fn attested(scene: &Scene, name: &str, platforms: &[&str]) -> Vec<Vec<String>> {
+    let index = scene.registry.manifest(name, "1").expect("the tag");
+    let index: Value = serde_json::from_slice(&index).expect("an index");
+    let images = Images::Repository(&scene.registry, name.into());
+    let manifests = index["manifests"].as_array().expect("manifests");
+    let attestations = |platform: &&str| {
+        let about = &Images::entry(&index, platform)["digest"];
+        let of_it = |entry: &&Value| entry["annotations"]["vnd.docker.reference.digest"] == *about;
+        let entry =
+            manifests.iter().find(of_it).unwrap_or_else(|| panic!("nothing about {platform}: {index}"));
+        assert_eq!(entry["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
+        let manifest = images.json(entry);
+        let layers = manifest["layers"].as_array().expect("layers").iter();
+        let mut types: Vec<String> =
+            layers.map(|layer| images.json(layer)["predicateType"].to_string()).collect();
+        types.sort();
+        types
+    };
+    assert_eq!(manifests.len(), 2 * platforms.len(), "{index}");
+    platforms.iter().map(attestations).collect()
+}
+
+#[test]
+fn it_pushes_provenance_and_what_a_scanner_finds() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let scanner = scene.push_scanner(&daemon);
+    let buildx = Buildx::create(&scene, &daemon);
+    let context = scene.context("c", &[("Dockerfile", DOCKERFILE), ("file", "hello\n")]);
+    let platforms = ["linux/amd64", "linux/s390x"];
+    let push = |name: &str, more: &[&str]| {
+        let reference = scene.registry.reference(&format!("{name}:1"));
+        let context = text(&context);
+        let mut arguments = vec!["build", "--target", "bare", "-t", &reference, "--push"];
+        arguments.extend(["--platform", "linux/amd64,linux/s390x"]);
+        arguments.extend(more);
+        arguments.push(&context);
+        buildx.run(&arguments).ok();
+    };
+    let sbom = format!("--sbom=generator={scanner}");
+    push("flags", &["--provenance=mode=max", &sbom]);
+    let both =
+        ["\"https://slsa.dev/provenance/v1\"", "\"https://spdx.dev/Document\""].map(String::from).to_vec();
+    assert_eq!(attested(&scene, "flags", &platforms), [both.clone(), both.clone()]);
+    let sbom = format!("type=sbom,generator={scanner}");
+    push("attest", &["--attest", "type=provenance,mode=max", "--attest", &sbom]);
+    assert_eq!(attested(&scene, "attest", &platforms), [both.clone(), both]);
+
+    // Without a word, provenance that says the least is attached.
+    push("default", &[]);
+    let provenance = vec!["\"https://slsa.dev/provenance/v1\"".to_string()];
+    assert_eq!(attested(&scene, "default", &platforms), [provenance.clone(), provenance]);
+    daemon.stop();
+}
+
+#[test]
+fn it_filters_the_history() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let buildx = Buildx::create(&scene, &daemon);
+    let good = scene.context("good", &[("Dockerfile", "FROM BASE\nRUN true\n")]);
+    let bad = scene.context("bad", &[("Dockerfile", "FROM BASE\nRUN false\n")]);
+    buildx.run(&["build", &text(&good)]).ok();
+    buildx.run(&["build", &text(&bad)]).fails();
+    let listed = |filter: &[&str]| {
+        let arguments = [&["history", "ls", "--format", "{{.Name}} {{.Status}}"][..], filter].concat();
+        let said = buildx.run(&arguments).ok().stdout;
+        let mut lines: Vec<String> = said.lines().map(|line| line.trim().to_string()).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(listed(&[]), ["bad Error", "good Completed"]);
+    assert_eq!(listed(&["--filter", "status=error"]), ["bad Error"]);
+    assert_eq!(listed(&["--filter", "status=completed"]), ["good Completed"]);
+    daemon.stop();
+}
