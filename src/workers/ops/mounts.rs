@@ -276,6 +276,9 @@ impl Building<'_> {
             }
         };
         let input = self.input(mount)?.cloned();
+        if mount.output != -1 {
+            self.outputs.push((at, Output::Unchanged(input.clone())));
+        }
         // Several mounts of one step may show the same cache: waiting for oneself would never end.
         let key = (options.id.clone(), input.as_ref().map(|i| i.id().to_string()));
         if let Some((_, path)) = self.caches.iter().find(|(known, _)| *known == key) {
@@ -291,9 +294,6 @@ impl Building<'_> {
             .cache_mount(&options.id, input.as_ref(), sharing, &description)
             .await
             .map_err(snapshot_error)?;
-        if mount.output != -1 {
-            self.outputs.push((at, Output::Unchanged(input)));
-        }
         let path = cache.mounted().path().to_path_buf();
         self.caches.push((key, path.clone()));
         self.held.caches.push(cache);

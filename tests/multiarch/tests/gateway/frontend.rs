@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use crosskit_api::control::control_client::ControlClient;
-use crosskit_api::control::{SolveRequest, SolveResponse, StatusRequest, StatusResponse};
+use crosskit_api::control::{SolveRequest, SolveResponse, StatusRequest, StatusResponse, VertexWarning};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::exec_message::Input;
 use crosskit_api::frontend::llb_bridge_client::LlbBridgeClient;
@@ -26,6 +26,7 @@ const BUILD_ID: &str = "buildkit-controlapi-buildid";
 /// A build whose frontend is the test.
 pub struct Frontend {
     pub bridge: LlbBridgeClient<Channel>,
+    control: ControlClient<Channel>,
     id: String,
     solving: JoinHandle<Result<SolveResponse, Status>>,
     /// Lends what the build may have, as long as this is there.
@@ -82,12 +83,27 @@ impl Frontend {
         let id = format!("{:032x}", rand::random::<u128>());
         let mut control = ControlClient::new(channel.clone());
         let request = SolveRequest { r#ref: id.clone(), ..request };
+        let to_listen = control.clone();
         let solving = tokio::spawn(async move { control.solve(request).await.map(|r| r.into_inner()) });
-        let mut frontend = Frontend { bridge: LlbBridgeClient::new(channel), id, solving, _session: None };
+        let bridge = LlbBridgeClient::new(channel);
+        let mut frontend = Frontend { bridge, control: to_listen, id, solving, _session: None };
         let ping = frontend.call(api::PingRequest {});
         let caps = frontend.bridge.ping(ping).await.unwrap().into_inner().frontend_api_caps;
         assert!(caps.iter().any(|cap| cap.id == "gateway.exec" && cap.enabled));
         frontend
+    }
+
+    /// Gathers the warnings of the build, to its end.
+    pub async fn status(&self) -> JoinHandle<Vec<VertexWarning>> {
+        let request = StatusRequest { r#ref: self.id.clone() };
+        let mut answers = self.control.clone().status(request).await.unwrap().into_inner();
+        tokio::spawn(async move {
+            let mut warnings = Vec::new();
+            while let Some(more) = answers.message().await.unwrap() {
+                warnings.extend(more.warnings);
+            }
+            warnings
+        })
     }
 
     /// A call of this build.
