@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -116,8 +116,11 @@ pub fn stat_file(root: &Path, path: &str) -> Result<Stat, FileError> {
     // Links within the path are followed, and so is the last one: what is asked for is what is
     // found at the path's end.
     let found = open_in(root, &cleaned, OFlags::PATH).map_err(system("lstat", path))?;
-    let name = crosskit_llb::paths::base(&cleaned);
-    stat_of(&found, c"", if name == "/" { "" } else { name }, &mut Seen::new()).map_err(system("lstat", path))
+    // By the name that it has there.
+    let real = rustix::fs::readlink(format!("/proc/self/fd/{}", found.as_raw_fd()), Vec::new());
+    let real = real.map_err(system("lstat", path))?.to_string_lossy().into_owned();
+    let name = if cleaned == "/" { "" } else { crosskit_llb::paths::base(&real) };
+    stat_of(&found, c"", name, &mut Seen::new()).map_err(system("lstat", path))
 }
 
 /// The entries of a folder, by name; `pattern` keeps those that it matches.

@@ -21,5 +21,7 @@ mod mounts;
 mod progress;
 #[path = "llb/sharing.rs"]
 mod sharing;
+#[path = "llb/sources.rs"]
+mod sources;
 #[path = "llb/stage.rs"]
 mod stage;

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use crosskit_api::control::control_client::ControlClient;
-use crosskit_api::control::{SolveRequest, SolveResponse, StatusRequest, StatusResponse, VertexWarning};
+use crosskit_api::control::{SolveRequest, SolveResponse, StatusRequest, StatusResponse};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::exec_message::Input;
 use crosskit_api::frontend::llb_bridge_client::LlbBridgeClient;
@@ -12,7 +12,8 @@ use crosskit_api::frontend::{self as api, ExecMessage};
 use crosskit_api::pb;
 use crosskit_llb::{Builder, Constraints, Exec, Graph, ImageSource, Output};
 use crosskit_multiarch::Daemon;
-use crosskit_session::SessionServer;
+use crosskit_session::{ContentStores, SessionServer};
+use std::path::Path;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -93,16 +94,75 @@ impl Frontend {
         frontend
     }
 
-    /// Gathers the warnings of the build, to its end.
-    pub async fn status(&self) -> JoinHandle<Vec<VertexWarning>> {
+    /// Opens the build that a request asks for, with what a client lends besides.
+    pub async fn begin_asking(
+        daemon: &Daemon,
+        (request, session): (SolveRequest, SessionServer),
+    ) -> (Frontend, JoinHandle<()>) {
+        let stream = UnixStream::connect(&daemon.socket).await.unwrap();
+        let mut control = ControlClient::new(crosskit_client::channel_over(stream).await.unwrap());
+        let request = SolveRequest { session: session.id().to_string(), ..request };
+        let lending = tokio::spawn(async move {
+            let _ = session.serve_over(|call| async move { control.session(call).await }).await;
+        });
+        (Frontend::begin_for(daemon, request).await, lending)
+    }
+
+    /// Opens a build of a client that lends a folder with images.
+    pub async fn begin_lending(daemon: &Daemon, store: &str, path: &Path) -> (Frontend, JoinHandle<()>) {
+        let mut stores = ContentStores::default();
+        stores.add(store, path, false);
+        let session = SessionServer::new(String::new()).with_content(stores);
+        Frontend::begin_asking(daemon, (SolveRequest::default(), session)).await
+    }
+
+    /// The ref of a graph's result.
+    pub async fn reference(&mut self, definition: pb::Definition) -> Result<api::Ref, Status> {
+        let request = api::SolveRequest {
+            definition: Some(definition),
+            allow_result_return: true,
+            allow_result_array_ref: true,
+            ..api::SolveRequest::default()
+        };
+        let call = self.call(request);
+        match self.bridge.solve(call).await?.into_inner().result.unwrap().result.unwrap() {
+            api::result::Result::Ref(found) => Ok(found),
+            other => panic!("not a single result: {other:?}"),
+        }
+    }
+
+    /// A file of a result.
+    pub async fn text(&mut self, reference: &str, path: &str) -> String {
+        let request = api::ReadFileRequest {
+            r#ref: reference.to_string(),
+            file_path: path.to_string(),
+            ..api::ReadFileRequest::default()
+        };
+        let call = self.call(request);
+        String::from_utf8(self.bridge.read_file(call).await.unwrap().into_inner().data).unwrap()
+    }
+
+    /// What is known of a source.
+    pub async fn meta(
+        &mut self,
+        request: api::ResolveSourceMetaRequest,
+    ) -> Result<api::ResolveSourceMetaResponse, Status> {
+        let call = self.call(request);
+        self.bridge.resolve_source_meta(call).await.map(tonic::Response::into_inner)
+    }
+
+    /// Gathers what is told of the build, to its end.
+    pub async fn status(&self) -> JoinHandle<StatusResponse> {
         let request = StatusRequest { r#ref: self.id.clone() };
         let mut answers = self.control.clone().status(request).await.unwrap().into_inner();
         tokio::spawn(async move {
-            let mut warnings = Vec::new();
+            let mut all = StatusResponse::default();
             while let Some(more) = answers.message().await.unwrap() {
-                warnings.extend(more.warnings);
+                all.vertexes.extend(more.vertexes);
+                all.logs.extend(more.logs);
+                all.warnings.extend(more.warnings);
             }
-            warnings
+            all
         })
     }
 

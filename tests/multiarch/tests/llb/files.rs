@@ -7,7 +7,6 @@ use crosskit_api::sourcepolicy::{Policy, PolicyAction, Rule, Selector};
 use crosskit_llb::{
     Chown, Constraints, CopyAction, Exec, FileActionSpec, MkdirAction, MkfileAction, RmAction, SymlinkAction,
 };
-use std::path::PathBuf;
 
 fn rm(path: &str) -> FileActionSpec {
     FileActionSpec::Rm(RmAction { path: path.into(), ..RmAction::default() })
@@ -75,9 +74,9 @@ fn links_stay_links_in_differences_and_merges() {
         for (at, output) in [(0, changes), (1, merged)] {
             assert_eq!(stage.ask(llb.definition(Some(output))).layers().await[at], expected);
         }
-        let exec = Exec { mounts: vec![bind("/m", merged)], ..llb.sh("cd /m/l; stat -c %h one; test one -ef two && readlink three") };
+        let exec = Exec { mounts: vec![bind("/m", merged)], ..llb.sh("cd /m/l; test one -ef two && readlink three") };
         let output = llb.exec(exec);
-        assert_eq!(stage.solve(llb.definition(Some(output))).await.ok().said(), "2\none\n");
+        assert_eq!(stage.solve(llb.definition(Some(output))).await.ok().said(), "one\n");
     });
     stage.daemon.stop();
 }
@@ -261,51 +260,4 @@ fn copies_choose_their_files() {
         assert_eq!(found(wild("/s/*.c", false)).await, ["s/b.h 644", "s/sub/d.c 644"]);
     });
     stage.daemon.stop();
-}
-
-/// A repository's files and the facts that are asked of it, by git's own daemon.
-pub struct Repository {
-    daemon: std::process::Child,
-    pub url: String,
-    pub commit: String,
-}
-
-impl Repository {
-    pub fn serve(folder: PathBuf) -> Repository {
-        std::fs::create_dir_all(&folder).unwrap();
-        let run = |line: &str| {
-            let environment = "export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b \
-                GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b";
-            let mut command = std::process::Command::new("sh");
-            let ran = command.arg("-c").arg(format!("{environment}; {line}")).current_dir(&folder).output().unwrap();
-            assert!(ran.status.success(), "{line}: {ran:?}");
-            String::from_utf8(ran.stdout).unwrap().trim().to_string()
-        };
-        run("git init -q -b main repo; cd repo; echo hello > file; git add .; git commit -qm one; git tag -a v1 -m tagged");
-        let commit = run("cd repo; git rev-parse HEAD");
-        let program = PathBuf::from(run("git --exec-path")).join("git-daemon");
-        for _ in 0..20 {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut daemon = std::process::Command::new(&program)
-                .args(["--reuseaddr", "--export-all", "--listen=127.0.0.1", &format!("--port={port}")])
-                .arg(format!("--base-path={}", folder.display()))
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .unwrap();
-            while daemon.try_wait().unwrap().is_none() {
-                if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Repository { daemon, url: format!("git://127.0.0.1:{port}/repo"), commit };
-                }
-                std::thread::yield_now();
-            }
-        }
-        panic!("git's daemon does not start");
-    }
-}
-
-impl Drop for Repository {
-    fn drop(&mut self) {
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-    }
 }

@@ -55,7 +55,7 @@ fn warnings_of_frontends_reach_clients_whole() {
         let call = frontend.call(warning.clone());
         frontend.bridge.warn(call).await.unwrap();
         frontend.end().await;
-        let warnings = status.await.unwrap();
+        let warnings = status.await.unwrap().warnings;
         let [told] = warnings.as_slice() else { panic!("{warnings:?}") };
         assert_eq!((&told.vertex, told.level, &told.short), (&digest, 1, &warning.short));
         assert_eq!((&told.detail, &told.url, &told.ranges), (&warning.detail, &warning.url, &warning.ranges));

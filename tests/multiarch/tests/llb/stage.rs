@@ -246,31 +246,36 @@ impl<'a> Ask<'a> {
         let images = Images::archive(&file);
         let manifest = images.json(&images.index_json()["manifests"][0]);
         let layers = manifest["layers"].as_array().unwrap().iter();
-        layers.map(|layer| entries(&images.plain_layer(layer))).collect()
+        layers.map(|layer| entries(&images.layer_tar(layer))).collect()
     }
 
-    /// Sends it.
-    pub async fn start(mut self) -> Solving {
-        let stream = UnixStream::connect(&self.daemon.socket).await.unwrap();
-        let channel = crosskit_client::channel_over(stream).await.unwrap();
+    /// The request, and what serves it.
+    pub fn lend(self) -> (SolveRequest, SessionServer) {
         let session = SessionServer::new(String::new())
             .with_secrets(self.secrets)
             .with_ssh(self.agents)
             .with_dirs(self.dirs)
             .with_content(self.stores)
             .with_outputs(self.outputs);
-        self.request.session = session.id().to_string();
+        (self.request, session)
+    }
+
+    /// Sends it.
+    pub async fn start(self) -> Solving {
+        let stream = UnixStream::connect(&self.daemon.socket).await.unwrap();
+        let channel = crosskit_client::channel_over(stream).await.unwrap();
+        let (mut request, session) = self.lend();
+        request.session = session.id().to_string();
         let mut control = ControlClient::new(channel.clone());
         let serving = tokio::spawn(async move {
             let _ = session.serve_over(|call| async move { control.session(call).await }).await;
         });
-        let id = self.request.r#ref.clone();
+        let (id, session) = (request.r#ref.clone(), request.session.clone());
         let mut control = ControlClient::new(channel.clone());
-        let request = self.request;
         let solving = tokio::spawn(async move { control.solve(request).await.map(|r| r.into_inner()) });
         let heard = Arc::new(Mutex::new(StatusResponse::default()));
         let listening = tokio::spawn(listen(channel.clone(), id, Arc::clone(&heard)));
-        Solving { channel, serving, solving, listening, heard }
+        Solving { session, channel, serving, solving, listening, heard }
     }
 }
 
@@ -305,6 +310,8 @@ async fn listen(channel: Channel, id: String, heard: Arc<Mutex<StatusResponse>>)
 
 /// A build that runs.
 pub struct Solving {
+    /// The id of the client's session.
+    pub session: String,
     pub channel: Channel,
     serving: tokio::task::JoinHandle<()>,
     solving: tokio::task::JoinHandle<Result<SolveResponse, Status>>,
@@ -393,12 +400,6 @@ impl Told {
     /// The last that was told of each vertex.
     pub fn vertices(&self) -> BTreeMap<&str, &Vertex> {
         self.heard.vertexes.iter().map(|vertex| (vertex.digest.as_str(), vertex)).collect()
-    }
-
-    /// The names of the steps that ran, rather than being found in the cache.
-    pub fn ran(&self) -> Vec<&str> {
-        let ran = |vertex: &&&Vertex| vertex.completed.is_some() && !vertex.cached && vertex.error.is_empty();
-        self.vertices().values().filter(ran).map(|vertex| vertex.name.as_str()).collect()
     }
 }
 
