@@ -14,6 +14,7 @@ mod pull;
 mod push;
 mod push_blob;
 mod reference;
+mod referrers;
 mod size;
 mod tls;
 mod transfer;

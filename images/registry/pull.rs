@@ -159,18 +159,40 @@ impl Client {
         expected: Option<&Digest>,
     ) -> Result<(Bytes, String)> {
         let path = format!("/{}/manifests/{tag}", name.path());
+        let (bytes, media_type) = self.get_document(endpoint, name, &path, ACCEPT).await?;
+        let actual = Digest::of(&bytes);
+        if let Some(expected) = expected
+            && *expected != actual
+        {
+            return Err(Error::DigestMismatch {
+                what: format!("manifest of {name}"),
+                expected: *expected,
+                actual,
+            });
+        }
+        Ok((bytes, media_type))
+    }
+
+    /// A document of the size of a manifest, and its type.
+    pub(super) async fn get_document(
+        &self,
+        endpoint: &Endpoint,
+        name: &Reference,
+        path: &str,
+        accept: &'static str,
+    ) -> Result<(Bytes, String)> {
         let scopes = pull_scope(name);
         retried(|| async {
             let purpose = Purpose { endpoint, scopes: &scopes };
             let mut answer =
-                self.send(purpose, Method::GET, &path, |r| r.header(header::ACCEPT, ACCEPT)).await?;
+                self.send(purpose, Method::GET, path, |r| r.header(header::ACCEPT, accept)).await?;
             if !answer.status().is_success() {
                 return Err(refused(answer, &Method::GET, "pull", &name.to_string()).await.into());
             }
             let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
             let media_type = plain_type(media_type.unwrap_or_default());
             let mut bytes = Vec::new();
-            while let Some(piece) = next_piece(&mut answer, &path).await? {
+            while let Some(piece) = next_piece(&mut answer, path).await? {
                 bytes.extend_from_slice(&piece);
                 if bytes.len() as u64 > MAX_MANIFEST_SIZE {
                     return Err(Error::TooLarge {
@@ -178,16 +200,6 @@ impl Client {
                         limit: MAX_MANIFEST_SIZE,
                     });
                 }
-            }
-            let actual = Digest::of(&bytes);
-            if let Some(expected) = expected
-                && *expected != actual
-            {
-                return Err(Error::DigestMismatch {
-                    what: format!("manifest of {name}"),
-                    expected: *expected,
-                    actual,
-                });
             }
             Ok((Bytes::from(bytes), media_type))
         })

@@ -404,3 +404,43 @@ async fn tls_is_checked_as_configured() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn referrers_are_listed_by_the_registry_or_under_a_tag() {
+    let registry = Registry::start();
+    let (_dir, store) = store();
+    let image = image(&store, b"layer");
+    let told = Descriptor { artifact_type: "application/x".into(), ..image.clone() };
+    let list = |manifests: &[Descriptor]| {
+        serde_json::json!({"schemaVersion": 2, "mediaType": media_types::OCI_INDEX, "manifests": manifests})
+            .to_string()
+    };
+    // One that can tell.
+    let answer = list(std::slice::from_ref(&told));
+    let front = Front::start(&registry.host, move |seen| match seen.line.contains("/referrers/sha256:") {
+        true => {
+            Deed::Answer("200 OK\r\nContent-Type: application/vnd.oci.image.index.v1+json", answer.clone())
+        }
+        false => Deed::Forward,
+    });
+    let found = anonymous().referrers(&name(&front.host, "one"), &image.digest).await.unwrap();
+    assert_eq!(found, [told.clone()]);
+    assert_eq!(front.count("GET"), 1);
+    // One that cannot, and has no tag either.
+    let nothing = anonymous().referrers(&name(&registry.host, "one"), &image.digest).await.unwrap();
+    assert_eq!(nothing, []);
+    // One that fails is no answer.
+    let broken = Front::start(&registry.host, |_| Deed::Answer("403 Forbidden", String::new()));
+    anonymous().referrers(&name(&broken.host, "one"), &image.digest).await.unwrap_err();
+    // By the tag.
+    let answer = list(std::slice::from_ref(&told));
+    let by_tag = format!("/manifests/{}", image.digest.to_string().replace(':', "-"));
+    let front = Front::start(&registry.host, move |seen| match seen.line.contains(&by_tag) {
+        true => {
+            Deed::Answer("200 OK\r\nContent-Type: application/vnd.oci.image.index.v1+json", answer.clone())
+        }
+        false => Deed::Forward,
+    });
+    let found = anonymous().referrers(&name(&front.host, "one"), &image.digest).await.unwrap();
+    assert_eq!(found, [told]);
+}

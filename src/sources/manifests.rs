@@ -21,6 +21,9 @@ pub(crate) trait Remote: Send + Sync {
     /// The bytes of a config.
     fn config<'a>(&'a self, desc: &'a Descriptor) -> BoxFuture<'a, Result<Vec<u8>, SourceError>>;
 
+    /// The manifests that refer to another one, such as signatures of it.
+    fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>, SourceError>>;
+
     /// Who gets the layers, when somebody needs them.
     fn provider(&self, cx: &Arc<dyn SourceContext>) -> Arc<dyn BlobProvider>;
 }

@@ -27,6 +27,10 @@ const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 /// On a layer of an attestation: what it states.
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
+/// Signatures, the kind that is preferred first (sigstore's bundle, cosign's artifact).
+const SIGNATURES: [&str; 2] =
+    ["application/vnd.dev.sigstore.bundle.v0.3+json", "application/vnd.dev.cosign.artifact.sig.v1+json"];
+
 impl Sources {
     /// The digest and the config of an image in a registry.
     pub async fn resolve_image_config(
@@ -101,7 +105,7 @@ async fn image(
     Ok(response)
 }
 
-/// From an index to the attestations of one of its images. None where there is no index.
+/// From an index to the attestations of one of its images, and who signed them. None where there is no index.
 async fn chain(
     remote: &dyn Remote,
     name: &str,
@@ -132,6 +136,18 @@ async fn chain(
     chain.blobs.insert(attestation.digest.to_string(), blob(attestation, bytes));
     for layer in &manifest.layers {
         if layer.annotations.get(PREDICATE_TYPE).is_some_and(|kind| predicates.contains(kind)) {
+            let bytes = remote.config(layer).await?;
+            chain.blobs.insert(layer.digest.to_string(), blob(layer, bytes));
+        }
+    }
+    let referrers = remote.referrers(&attestation.digest).await?;
+    let of_kind = |kind: &&str| referrers.iter().find(|desc| desc.artifact_type == **kind);
+    if let Some(signature) = SIGNATURES.iter().find_map(of_kind) {
+        chain.signature_manifests = vec![signature.digest.to_string()];
+        let bytes = remote.manifest(signature).await?;
+        let manifest = Manifest::parse(&bytes).map_err(failed())?;
+        chain.blobs.insert(signature.digest.to_string(), blob(signature, bytes));
+        for layer in &manifest.layers {
             let bytes = remote.config(layer).await?;
             chain.blobs.insert(layer.digest.to_string(), blob(layer, bytes));
         }

@@ -119,6 +119,13 @@ impl Remote for InRegistry {
         })
     }
 
+    fn referrers<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<Descriptor>, SourceError>> {
+        Box::pin(async move {
+            let found = self.client.referrers(&self.reference, digest).await;
+            found.map_err(SourceError::image(format!("fetching referrers for attestation manifest {digest}")))
+        })
+    }
+
     fn provider(&self, cx: &Arc<dyn SourceContext>) -> Arc<dyn BlobProvider> {
         Arc::new(Layers {
             client: self.client.clone(),

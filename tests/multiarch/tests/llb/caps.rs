@@ -53,7 +53,11 @@ const GRAPH: &[(&str, &str, &str)] = &[
     ("exec.mount.tmpfs.size", MOUNTS, "a_tmpfs_is_as_large_as_asked_and_may_be_read_only"),
     ("exec.secretenv", MOUNTS, "secrets_are_as_private_as_asked"),
     ("exec.validexitcode", EXEC, "each_field_is_what_the_step_sees"),
-    ("exporter.image.annotations", MATRIX, "eight_platforms_become_one_index_with_annotations_at_every_level"),
+    (
+        "exporter.image.annotations",
+        MATRIX,
+        "eight_platforms_become_one_index_with_annotations_at_every_level",
+    ),
     ("exporter.image.attestations", BUILDX, "it_pushes_provenance_and_what_a_scanner_finds"),
     ("exporter.multiple", OUTPUTS, "several_outputs_come_from_one_build"),
     ("exporter.session", FRONTENDS, "a_client_names_its_exporters_once_the_result_is_there"),

@@ -28,7 +28,8 @@ devices:
 fn a_step_has_the_devices_that_its_build_was_allowed() {
     let stage = Stage::with(|scene| {
         let specs = scene.context("cdi", &[("acme.yaml", SPEC)]);
-        let config = format!("[cdi]\n  specDirs = [{specs:?}]\n  autoAllowed = [\"acme.example/card=full\"]\n");
+        let config =
+            format!("[cdi]\n  specDirs = [{specs:?}]\n  autoAllowed = [\"acme.example/card=full\"]\n");
         DaemonOptions { config, ..DaemonOptions::default() }
     });
     let (zero, full) = ("acme.example/card=zero", "acme.example/card=full");

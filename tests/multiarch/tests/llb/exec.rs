@@ -46,11 +46,18 @@ fn each_field_is_what_the_step_sees() {
         ),
         (
             "hosts",
-            change(|e| e.extra_hosts = vec![pb::HostIp { host: "there.example".into(), ip: "10.1.2.3".into() }]),
+            change(|e| {
+                e.extra_hosts = vec![pb::HostIp { host: "there.example".into(), ip: "10.1.2.3".into() }]
+            }),
             "grep there /etc/hosts",
             "10.1.2.3\tthere.example\n",
         ),
-        ("host name", change(|e| e.hostname = "me.example".into()), "hostname; grep -c me.example /etc/hosts", "me.example\n1\n"),
+        (
+            "host name",
+            change(|e| e.hostname = "me.example".into()),
+            "hostname; grep -c me.example /etc/hosts",
+            "me.example\n1\n",
+        ),
         ("working directory", change(|e| e.cwd = "var/here".into()), "pwd", "/var/here\n"),
         ("user", change(|e| e.user = "builder:extra".into()), "id -u; id -g", "1000\n2000\n"),
         (
@@ -59,7 +66,12 @@ fn each_field_is_what_the_step_sees() {
             "df -k /dev/shm | tail -n 1 | awk '{print $2}'",
             "1024\n",
         ),
-        ("shared memory unless said", change(|_| {}), "df -k /dev/shm | tail -n 1 | awk '{print $2}'", "65536\n"),
+        (
+            "shared memory unless said",
+            change(|_| {}),
+            "df -k /dev/shm | tail -n 1 | awk '{print $2}'",
+            "65536\n",
+        ),
         (
             "limits",
             Box::new(move |_, constraints| constraints.metadata.linux_resources = Some(limits)),
@@ -87,9 +99,12 @@ fn each_field_is_what_the_step_sees() {
             let said = stage.ask(definition).granted(&["network.host"]).solve().await.ok().said();
             assert_eq!(said.trim() == ours.to_str().unwrap(), same, "{network:?}: {said}");
         }
-        let refused = stage.solve(stage.step("echo failing; exit 3", |e, _| e.valid_exit_codes = vec![7])).await;
+        let refused =
+            stage.solve(stage.step("echo failing; exit 3", |e, _| e.valid_exit_codes = vec![7])).await;
         assert!(refused.said().contains("failing"));
-        refused.refused("process \"/bin/sh -c echo failing; exit 3\" did not complete successfully: exit code: 3");
+        refused.refused(
+            "process \"/bin/sh -c echo failing; exit 3\" did not complete successfully: exit code: 3",
+        );
         let refused = stage.solve(stage.step("true", |e, _| e.valid_exit_codes = vec![7])).await;
         refused.refused("exit code: 0");
     });

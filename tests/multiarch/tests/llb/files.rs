@@ -25,10 +25,16 @@ fn merges_and_differences_have_exactly_what_was_changed() {
     let stage = Stage::set();
     talk(async {
         let mut llb = stage.graph();
-        let actions =
-            vec![mkdir("/dir"), mkfile("/dir/gone", ""), mkfile("/dir/kept", "1"), mkdir("/all"), mkfile("/all/x", "")];
+        let actions = vec![
+            mkdir("/dir"),
+            mkfile("/dir/gone", ""),
+            mkfile("/dir/kept", "1"),
+            mkdir("/all"),
+            mkfile("/all/x", ""),
+        ];
         let lower = llb.file(None, actions);
-        let actions = vec![rm("/dir/gone"), rm("/all"), mkfile("/dir/new", "2"), mkfile("/dir/kept", "1 and more")];
+        let actions =
+            vec![rm("/dir/gone"), rm("/all"), mkfile("/dir/new", "2"), mkfile("/dir/kept", "1 and more")];
         let upper = llb.file(Some(lower), actions);
         let changes = llb.builder.diff(Some(lower), Some(upper), native()).unwrap();
         let expected = [".wh.all", "dir/", "dir/.wh.gone", "dir/kept", "dir/new"];
@@ -74,7 +80,10 @@ fn links_stay_links_in_differences_and_merges() {
         for (at, output) in [(0, changes), (1, merged)] {
             assert_eq!(stage.ask(llb.definition(Some(output))).layers().await[at], expected);
         }
-        let exec = Exec { mounts: vec![bind("/m", merged)], ..llb.sh("cd /m/l; test one -ef two && readlink three") };
+        let exec = Exec {
+            mounts: vec![bind("/m", merged)],
+            ..llb.sh("cd /m/l; test one -ef two && readlink three")
+        };
         let output = llb.exec(exec);
         assert_eq!(stage.solve(llb.definition(Some(output))).await.ok().said(), "one\n");
     });
@@ -129,7 +138,9 @@ fn a_graph_in_a_file_is_solved_under_the_same_rules() {
         let mut llb = stage.graph();
         let root = llb.run(llb.base, "echo from within > /made");
         let inner = llb.definition(Some(root));
-        let made = |stage: &Stage, file: &str, attrs: &[(&str, &str)]| nested(&mut stage.graph(), &inner, file, attrs);
+        let made = |stage: &Stage, file: &str, attrs: &[(&str, &str)]| {
+            nested(&mut stage.graph(), &inner, file, attrs)
+        };
         let named = made(&stage, "/other.llb", &[("llbbuild.filename", "other.llb")]);
         assert_eq!(stage.files(named).await.text("made"), "from within\n");
         let usual = made(&stage, "/buildkit.llb.definition", &[]);
@@ -175,7 +186,11 @@ fn actions_do_to_files_what_they_say() {
                 owner: owner("1234:extra"),
                 timestamp: Some(then),
             }),
-            FileActionSpec::Symlink(SymlinkAction { oldpath: "f".into(), newpath: "/d/gone".into(), ..SymlinkAction::default() }),
+            FileActionSpec::Symlink(SymlinkAction {
+                oldpath: "f".into(),
+                newpath: "/d/gone".into(),
+                ..SymlinkAction::default()
+            }),
             rm("/d/gone"),
         ];
         let made = llb.file(Some(llb.base), actions);
@@ -196,8 +211,13 @@ fn copies_choose_their_files() {
     let stage = Stage::set();
     talk(async {
         let source = |llb: &mut Llb| {
-            let actions =
-                vec![mkdir("/s"), mkfile("/s/a.c", "c"), mkfile("/s/b.h", "h"), mkdir("/s/sub"), mkfile("/s/sub/d.c", "d")];
+            let actions = vec![
+                mkdir("/s"),
+                mkfile("/s/a.c", "c"),
+                mkfile("/s/b.h", "h"),
+                mkdir("/s/sub"),
+                mkfile("/s/sub/d.c", "d"),
+            ];
             llb.file(None, actions)
         };
         let copy = |change: &dyn Fn(&mut CopyAction)| {
@@ -223,7 +243,11 @@ fn copies_choose_their_files() {
         let list = |words: &[&str]| words.iter().map(|w| (*w).to_string()).collect::<Vec<_>>();
         let found = async |definition: pb::Definition| {
             let tree = stage.files(definition).await;
-            tree.0.into_iter().filter(|(_, entry)| entry.kind == '0').map(|(path, entry)| format!("{path} {:o}", entry.mode)).collect::<Vec<_>>()
+            tree.0
+                .into_iter()
+                .filter(|(_, entry)| entry.kind == '0')
+                .map(|(path, entry)| format!("{path} {:o}", entry.mode))
+                .collect::<Vec<_>>()
         };
         let included = copy(&|c| c.include_patterns = list(&["**/*.c"]));
         assert_eq!(found(included).await, ["t/a.c 644", "t/sub/d.c 644"]);

@@ -23,7 +23,9 @@ fn sources_are_known_before_they_are_used() {
     let (base, digest) = (stage.scene.base(), stage.scene.base_image.digest());
     conversation(async {
         let mut frontend = Frontend::begin(&stage.daemon, &[]).await;
-        let arm = || Some(pb::Platform { os: "linux".into(), architecture: "arm64".into(), ..pb::Platform::default() });
+        let arm = || {
+            Some(pb::Platform { os: "linux".into(), architecture: "arm64".into(), ..pb::Platform::default() })
+        };
         let request = api::ResolveImageConfigRequest {
             r#ref: base.clone(),
             platform: arm(),
@@ -51,7 +53,10 @@ fn sources_are_known_before_they_are_used() {
             ..api::ResolveSourceMetaRequest::default()
         };
         let git = frontend.meta(request).await.unwrap().git.unwrap();
-        assert_eq!((git.commit_checksum.as_str(), git.r#ref.as_str()), (repository.commit.as_str(), "refs/tags/v1"));
+        assert_eq!(
+            (git.commit_checksum.as_str(), git.r#ref.as_str()),
+            (repository.commit.as_str(), "refs/tags/v1")
+        );
         assert_ne!(git.checksum, git.commit_checksum, "an annotated tag is an object of its own");
         assert!(String::from_utf8_lossy(&git.commit_object).ends_with("\n\none\n"));
         assert!(String::from_utf8_lossy(&git.tag_object).ends_with("\n\ntagged\n"));
@@ -123,7 +128,12 @@ fn files_of_results_are_read_listed_and_described() {
     conversation(async {
         let mut frontend = Frontend::begin(&stage.daemon, &[]).await;
         let mut llb = stage.graph();
-        let folder = MkdirAction { path: "/d".into(), mode: 0o750, timestamp: Some(5_000_000_000), ..Default::default() };
+        let folder = MkdirAction {
+            path: "/d".into(),
+            mode: 0o750,
+            timestamp: Some(5_000_000_000),
+            ..Default::default()
+        };
         let link = SymlinkAction { oldpath: "d/a.txt".into(), newpath: "/l".into(), ..Default::default() };
         let actions = vec![
             FileActionSpec::Mkdir(folder),
@@ -159,7 +169,11 @@ fn files_of_results_are_read_listed_and_described() {
         let file = stat("/d/a.txt").await.unwrap();
         assert_eq!((file.path.as_str(), file.size, file.mode & 0o777), ("a.txt", 10, 0o644));
         let link = stat("/l").await.unwrap();
-        assert_eq!((link.path.as_str(), link.size, link.linkname.as_str()), ("a.txt", 10, ""), "what it leads to");
+        assert_eq!(
+            (link.path.as_str(), link.size, link.linkname.as_str()),
+            ("a.txt", 10, ""),
+            "what it leads to"
+        );
         let missing = stat("/d/c").await.unwrap_err();
         assert!(missing.message().contains("no such file or directory"), "{missing}");
         frontend.end().await;
@@ -184,7 +198,11 @@ fn a_frontend_runs_things_when_it_says_so_and_gets_its_inputs() {
 
         // Not before it is told to.
         let failing = stage.step("echo trying; exit 5", |_, _| {});
-        let request = api::SolveRequest { definition: Some(failing.clone()), allow_result_return: true, ..Default::default() };
+        let request = api::SolveRequest {
+            definition: Some(failing.clone()),
+            allow_result_return: true,
+            ..Default::default()
+        };
         let call = frontend.call(request.clone());
         let result = frontend.bridge.solve(call).await.unwrap().into_inner().result.unwrap().result.unwrap();
         let Returned::RefDeprecated(id) = result else { panic!("{result:?}") };
@@ -251,7 +269,10 @@ fn what_a_frontend_returns_is_exported_with_what_it_says_of_it() {
             let (os, architecture) = id.split_once('/').unwrap();
             serde_json::json!({"ID": id, "Platform": {"os": os, "architecture": architecture}})
         });
-        metadata.insert("refs.platforms".into(), serde_json::json!({ "Platforms": listed }).to_string().into_bytes());
+        metadata.insert(
+            "refs.platforms".into(),
+            serde_json::json!({ "Platforms": listed }).to_string().into_bytes(),
+        );
         let result = Some(Returned::Refs(api::RefMap { refs }));
         let response = frontend.returns(Some(api::Result { result, metadata, attestations })).await.unwrap();
         assert!(response.exporter_response.contains_key("containerimage.digest"));
@@ -267,7 +288,10 @@ fn what_a_frontend_returns_is_exported_with_what_it_says_of_it() {
         let about = |other: &&Value| other["annotations"]["vnd.docker.reference.digest"] == entry["digest"];
         let attestation = images.json(index["manifests"].as_array().unwrap().iter().find(about).unwrap());
         let statement = images.json(&attestation["layers"][0]);
-        assert_eq!((&statement["predicateType"], &statement["predicate"]["said"]), (&"https://example.com/said".into(), &true.into()));
+        assert_eq!(
+            (&statement["predicateType"], &statement["predicate"]["said"]),
+            (&"https://example.com/said".into(), &true.into())
+        );
     }
     stage.daemon.stop();
 }
@@ -327,10 +351,12 @@ fn a_container_has_hosts_and_its_processes_secrets() {
         // What is in it can be looked at from outside.
         assert_eq!(frontend.read("c", 0, "/d/f").await.unwrap(), b"made\n");
         let (id, path) = ("c".to_string(), "/d".to_string());
-        let call = frontend.call(api::ReadDirRequest { r#ref: id.clone(), dir_path: path, ..Default::default() });
+        let call =
+            frontend.call(api::ReadDirRequest { r#ref: id.clone(), dir_path: path, ..Default::default() });
         let entries = frontend.bridge.read_dir_container(call).await.unwrap().into_inner().entries;
         assert_eq!(entries.iter().map(|e| (e.path.as_str(), e.size)).collect::<Vec<_>>(), [("f", 5)]);
-        let call = frontend.call(api::StatFileRequest { r#ref: id, path: "/d/f".into(), ..Default::default() });
+        let call =
+            frontend.call(api::StatFileRequest { r#ref: id, path: "/d/f".into(), ..Default::default() });
         let stat = frontend.bridge.stat_file_container(call).await.unwrap().into_inner().stat.unwrap();
         assert_eq!((stat.path.as_str(), stat.size), ("f", 5));
         frontend.end().await;

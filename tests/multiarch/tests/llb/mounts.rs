@@ -70,7 +70,9 @@ fn caches_are_kept_and_shared_as_asked() {
         let mut llb = stage.graph();
         let base = llb.text("/from", "base\n");
         let based = |id: &str| ExecMount { source: Some(base), ..cache("/c", id, Shared) };
-        for (script, said) in [("cat /c/from; echo more > /c/from", "base\n"), ("cat /c/from; ls /d", "more\n")] {
+        for (script, said) in
+            [("cat /c/from; echo more > /c/from", "base\n"), ("cat /c/from; ls /d", "more\n")]
+        {
             let exec = Exec { mounts: vec![based("kept"), cache("/d", "other", Shared)], ..llb.sh(script) };
             let output = llb.exec(exec);
             assert_eq!(stage.solve(llb.definition(Some(output))).await.ok().said(), said);
@@ -80,7 +82,9 @@ fn caches_are_kept_and_shared_as_asked() {
         // A second user at the same time gets the same folder, one of its own, or waits.
         for (id, sharing) in [("shared", Shared), ("private", Private), ("locked", Locked)] {
             let mount = || vec![cache("/c", id, sharing), cache("/gate", &format!("{id}-gate"), Shared)];
-            let script = format!("echo first > /c/file; echo inside; : {id}; until test -e /gate/open; do /bin/sleep 0.02; done");
+            let script = format!(
+                "echo first > /c/file; echo inside; : {id}; until test -e /gate/open; do /bin/sleep 0.02; done"
+            );
             let first = stage.ask(with(&script, mount())).start().await;
             first.hear("inside").await;
             let open = "touch /gate/open";
@@ -120,7 +124,11 @@ fn content_counts_for_the_cache_as_the_mount_says() {
             let mut build = async |part: &str, rest: &str| {
                 let mut llb = stage.graph();
                 let folder = |path: &str| {
-                    let action = crosskit_llb::MkdirAction { path: path.into(), mode: 0o755, ..crosskit_llb::MkdirAction::default() };
+                    let action = crosskit_llb::MkdirAction {
+                        path: path.into(),
+                        mode: 0o755,
+                        ..crosskit_llb::MkdirAction::default()
+                    };
                     crosskit_llb::FileActionSpec::Mkdir(action)
                 };
                 let actions = vec![folder("/part"), mkfile("/part/file", part), mkfile("/rest", rest)];
@@ -199,7 +207,8 @@ fn secrets_are_as_private_as_asked() {
             SecretMount { target, env, optional, mode: 0o400, ..secret(0) }
         };
         let step = |secret: SecretMount| stage.step(script, |exec, _| exec.secrets = vec![secret]);
-        let said = stage.ask(step(asked(false, None, Some("S")))).secret("key", "hidden").solve().await.ok().said();
+        let said =
+            stage.ask(step(asked(false, None, Some("S")))).secret("key", "hidden").solve().await.ok().said();
         assert_eq!(said, "no file\nhidden\n");
         // Without the secret: what needn't be there isn't.
         assert_eq!(stage.solve(step(asked(true, Some("/s"), None))).await.ok().said(), "no file\nunset\n");
@@ -276,7 +285,13 @@ fn only_files_of_a_result_are_a_root() {
         let base = frontend.solve(&image(&stage.scene.base(), None, None)).await.unwrap();
         let cache_opt = Some(pb::CacheOpt { id: "root".into(), sharing: 0 });
         let kind = pb::MountType::Cache.into();
-        let root = pb::Mount { dest: "/".into(), result_id: base, mount_type: kind, cache_opt, ..pb::Mount::default() };
+        let root = pb::Mount {
+            dest: "/".into(),
+            result_id: base,
+            mount_type: kind,
+            cache_opt,
+            ..pb::Mount::default()
+        };
         let refused = frontend.container("c", &[], vec![root]).await.unwrap_err();
         assert!(refused.message().contains("invalid mount type CACHE for /"), "{refused}");
         frontend.end().await;

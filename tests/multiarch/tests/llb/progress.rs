@@ -41,7 +41,11 @@ fn warnings_of_frontends_reach_clients_whole() {
         let graph = crate::frontend::image(&stage.scene.base(), None, Some("true"));
         frontend.solve(&graph).await.unwrap();
         let digest = graph.head().unwrap().vertex.to_string();
-        let info = pb::SourceInfo { filename: "Made".into(), data: b"one\ntwo\n".to_vec(), ..pb::SourceInfo::default() };
+        let info = pb::SourceInfo {
+            filename: "Made".into(),
+            data: b"one\ntwo\n".to_vec(),
+            ..pb::SourceInfo::default()
+        };
         let position = |line| Some(pb::Position { line, character: 0 });
         let warning = api::WarnRequest {
             digest: digest.clone(),
@@ -72,14 +76,21 @@ fn lint_warnings_of_a_dockerfile_reach_clients() {
         let request = SolveRequest { frontend: "dockerfile.v0".into(), ..SolveRequest::default() };
         let ask = Ask::new(&stage.daemon, request);
         let told = ask.folder("context", folder.clone()).folder("dockerfile", folder).solve().await.ok();
-        let mut warnings: Vec<_> = told.warnings().iter().map(|warning| {
-            let short = String::from_utf8_lossy(&warning.short).into_owned();
-            let lines: Vec<i32> = warning.ranges.iter().map(|r| r.start.as_ref().unwrap().line).collect();
-            let info = warning.info.as_ref().unwrap();
-            assert!(info.filename == "Dockerfile" && info.data.starts_with(b"FROM "), "{info:?}");
-            assert!(!warning.detail.is_empty() && warning.url.starts_with("https://docs.docker.com/"), "{warning:?}");
-            (short, warning.level, lines)
-        }).collect();
+        let mut warnings: Vec<_> = told
+            .warnings()
+            .iter()
+            .map(|warning| {
+                let short = String::from_utf8_lossy(&warning.short).into_owned();
+                let lines: Vec<i32> = warning.ranges.iter().map(|r| r.start.as_ref().unwrap().line).collect();
+                let info = warning.info.as_ref().unwrap();
+                assert!(info.filename == "Dockerfile" && info.data.starts_with(b"FROM "), "{info:?}");
+                assert!(
+                    !warning.detail.is_empty() && warning.url.starts_with("https://docs.docker.com/"),
+                    "{warning:?}"
+                );
+                (short, warning.level, lines)
+            })
+            .collect();
         warnings.sort();
         assert_eq!(warnings, [
             (
@@ -132,7 +143,11 @@ fn a_failing_vertex_is_named_with_its_place() {
 
         // Also where only a key is made of a content that isn't there.
         let input = llb.text("/file", "");
-        let mount = crosskit_llb::ExecMount { selector: "/absent".into(), readonly: true, ..crate::stage::bind("/m", input) };
+        let mount = crosskit_llb::ExecMount {
+            selector: "/absent".into(),
+            readonly: true,
+            ..crate::stage::bind("/m", input)
+        };
         let exec = crosskit_llb::Exec { mounts: vec![mount], ..llb.sh("true") };
         let output = llb.builder.exec(exec, native().named("use it")).root;
         let failed = stage.solve(llb.definition(output)).await;
@@ -172,7 +187,8 @@ fn a_filter_of_workers_is_no_hindrance() {
     talk(async {
         let step = stage.step("echo ran", |_, constraints| {
             constraints.worker_filters = vec!["label.org.mobyproject.buildkit.worker.executor==oci".into()];
-            constraints.metadata.caps = BTreeMap::from([("constraints".into(), true), ("platform".into(), true)]);
+            constraints.metadata.caps =
+                BTreeMap::from([("constraints".into(), true), ("platform".into(), true)]);
         });
         assert_eq!(stage.solve(step).await.ok().said(), "ran\n");
     });

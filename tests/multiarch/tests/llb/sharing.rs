@@ -146,7 +146,10 @@ fn a_cache_elsewhere_has_what_may_be_given_away() {
     let name = stage.scene.registry.reference("cache:1");
     let entry = |more: &[(&str, &str)]| {
         let attrs = [&[("ref", name.as_str())], more].concat();
-        attrs.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())).collect::<BTreeMap<_, _>>()
+        attrs
+            .iter()
+            .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
+            .collect::<BTreeMap<_, _>>()
     };
     let build = |export: bool, whole: bool| {
         let mut llb = stage.graph();
@@ -161,7 +164,8 @@ fn a_cache_elsewhere_has_what_may_be_given_away() {
     for (export, again) in [(true, ["", ""]), (false, ["first\n", ""])] {
         talk(async {
             let mut ask = stage.ask(build(export, true));
-            let exports = vec![CacheOptionsEntry { r#type: "registry".into(), attrs: entry(&[("mode", "max")]) }];
+            let exports =
+                vec![CacheOptionsEntry { r#type: "registry".into(), attrs: entry(&[("mode", "max")]) }];
             ask.request.cache = Some(CacheOptions { exports, ..CacheOptions::default() });
             assert_eq!(ask.solve().await.ok().said(), "first\nsecond\n");
         });
@@ -178,7 +182,10 @@ fn a_cache_elsewhere_has_what_may_be_given_away() {
                     definition: Some(build(export, whole)),
                     allow_result_return: true,
                     evaluate: true,
-                    cache_imports: vec![api::CacheOptionsEntry { r#type: "registry".into(), attrs: entry(&[]) }],
+                    cache_imports: vec![api::CacheOptionsEntry {
+                        r#type: "registry".into(),
+                        attrs: entry(&[]),
+                    }],
                     ..api::SolveRequest::default()
                 };
                 let call = frontend.call(request);
@@ -201,7 +208,12 @@ fn times_of_files_do_not_count() {
     talk(async {
         for (time, said) in [(1, "ran\n"), (2, "")] {
             let mut llb = stage.graph();
-            let file = MkfileAction { path: "/f".into(), mode: 0o644, timestamp: Some(time), ..MkfileAction::default() };
+            let file = MkfileAction {
+                path: "/f".into(),
+                mode: 0o644,
+                timestamp: Some(time),
+                ..MkfileAction::default()
+            };
             let made = llb.file(None, vec![FileActionSpec::Mkfile(file)]);
             let mounts = vec![ExecMount { readonly: true, ..bind("/m", made) }];
             let exec = Exec { mounts, ..llb.sh("echo ran") };

@@ -1,8 +1,12 @@
 //! What is asked of sources: folders of clients, images, repositories.
 
+use crate::frontend::{Frontend, conversation};
 use crate::stage::{Llb, Stage, native, talk};
+use crosskit_api::frontend::{ResolveSourceImageRequest, ResolveSourceMetaRequest};
+use crosskit_api::pb;
 use crosskit_llb::{Constraints, GitSource, ImageSource, LocalSource, ResolveMode};
-use crosskit_multiarch::Tree;
+use crosskit_multiarch::{Tree, digest_of};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -70,13 +74,15 @@ fn of_a_folder_comes_what_was_asked_for() {
 #[test]
 fn a_folder_may_be_that_of_another_session() {
     let stage = Stage::set();
-    let (mine, theirs) = (stage.scene.context("mine", &[("who", "me")]), stage.scene.context("theirs", &[("who", "them")]));
+    let (mine, theirs) =
+        (stage.scene.context("mine", &[("who", "me")]), stage.scene.context("theirs", &[("who", "them")]));
     talk(async {
         // Somebody else's build lends its folder while it runs.
         let step = stage.step("echo up; exec /bin/sleep 1000.5", |_, _| {});
         let other = stage.ask(step).folder("context", theirs).start().await;
         other.hear("up").await;
-        let local = LocalSource { name: "context".into(), session: other.session.clone(), ..LocalSource::default() };
+        let local =
+            LocalSource { name: "context".into(), session: other.session.clone(), ..LocalSource::default() };
         let mut llb = stage.graph();
         let output = llb.builder.local(&local, Constraints::default());
         let tree = stage.ask(llb.definition(Some(output))).folder("context", mine).tar().await;
@@ -110,8 +116,77 @@ fn an_image_is_taken_as_it_was_asked_for() {
         let wrong = ImageSource { checksum: other.clone(), ..image.clone() };
         stage.solve(get(wrong)).await.refused(&format!("does not match expected checksum {other}"));
         let few = ImageSource { layer_limit: Some(2), ..image };
-        stage.solve(get(few)).await.refused("layer limit 2 is greater than the number of layers in the image 1");
+        stage
+            .solve(get(few))
+            .await
+            .refused("layer limit 2 is greater than the number of layers in the image 1");
     });
+    stage.daemon.stop();
+}
+
+#[test]
+fn an_image_tells_who_signed_its_attestations() {
+    let stage = Stage::set();
+    let registry = &stage.scene.registry;
+    let context = stage.scene.context("c", &[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let output = format!("type=image,name={},push=true", registry.reference("signed:1"));
+    stage.daemon.build(&context).output(&output).opt("attest:provenance", "mode=min").run().ok();
+    let index: Value = serde_json::from_slice(&registry.manifest("signed", "1").unwrap()).unwrap();
+    let attestation = &index["manifests"][1];
+    let about = attestation["digest"].as_str().unwrap();
+    assert_eq!(attestation["annotations"]["vnd.docker.reference.type"], "attestation-manifest");
+
+    // Signatures of two kinds, and something else; this registry lists them by a tag.
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    let empty = registry.push_blob("signed", b"{}");
+    let mut listed = Vec::new();
+    let mut layers = Vec::new();
+    for kind in [
+        "application/vnd.example.other",
+        "application/vnd.dev.cosign.artifact.sig.v1+json",
+        "application/vnd.dev.sigstore.bundle.v0.3+json",
+    ] {
+        let layer = registry.push_blob("signed", kind.as_bytes());
+        let signature = json!({
+            "schemaVersion": 2, "mediaType": manifest, "artifactType": kind,
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": empty, "size": 2},
+            "layers": [{"mediaType": kind, "digest": layer, "size": kind.len()}],
+            "subject": {"mediaType": manifest, "digest": about, "size": attestation["size"]},
+        });
+        let signature = signature.to_string();
+        let digest = digest_of(signature.as_bytes());
+        registry.push_manifest("signed", &digest, manifest, signature.as_bytes());
+        listed.push(
+            json!({"mediaType": manifest, "artifactType": kind, "digest": digest, "size": signature.len()}),
+        );
+        layers.push(layer);
+    }
+    let chain = |listed: &[Value]| {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let list = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": listed}).to_string();
+        registry.push_manifest("signed", &about.replace(':', "-"), media_type, list.as_bytes());
+        conversation(async {
+            let mut frontend = Frontend::begin(&stage.daemon, &[]).await;
+            let identifier = format!("docker-image://{}", registry.reference("signed:1"));
+            let source = Some(pb::SourceOp { identifier, ..pb::SourceOp::default() });
+            let image = Some(ResolveSourceImageRequest { attestation_chain: true, ..Default::default() });
+            let request = ResolveSourceMetaRequest { source, image, ..ResolveSourceMetaRequest::default() };
+            let chain = frontend.meta(request).await.unwrap().image.unwrap().attestation_chain.unwrap();
+            frontend.end().await;
+            chain
+        })
+    };
+    let found = chain(&listed[..1]);
+    assert_eq!((found.attestation_manifest.as_str(), found.signature_manifests.len()), (about, 0));
+    for (from, at) in [(&listed[..2], 1), (&listed[..], 2)] {
+        let found = chain(from);
+        assert_eq!(found.signature_manifests, [listed[at]["digest"].as_str().unwrap()]);
+        let blob = &found.blobs[&layers[at]];
+        assert_eq!(String::from_utf8_lossy(&blob.data), listed[at]["artifactType"].as_str().unwrap());
+        let digests: Vec<&String> = found.blobs.keys().collect();
+        assert_eq!(digests.len(), 4, "index, attestation, signature and what it signs with: {digests:?}");
+        assert_eq!(blob.descriptor.as_ref().unwrap().digest, layers[at]);
+    }
     stage.daemon.stop();
 }
 
@@ -150,7 +225,9 @@ fn answer(mut connection: TcpStream, word: &str, projects: &Path) {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     if header("authorization").as_deref() != Some(word) {
-        connection.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        connection
+            .write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
         return;
     }
     let words: Vec<&str> = first.split(' ').collect();
@@ -180,7 +257,12 @@ fn a_repository_lets_those_in_whose_secret_it_knows() {
     // x-access-token:open
     let full_url = serve_to("basic eC1hY2Nlc3MtdG9rZW46b3Blbg==", stage.scene.path("git"));
     talk(async {
-        let git = GitSource { host_path: full_url.replace("http://", ""), reference: "main".into(), full_url, ..GitSource::default() };
+        let git = GitSource {
+            host_path: full_url.replace("http://", ""),
+            reference: "main".into(),
+            full_url,
+            ..GitSource::default()
+        };
         let mut llb = stage.graph();
         let output = llb.builder.git(&git, Constraints::default());
         let definition = llb.definition(Some(output));
@@ -248,11 +330,18 @@ impl Repository {
             let environment = "export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b \
                 GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b";
             let mut command = std::process::Command::new("sh");
-            let ran = command.arg("-c").arg(format!("{environment}; {line}")).current_dir(&folder).output().unwrap();
+            let ran = command
+                .arg("-c")
+                .arg(format!("{environment}; {line}"))
+                .current_dir(&folder)
+                .output()
+                .unwrap();
             assert!(ran.status.success(), "{line}: {ran:?}");
             String::from_utf8(ran.stdout).unwrap().trim().to_string()
         };
-        run("git init -q -b main repo; cd repo; echo hello > file; git add .; git commit -qm one; git tag -a v1 -m tagged");
+        run(
+            "git init -q -b main repo; cd repo; echo hello > file; git add .; git commit -qm one; git tag -a v1 -m tagged",
+        );
         let commit = run("cd repo; git rev-parse HEAD");
         let program = PathBuf::from(run("git --exec-path")).join("git-daemon");
         for _ in 0..20 {

@@ -404,7 +404,12 @@ impl Told {
 }
 
 /// The graph `definition` as an operation solves it that has it in the file `file`; its attributes say where.
-pub fn nested(llb: &mut Llb, definition: &pb::Definition, file: &str, attrs: &[(&str, &str)]) -> pb::Definition {
+pub fn nested(
+    llb: &mut Llb,
+    definition: &pb::Definition,
+    file: &str,
+    attrs: &[(&str, &str)],
+) -> pb::Definition {
     let data = definition.encode_to_vec();
     let action = MkfileAction { path: file.into(), mode: 0o644, data, ..MkfileAction::default() };
     let file = llb.file(None, vec![FileActionSpec::Mkfile(action)]);
