@@ -49,7 +49,7 @@ fn sources_are_known_before_they_are_used() {
         let identifier = format!("{}#v1", repository.url);
         let request = api::ResolveSourceMetaRequest {
             source: source(&identifier, &[("git.fullurl", &repository.url)]),
-            git: Some(api::ResolveSourceGitRequest { return_object: true, ..Default::default() }),
+            git: Some(api::ResolveSourceGitRequest { return_object: true }),
             ..api::ResolveSourceMetaRequest::default()
         };
         let git = frontend.meta(request).await.unwrap().git.unwrap();

@@ -12,8 +12,8 @@ use crosskit_session::{ContentStores, LocalDirs, Outputs, SecretSource, Secrets,
 use prost::Message;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -218,7 +218,7 @@ impl<'a> Ask<'a> {
     /// Wants the result in a file, as this exporter writes it.
     pub fn export(mut self, kind: &str, attrs: &[(&str, &str)], file: PathBuf) -> Self {
         let attrs = attrs.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())).collect();
-        let exporter = Exporter { r#type: kind.into(), attrs, ..Exporter::default() };
+        let exporter = Exporter { r#type: kind.into(), attrs };
         self.request.exporters.push(exporter);
         self.outputs.add(self.request.exporters.len() - 1, crosskit_session::Output::file(file));
         self
@@ -273,8 +273,8 @@ impl<'a> Ask<'a> {
         let (id, session) = (request.r#ref.clone(), request.session.clone());
         let mut control = ControlClient::new(channel.clone());
         let solving = tokio::spawn(async move { control.solve(request).await.map(|r| r.into_inner()) });
-        let heard = Arc::new(Mutex::new(StatusResponse::default()));
-        let listening = tokio::spawn(listen(channel.clone(), id, Arc::clone(&heard)));
+        let (told, heard) = watch::channel(StatusResponse::default());
+        let listening = tokio::spawn(listen(channel.clone(), id, told));
         Solving { session, channel, serving, solving, listening, heard }
     }
 }
@@ -295,16 +295,16 @@ fn entries(layer: &[u8]) -> Vec<String> {
     all
 }
 
-async fn listen(channel: Channel, id: String, heard: Arc<Mutex<StatusResponse>>) {
+async fn listen(channel: Channel, id: String, told: watch::Sender<StatusResponse>) {
     let request = StatusRequest { r#ref: id };
     let Ok(answers) = ControlClient::new(channel).status(request).await else { return };
     let mut answers = answers.into_inner();
     while let Ok(Some(more)) = answers.message().await {
-        let mut heard = heard.lock().unwrap();
-        heard.vertexes.extend(more.vertexes);
-        heard.statuses.extend(more.statuses);
-        heard.logs.extend(more.logs);
-        heard.warnings.extend(more.warnings);
+        told.send_modify(|all| {
+            all.vertexes.extend(more.vertexes);
+            all.logs.extend(more.logs);
+            all.warnings.extend(more.warnings);
+        });
     }
 }
 
@@ -316,19 +316,16 @@ pub struct Solving {
     serving: tokio::task::JoinHandle<()>,
     solving: tokio::task::JoinHandle<Result<SolveResponse, Status>>,
     listening: tokio::task::JoinHandle<()>,
-    heard: Arc<Mutex<StatusResponse>>,
+    heard: watch::Receiver<StatusResponse>,
 }
 
 impl Solving {
     /// Waits until a step has said something; gives all that was said.
     pub async fn hear(&self, text: &str) -> String {
-        loop {
-            let said = said(&self.heard.lock().unwrap());
-            if said.contains(text) {
-                return said;
-            }
-            assert!(!self.listening.is_finished(), "waited in vain for {text:?} among {said}");
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        let mut heard = self.heard.clone();
+        match heard.wait_for(|heard| said(heard).contains(text)).await {
+            Ok(heard) => said(&heard),
+            Err(_) => panic!("waited in vain for {text:?} among {:?}", said(&self.heard.borrow())),
         }
     }
 
@@ -338,7 +335,7 @@ impl Solving {
         // It ends with the build.
         self.listening.await.unwrap();
         self.serving.abort();
-        let heard = std::mem::take(&mut *self.heard.lock().unwrap());
+        let heard = self.heard.borrow().clone();
         Told { result, heard }
     }
 
