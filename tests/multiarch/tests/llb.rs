@@ -15,6 +15,8 @@ mod files;
 mod frontend;
 #[path = "llb/frontends.rs"]
 mod frontends;
+#[path = "llb/graphs.rs"]
+mod graphs;
 #[path = "llb/mounts.rs"]
 mod mounts;
 #[path = "llb/progress.rs"]

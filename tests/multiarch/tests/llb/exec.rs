@@ -1,6 +1,7 @@
 //! What the fields of a process do to it.
 
-use crate::stage::{Ask, Stage, changed_exec, native, talk};
+use crate::graphs::{changed_exec, native};
+use crate::stage::{Ask, Stage, talk};
 use crosskit_api::pb;
 use crosskit_llb::{Constraints, Exec, ExecMount};
 

@@ -1,6 +1,7 @@
 //! File operations, merges and differences: what is in the layers that they make.
 
-use crate::stage::{Ask, Llb, Stage, bind, mkfile, native, nested, talk};
+use crate::graphs::{Llb, bind, mkfile, native, nested};
+use crate::stage::{Ask, Stage, talk};
 use crosskit_api::control::SolveRequest;
 use crosskit_api::pb;
 use crosskit_api::sourcepolicy::{Policy, PolicyAction, Rule, Selector};

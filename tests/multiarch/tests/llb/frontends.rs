@@ -1,8 +1,9 @@
 //! Calls of frontends, with the answers that they get.
 
 use crate::frontend::{Frontend, conversation, image};
+use crate::graphs::mkfile;
 use crate::sources::Repository;
-use crate::stage::{Ask, Stage, mkfile, talk};
+use crate::stage::{Ask, Stage, talk};
 use crosskit_api::control::SolveRequest;
 use crosskit_api::frontend::{self as api, checksum_request::ChecksumAlgo, result::Result as Returned};
 use crosskit_api::pb;
@@ -99,7 +100,7 @@ fn an_image_at_the_client_is_a_source_too() {
             store: "mine".into(),
             ..crosskit_llb::OciLayoutSource::default()
         };
-        let image = llb.builder.oci_layout(&layout_source, crate::stage::native());
+        let image = llb.builder.oci_layout(&layout_source, crate::graphs::native());
         let output = llb.file(Some(image), vec![mkfile("/more", "")]);
         let definition = llb.definition(Some(output));
         let tree = stage.ask(definition).store("mine", layout.clone()).tar().await;

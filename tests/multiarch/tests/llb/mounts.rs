@@ -1,7 +1,8 @@
 //! What is mounted into steps, and what becomes of it.
 
 use crate::frontend::{Frontend, conversation, image};
-use crate::stage::{Stage, bind, changed_exec, mkfile, native, talk};
+use crate::graphs::{bind, changed_exec, mkfile, native};
+use crate::stage::{Stage, talk};
 use crosskit_api::pb;
 use crosskit_llb::{CacheMount, Exec, ExecMount, SecretMount, SshMount};
 use crosskit_multiarch::{processes_of, until};

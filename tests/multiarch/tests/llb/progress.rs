@@ -1,6 +1,7 @@
 //! What clients are told of a build while it runs.
 
-use crate::stage::{Ask, Stage, native, talk};
+use crate::graphs::native;
+use crate::stage::{Ask, Stage, talk};
 use crosskit_api::control::SolveRequest;
 use crosskit_api::frontend as api;
 use crosskit_api::pb;
@@ -146,7 +147,7 @@ fn a_failing_vertex_is_named_with_its_place() {
         let mount = crosskit_llb::ExecMount {
             selector: "/absent".into(),
             readonly: true,
-            ..crate::stage::bind("/m", input)
+            ..crate::graphs::bind("/m", input)
         };
         let exec = crosskit_llb::Exec { mounts: vec![mount], ..llb.sh("true") };
         let output = llb.builder.exec(exec, native().named("use it")).root;

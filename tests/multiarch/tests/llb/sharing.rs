@@ -1,7 +1,8 @@
 //! What builds share while they run and afterwards, and what caches elsewhere get of it.
 
 use crate::frontend::{Frontend, conversation};
-use crate::stage::{Llb, Stage, bind, checked, mkfile, native, talk};
+use crate::graphs::{Llb, bind, checked, mkfile, native};
+use crate::stage::{Stage, talk};
 use crosskit_api::control::{CacheOptions, CacheOptionsEntry};
 use crosskit_api::frontend as api;
 use crosskit_api::pb;

@@ -1,7 +1,8 @@
 //! What is asked of sources: folders of clients, images, repositories.
 
 use crate::frontend::{Frontend, conversation};
-use crate::stage::{Llb, Stage, native, talk};
+use crate::graphs::{Llb, native};
+use crate::stage::{Stage, talk};
 use crosskit_api::frontend::{ResolveSourceImageRequest, ResolveSourceMetaRequest};
 use crosskit_api::pb;
 use crosskit_llb::{Constraints, GitSource, ImageSource, LocalSource, ResolveMode};
@@ -58,7 +59,7 @@ fn of_a_folder_comes_what_was_asked_for() {
         // Names, modes and times without contents, but for some.
         let mut llb = stage.graph();
         let output = llb.builder.local(&whole, Constraints::default());
-        let definition = crate::stage::changed(llb.definition(Some(output)), |op| {
+        let definition = crate::graphs::changed(llb.definition(Some(output)), |op| {
             if let Some(crosskit_api::pb::op::Op::Source(source)) = &mut op.op {
                 source.attrs.insert("local.metadatatransfer".into(), "true".into());
                 source.attrs.insert("local.metadatatransferexclude".into(), "[\"real\"]".into());
