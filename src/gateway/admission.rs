@@ -234,7 +234,8 @@ mod tests {
         granted.check(pb::NetMode::Host, pb::SecurityMode::Sandbox).unwrap();
         let refused = granted.check(pb::NetMode::Host, pb::SecurityMode::Insecure).unwrap_err();
         assert_eq!(refused.message(), "security.insecure is not allowed");
-        let refused = Entitlements::default().check(pb::NetMode::Host, pb::SecurityMode::Sandbox).unwrap_err();
+        let refused =
+            Entitlements::default().check(pb::NetMode::Host, pb::SecurityMode::Sandbox).unwrap_err();
         assert_eq!(refused.message(), "network.host is not allowed");
         assert_eq!(modes(0, 2).unwrap_err().message(), "invalid security mode 2");
         assert_eq!(modes(3, 0).unwrap_err().message(), "unknown network mode 3");

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 #[path = "gateway/frontend.rs"]
-#[allow(dead_code, reason = "others of its calls are for other tests")]
 mod frontend;
 
 use crosskit_api::control::{Exporter, SolveRequest};
