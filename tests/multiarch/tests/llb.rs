@@ -11,7 +11,6 @@ mod exec;
 #[path = "llb/files.rs"]
 mod files;
 #[path = "gateway/frontend.rs"]
-#[allow(dead_code, reason = "others of its calls are for other tests")]
 mod frontend;
 #[path = "llb/frontends.rs"]
 mod frontends;
