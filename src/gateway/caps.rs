@@ -50,6 +50,7 @@ const GRAPH: &[&str] = &[
     "exec.meta.cgroup.parent",
     "exec.meta.linux.resources",
     "exec.meta.network",
+    "exec.meta.network.proxy",
     "exec.meta.proxyenv",
     "exec.meta.security",
     "exec.meta.setsdefaultpath",

@@ -20,6 +20,8 @@ const GATEWAY: &str = "tests/multiarch/tests/gateway.rs";
 const MATRIX: &str = "tests/multiarch/tests/matrix.rs";
 const OUTPUTS: &str = "tests/multiarch/tests/outputs.rs";
 const POLICIES: &str = "tests/multiarch/tests/source_policies.rs";
+const PROXY: &str = "tests/multiarch/tests/proxy_network.rs";
+const SIGNATURES: &str = "tests/multiarch/tests/signatures.rs";
 
 const GIT: &str = "src/sources/tests/git.rs";
 const HTTP: &str = "src/sources/tests/http.rs";
@@ -36,6 +38,7 @@ const GRAPH: &[(&str, &str, &str)] = &[
     ("exec.meta.cgroup.parent", EXEC, "each_field_is_what_the_step_sees"),
     ("exec.meta.linux.resources", EXEC, "the_looser_limit_of_two_builds_holds_for_their_step"),
     ("exec.meta.network", EXEC, "each_field_is_what_the_step_sees"),
+    ("exec.meta.network.proxy", PROXY, "pages_come_through_the_proxy_and_provenance_tells_them"),
     ("exec.meta.proxyenv", EXEC, "each_field_is_what_the_step_sees"),
     ("exec.meta.removemountstubs.recursive", EXEC, "folders_of_mount_points_go_with_the_mounts_if_asked"),
     ("exec.meta.security", EXEC, "what_a_step_may_not_have_is_refused"),
@@ -91,6 +94,7 @@ const GRAPH: &[(&str, &str, &str)] = &[
     ("source.git.knownsshhosts", SOURCES, "a_repository_is_reached_by_ssh_with_the_clients_agent"),
     ("source.git.mountsshsock", SOURCES, "a_repository_is_reached_by_ssh_with_the_clients_agent"),
     ("source.git.mtime", GIT, "options_change_the_checkout_and_its_key"),
+    ("source.git.signatureverify", SIGNATURES, "a_commit_has_to_be_signed"),
     ("source.git.skipsubmodules", GIT, "options_change_the_checkout_and_its_key"),
     ("source.git.subdir", GIT, "branches_tags_and_commits_are_checked_out"),
     ("source.http", HTTP, "attributes_shape_the_file"),
@@ -98,6 +102,7 @@ const GRAPH: &[(&str, &str, &str)] = &[
     ("source.http.checksum", HTTP, "attributes_shape_the_file"),
     ("source.http.header", HTTP, "attributes_shape_the_file"),
     ("source.http.perm", HTTP, "attributes_shape_the_file"),
+    ("source.http.signatureverify", SIGNATURES, "a_file_has_to_be_signed"),
     ("source.image", SOURCES, "an_image_is_taken_as_it_was_asked_for"),
     ("source.image.checksum", SOURCES, "an_image_is_taken_as_it_was_asked_for"),
     ("source.image.layerlimit", SOURCES, "an_image_is_taken_as_it_was_asked_for"),
