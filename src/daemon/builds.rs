@@ -30,7 +30,7 @@ use crosskit_workers::ops::source::COMPATIBILITY;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{Mutex, Notify, OwnedRwLockReadGuard, RwLock};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -79,6 +79,8 @@ pub struct Builder {
     pub stop: CancellationToken,
     /// Held by every build: blobs are collected only while none runs.
     pub running: Arc<RwLock<()>>,
+    /// Held by whoever collects blobs.
+    pub collecting: Mutex<()>,
 }
 
 impl Builder {
@@ -131,6 +133,8 @@ impl Builder {
             self.cache.release(&record.id);
         }
         self.history.settled(None).await;
+        // Whoever collects at the same time is waited for.
+        let _alone = self.collecting.lock().await;
         // A build that runs may be about to name a blob; the next collection takes what is left.
         if let Ok(_quiet) = self.running.try_write() {
             let kept = self.history.blobs().map_err(|e| Status::unknown(e.to_string()))?;

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -183,6 +183,7 @@ impl Daemon {
             ended: Arc::clone(&ended),
             stop: stop.clone(),
             running: Arc::default(),
+            collecting: Mutex::default(),
         });
         let serving = TaskTracker::new();
         let blobs = content::Service(builder.snapshots.content().clone());
