@@ -12,6 +12,10 @@ use crosskit_platforms::Platform;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Steps of all results of a build, beyond which the history keeps no provenance of it: telling how each of very many
+/// steps was made takes longer than such a build where nothing has changed.
+const REMEMBERED_STEPS: usize = 5_000;
+
 /// What a build wants attested.
 ///
 /// # Errors
@@ -56,7 +60,7 @@ pub async fn attest(
 }
 
 /// How the results of a build were made, for the history: everything is told. What can't be told is left out, as the
-/// build has succeeded without.
+/// build has succeeded without, and so are builds of very many steps.
 pub async fn remembered(
     bridge: &Arc<Bridge>,
     result: &FrontendResult,
@@ -64,6 +68,10 @@ pub async fn remembered(
     asked: Option<Provenance>,
     about: &Circumstances,
 ) -> Vec<(String, Sketch)> {
+    let steps: usize = result.handles().iter().map(|handle| handle.graph().len()).sum();
+    if steps > REMEMBERED_STEPS {
+        return Vec::new();
+    }
     let builder_id = asked.map(|asked| asked.builder_id).unwrap_or_default();
     let wanted = Provenance { builder_id, ..Provenance::default() };
     let sketches = async {
