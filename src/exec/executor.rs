@@ -311,7 +311,6 @@ impl Shared {
             Ok(ended) => exit_of(ended, &runtime, &bundle.log()).await,
             Err(error) => Err(error),
         };
-        given.end().await;
         let cleaning = tokio::task::spawn_blocking(move || {
             let kills = bundle.counting_cgroup.as_deref().map_or(0, cgroups::memory_kills);
             if forced {
@@ -322,8 +321,10 @@ impl Shared {
             cleaned.map(|()| kills)
         });
         let cleaned = cleaning.await.map_err(broken)?;
-        let (outcome, kills) = (outcome?, cleaned?);
-        Ok(outcome).map(|exit| Exit { out_of_memory: kills > 0 && exit.code != 0, ..exit })
+        // Nothing of the process runs any more.
+        given.end().await;
+        let exit = outcome?;
+        Ok(Exit { out_of_memory: cleaned? > 0 && exit.code != 0, ..exit })
     }
 }
 
