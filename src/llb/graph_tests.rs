@@ -143,6 +143,10 @@ fn malformed_definitions_are_refused() {
     assert_eq!(wrapped(exec(no_root)), "invalid exec op with no rootfs");
     let outside = pb::ExecOp { meta: meta(), mounts: vec![root(7)], ..Default::default() };
     assert_eq!(wrapped(exec(outside)), "invalid mountinput 7 of mount \"/\", 1 provided");
+    let odd = |mount_type| pb::Mount { mount_type, ..root(0) };
+    let odd = |kind| exec(pb::ExecOp { meta: meta(), mounts: vec![odd(kind)], ..Default::default() });
+    assert_eq!(wrapped(odd(9)), "mount type 9 of mount \"/\" not implemented");
+    assert_eq!(wrapped(odd(pb::MountType::Tmpfs.into())), "invalid mount type TMPFS for /");
     let file = |actions| pb::Op {
         inputs: vec![input(&source(), 0)],
         op: Some(pb::op::Op::File(pb::FileOp { actions })),

@@ -35,7 +35,7 @@ pub use file::{RmAction, SymlinkAction};
 pub use graph::{Edge, Graph, Limits, SourceFile, SourceLocation, Vertex};
 pub use metadata::{looser_resources, merge_metadata};
 pub use source::{GitSource, HttpSource, ImageSource, LocalSource, OciLayoutSource, ResolveMode};
-pub use validate::validate_op;
+pub use validate::{validate_mount_type, validate_op};
 
 #[cfg(test)]
 mod graph_tests;

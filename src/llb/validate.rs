@@ -76,15 +76,7 @@ fn validate_exec(exec: &pb::ExecOp, inputs: usize, limits: &Limits) -> Result<()
         if mount.output < -1 || mount.output >= exec.mounts.len() as i64 {
             return fail(format!("invalid output index {} of mount {:?}", mount.output, mount.dest));
         }
-        let Ok(kind) = pb::MountType::try_from(mount.mount_type) else {
-            return fail(format!(
-                "mount type {} of mount {:?} not implemented",
-                mount.mount_type, mount.dest
-            ));
-        };
-        if mount.dest == "/" && kind != pb::MountType::Bind {
-            return fail(format!("invalid mount type {} for /", kind.as_str_name()));
-        }
+        validate_mount_type(mount)?;
         if pb::MountContentCache::try_from(mount.content_cache).is_err() {
             return fail(format!("invalid mount cache content {}", mount.content_cache));
         }
@@ -94,6 +86,18 @@ fn validate_exec(exec: &pb::ExecOp, inputs: usize, limits: &Limits) -> Result<()
     }
     if pb::SecurityMode::try_from(exec.security).is_err() {
         return fail(format!("invalid security mode {}", exec.security));
+    }
+    Ok(())
+}
+
+/// Checks that a mount's type is one, and one that a mount there may have. Mounts of containers, which come in no graph,
+/// are checked by this as well.
+pub fn validate_mount_type(mount: &pb::Mount) -> Result<(), LlbError> {
+    let Ok(kind) = pb::MountType::try_from(mount.mount_type) else {
+        return fail(format!("mount type {} of mount {:?} not implemented", mount.mount_type, mount.dest));
+    };
+    if mount.dest == "/" && kind != pb::MountType::Bind {
+        return fail(format!("invalid mount type {} for /", kind.as_str_name()));
     }
     Ok(())
 }

@@ -123,12 +123,8 @@ pub async fn prepare(
     let mut places = vec![None; mounts.len()];
     for (at, mount) in mounts.iter().enumerate() {
         let place = crosskit_llb::paths::absolute(cwd, &mount.dest);
-        let invalid = |message: String| OpError::new(ErrorKind::User, message);
-        let kind = pb::MountType::try_from(mount.mount_type)
-            .map_err(|_| invalid(format!("mount type {} not implemented", mount.mount_type)))?;
-        if mount.dest == ROOT && kind != pb::MountType::Bind {
-            return Err(invalid(format!("invalid mount type {} for {ROOT}", kind.as_str_name())));
-        }
+        crosskit_llb::validate_mount_type(mount)
+            .map_err(|error| OpError::new(ErrorKind::User, error.to_string()))?;
         if mount.mount_type() == pb::MountType::Tmpfs {
             let size = mount.tmpfs_opt.as_ref().map_or(0, |t| u64::try_from(t.size).unwrap_or(0));
             ready.push(ExecMount { readonly: mount.readonly, ..ExecMount::tmpfs(place, size) });

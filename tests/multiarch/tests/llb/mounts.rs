@@ -295,6 +295,9 @@ fn only_files_of_a_result_are_a_root() {
         };
         let refused = frontend.container("c", &[], vec![root]).await.unwrap_err();
         assert!(refused.message().contains("invalid mount type CACHE for /"), "{refused}");
+        let unknown = pb::Mount { dest: "/x".into(), mount_type: 9, ..pb::Mount::default() };
+        let refused = frontend.container("d", &[], vec![unknown]).await.unwrap_err();
+        assert!(refused.message().contains("mount type 9 of mount \"/x\" not implemented"), "{refused}");
         frontend.end().await;
     });
     stage.daemon.stop();
