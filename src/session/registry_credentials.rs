@@ -38,16 +38,8 @@ impl SessionCredentials {
         let (open, others): (Vec<_>, Vec<_>) =
             self.ids.iter().partition(|id| self.sessions.get_now(id).is_some());
         let (mut answered, mut failure) = (self.ids.is_empty(), None);
-        for id in open {
-            let Some(session) = self.sessions.get_now(id) else { continue };
-            match with(session).await {
-                Ok(Some(found)) => return Ok(Some(found)),
-                Ok(None) => answered = true,
-                Err(error) => failure = Some(error),
-            }
-        }
-        for id in others {
-            if answered {
+        for (at, id) in open.iter().chain(&others).enumerate() {
+            if answered && at >= open.len() {
                 break;
             }
             let asked = async { with(self.sessions.get(id, WAIT_FOR_SESSION).await?).await };
@@ -59,8 +51,7 @@ impl SessionCredentials {
         }
         match failure {
             Some(failure) if !answered => Err(failure),
-            _ if answered => Ok(None),
-            _ => Err(SessionError::NoSessions),
+            _ => Ok(None),
         }
     }
 }
