@@ -6,6 +6,7 @@ mod farm;
 mod graphs;
 mod idle;
 mod layers;
+mod plans;
 mod steps;
 
 use crate::rows::Row;
@@ -16,12 +17,13 @@ use std::process::{Command, Stdio};
 pub type Case = (&'static str, fn(&Scene) -> Vec<Row>);
 
 /// All of them, in the order of the table.
-pub const ALL: [Case; 7] = [
+pub const ALL: [Case; 8] = [
     ("steps", steps::steps),
     ("platforms", steps::platforms),
     ("idle", idle::idle),
     ("contexts", contexts::contexts),
     ("graphs", graphs::graphs),
+    ("plans", plans::plans),
     ("layers", layers::layers),
     ("farm", farm::farm),
 ];
