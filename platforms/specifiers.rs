@@ -90,7 +90,7 @@ impl Platform {
     /// The specifier with version and features: `windows(10.0.17763)/amd64`.
     pub fn format_all(&self) -> String {
         if self.os.is_empty() || (self.os_version.is_empty() && self.os_features.is_empty()) {
-            return self.to_string();
+            return if self.os.is_empty() { "unknown".to_owned() } else { self.plain() };
         }
         let mut features: Vec<&str> =
             self.os_features.iter().map(String::as_str).filter(|f| !f.is_empty()).collect();
@@ -102,7 +102,11 @@ impl Platform {
             options.push_str(&escape(feature));
         }
         let os = if options.is_empty() { self.os.clone() } else { format!("{}({options})", self.os) };
-        joined(&[&os, &self.architecture, &self.variant])
+        joined([&os, &self.architecture, &self.variant])
+    }
+
+    fn plain(&self) -> String {
+        joined([&self.os, &self.architecture, &self.variant])
     }
 }
 
@@ -111,7 +115,7 @@ impl fmt::Display for Platform {
         if self.os.is_empty() {
             return f.write_str("unknown");
         }
-        f.write_str(&joined(&[&self.os, &self.architecture, &self.variant]))
+        f.write_str(&self.plain())
     }
 }
 
@@ -123,8 +127,15 @@ impl FromStr for Platform {
     }
 }
 
-fn joined(parts: &[&str]) -> String {
-    parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("/")
+fn joined(parts: [&str; 3]) -> String {
+    let mut text = String::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        if !text.is_empty() {
+            text.push('/');
+        }
+        text.push_str(part);
+    }
+    text
 }
 
 /// `os`, `os(version)`, `os(version+feature+feature)`.

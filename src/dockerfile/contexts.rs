@@ -37,15 +37,27 @@ pub(crate) fn find(
 ) -> Result<Option<NamedContext>> {
     let reference =
         Reference::parse(name).map_err(|error| error.while_doing(format!("invalid context name {name}")))?;
+    Ok(find_reference(options, &reference, platform))
+}
+
+/// Looks the full name of an image up among the contexts of a request.
+pub(crate) fn find_reference(
+    options: &Options,
+    reference: &Reference,
+    platform: Option<&Platform>,
+) -> Option<NamedContext> {
+    if !options.has_contexts() {
+        return None;
+    }
     let familiar = reference.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
     let platform = platform.cloned().unwrap_or_else(crosskit_platforms::native);
     let keys = [format!("{name}::{}", platform.normalize().format_all()), name.to_owned()];
-    Ok(keys.into_iter().find_map(|key| {
+    keys.into_iter().find_map(|key| {
         let input = options.get(&format!("context:{key}"))?.to_owned();
         let shared_key = options.get(&format!("sharedkey:localdir:{key}")).unwrap_or_default().to_owned();
         Some(NamedContext { name: name.to_owned(), key, input, shared_key })
-    }))
+    })
 }
 
 /// The main context and where the Dockerfile is.

@@ -267,12 +267,13 @@ impl<B: Bridge + 'static> Frontend<B> {
             let epoch = self.resolve_epoch(&value, &request, &globals).await?;
             globals.set_epoch(epoch);
         }
-        let mut plan = blocking(move || Plan::new(request, globals)).await?;
-        loop {
+        let planned = move || {
+            let mut plan = Plan::new(request, globals)?;
             let loads = plan.loads()?;
-            if loads.is_empty() {
-                break;
-            }
+            Ok((plan, loads))
+        };
+        let (mut plan, mut loads) = blocking(planned).await?;
+        while !loads.is_empty() {
             let fetched = loads.iter().map(|load| async {
                 let loaded = match &load.kind {
                     LoadKind::Image(query) => self.loader.resolve(query.clone()).await.map(Loaded::Image),
@@ -283,9 +284,14 @@ impl<B: Bridge + 'static> Frontend<B> {
                 loaded.map_err(|error| plan.load_failed(load, error))
             });
             let fetched = try_join_all(fetched).await?;
-            for (load, loaded) in loads.iter().zip(fetched) {
-                plan.supply(load, loaded)?;
-            }
+            let supplied = move || {
+                for (load, loaded) in loads.iter().zip(fetched) {
+                    plan.supply(load, loaded)?;
+                }
+                let more = plan.loads()?;
+                Ok((plan, more))
+            };
+            (plan, loads) = blocking(supplied).await?;
         }
         let ignored = self.ignored().await?;
         let patterns = match ignored {

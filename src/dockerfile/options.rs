@@ -163,6 +163,12 @@ impl Options {
         self.raw.get(name).map(String::as_str)
     }
 
+    /// Whether the request has anything to put in the place of stages or images.
+    pub(crate) fn has_contexts(&self) -> bool {
+        let first = self.raw.range("context:".to_owned()..).next();
+        first.is_some_and(|(name, _)| name.starts_with("context:"))
+    }
+
     /// Whether a stage is built without what is known of it.
     pub(crate) fn ignores_cache(&self, stage: &str) -> bool {
         self.no_cache.as_ref().is_some_and(|stages| {

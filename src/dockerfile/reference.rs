@@ -33,9 +33,7 @@ impl Reference {
             ));
         }
         let (host, path) = match text.split_once('/') {
-            Some((host, path))
-                if host.contains(['.', ':']) || host == "localhost" || host.to_lowercase() != host =>
-            {
+            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" || !is_lower(host) => {
                 (host, path)
             }
             _ => ("docker.io", text),
@@ -44,7 +42,7 @@ impl Reference {
         let official = host == "docker.io" && !path.contains('/');
         let path = if official { format!("library/{path}") } else { path.to_owned() };
         let bare = path.split([':', '@']).next().unwrap_or_default();
-        if bare.to_lowercase() != bare {
+        if !is_lower(bare) {
             return fail(format!("{INVALID}: repository name ({bare}) must be lowercase"));
         }
         Self::parse_full(&format!("{host}/{path}"))
@@ -119,19 +117,22 @@ impl fmt::Display for Reference {
     }
 }
 
+fn is_lower(text: &str) -> bool {
+    text.chars().all(|c| c.to_lowercase().eq([c]))
+}
+
 /// `[host[:port]/]part/part…`.
 fn valid_name(name: &str) -> bool {
-    let mut parts: Vec<&str> = name.split('/').collect();
-    if parts.len() > 1 {
-        let first = parts[0];
-        if first.contains(['.', ':', '[']) || first == "localhost" || first.to_lowercase() != first {
-            if !valid_host(first) {
+    let path = match name.split_once('/') {
+        Some((host, path)) if host.contains(['.', ':', '[']) || host == "localhost" || !is_lower(host) => {
+            if !valid_host(host) {
                 return false;
             }
-            parts.remove(0);
+            path
         }
-    }
-    parts.into_iter().all(valid_part)
+        _ => name,
+    };
+    path.split('/').all(valid_part)
 }
 
 fn valid_host(host: &str) -> bool {

@@ -52,11 +52,17 @@ pub(crate) fn rooted_keep_slash(path: String) -> String {
 
 /// Parts joined by slashes and cleaned; empty ones do not count, nothing stays nothing.
 pub fn join(parts: &[&str]) -> String {
-    let parts: Vec<_> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() {
-        return String::new();
+    let mut joined = String::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        if !joined.is_empty() && !joined.ends_with('/') {
+            joined.push('/');
+        }
+        joined.push_str(part);
     }
-    clean(&parts.join("/"))
+    match joined.is_empty() || is_clean(&joined) {
+        true => joined,
+        false => clean(&joined),
+    }
 }
 
 /// The cleaned absolute form of `path` seen from the folder `parent`.

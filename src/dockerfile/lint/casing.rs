@@ -22,14 +22,17 @@ pub(crate) fn stage_names(stages: &[Stage], lint: &Linter) {
 
 /// Keywords that are not written as most of them are.
 pub(crate) fn keywords(stages: &[Stage], lint: &Linter) {
+    if !lint.listens() {
+        return;
+    }
     let all = || {
         stages.iter().flat_map(|stage| {
             let first = std::iter::once((stage.keyword.as_str(), stage.lines));
             first.chain(stage.instructions.iter().map(|i| (i.keyword.as_str(), i.lines)))
         })
     };
-    let is_lower = |word: &str| word == word.to_lowercase();
-    let is_upper = |word: &str| word == word.to_uppercase();
+    let is_lower = |word: &str| word.chars().all(|c| c.to_lowercase().eq([c]));
+    let is_upper = |word: &str| word.chars().all(|c| c.to_uppercase().eq([c]));
     let lower = all().filter(|(word, _)| is_lower(word)).count();
     let upper = all().filter(|(word, _)| !is_lower(word) && is_upper(word)).count();
     let majority_lower = lower > upper;

@@ -100,7 +100,7 @@ impl Plan {
             let path = paths::without_drive(&content.name, &os, false)
                 .map_err(|error| error.while_doing("removing drive letter"))?;
             let from = self.inline_file(&path, 0o644, content.data.clone().into_bytes());
-            let src = paths::to_slash(&path, &os);
+            let src = paths::to_slash(&path, &os).into_owned();
             actions.push(FileActionSpec::Copy(CopyAction { from: Some(from), src, ..common.clone() }));
         }
         said.push(' ');

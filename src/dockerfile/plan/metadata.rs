@@ -91,7 +91,7 @@ impl Plan {
     pub(super) fn set_workdir(&mut self, stage: usize, path: &str) -> Result<String> {
         let os = self.stages[stage].platform.as_ref().map_or_else(String::new, |p| p.os.clone());
         let workdir = paths::workdir(&self.stages[stage].image.config.working_dir, path, &os)?;
-        let slashed = paths::to_slash(&workdir, &os);
+        let slashed = paths::to_slash(&workdir, &os).into_owned();
         if self.stages[stage].image.config.working_dir != workdir {
             self.image_mut(stage).config.working_dir = workdir;
         }

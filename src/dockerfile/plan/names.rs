@@ -1,5 +1,7 @@
 //! What steps are called.
 
+use std::fmt::Write;
+
 use crosskit_api::pb;
 use crosskit_llb::Constraints;
 use crosskit_platforms::Platform;
@@ -59,10 +61,11 @@ impl Plan {
         if stage.steps == 0 {
             return text.to_owned();
         }
-        let mut out = String::from("[");
+        let mut out = String::with_capacity(text.len() + stage.shown.len() + 48);
+        out.push('[');
         if let Some(platform) = prefix {
             out.push_str(&platform.format_all());
-            if let Some(target) = env.and_then(target_of) {
+            if let Some(target) = env.and_then(|env| target_of(platform, env)) {
                 out.push_str(&arrow(platform, target));
             }
             out.push(' ');
@@ -73,7 +76,7 @@ impl Plan {
         }
         stage.step += 1;
         let width = stage.steps.ilog10() as usize + 1;
-        out.push_str(&format!("{:>width$}/{}] ", stage.step, stage.steps));
+        write!(out, "{:>width$}/{}] ", stage.step, stage.steps).unwrap_or_default();
         if stage.in_trigger {
             out.push_str("ONBUILD ");
         }
@@ -100,8 +103,15 @@ impl Plan {
     }
 }
 
-/// The platform that variables tell a compiler to build for.
-fn target_of(env: &Env) -> Option<Platform> {
+/// The platform that variables tell a compiler to build for, where it is another than that of the step.
+fn target_of(own: &Platform, env: &Env) -> Option<Platform> {
+    let same = |name: &str, own: &str| env.value(name).is_none_or(|value| value == own);
+    if env.value("TARGETPLATFORM").is_none()
+        && same("TARGETOS", &own.os)
+        && same("TARGETARCH", &own.architecture)
+    {
+        return None;
+    }
     let mut platform = Platform::default();
     let mut any = false;
     for key in env.keys() {

@@ -1,5 +1,7 @@
 //! Paths as the system of a stage writes them.
 
+use std::borrow::Cow;
+
 use crosskit_llb::paths::join;
 
 use crate::error::{DockerfileError, Result};
@@ -9,14 +11,14 @@ pub(crate) fn is_windows(os: &str) -> bool {
 }
 
 /// With slashes.
-pub(crate) fn to_slash(path: &str, os: &str) -> String {
-    if is_windows(os) { path.replace('\\', "/") } else { path.to_owned() }
+pub(crate) fn to_slash<'a>(path: &'a str, os: &str) -> Cow<'a, str> {
+    if is_windows(os) { path.replace('\\', "/").into() } else { path.into() }
 }
 
 /// Takes the drive off a Windows path; nothing else is like it.
-pub(crate) fn without_drive(path: &str, os: &str, keep_slash: bool) -> Result<String> {
+pub(crate) fn without_drive<'a>(path: &'a str, os: &str, keep_slash: bool) -> Result<Cow<'a, str>> {
     if !is_windows(os) {
-        return Ok(path.to_owned());
+        return Ok(path.into());
     }
     let path = path.replace('\\', "/");
     if path.len() == 2 && path.ends_with(':') {
@@ -33,13 +35,13 @@ pub(crate) fn without_drive(path: &str, os: &str, keep_slash: bool) -> Result<St
         }
     };
     if rest.is_empty() {
-        return Ok(String::new());
+        return Ok(Cow::default());
     }
     let mut cleaned = crosskit_llb::paths::clean(rest);
     if keep_slash && rest.ends_with('/') && !cleaned.ends_with('/') {
         cleaned.push('/');
     }
-    Ok(cleaned)
+    Ok(cleaned.into())
 }
 
 pub(crate) fn is_absolute(path: &str, os: &str) -> bool {
@@ -50,16 +52,14 @@ pub(crate) fn is_absolute(path: &str, os: &str) -> bool {
 pub(crate) fn normalize(parent: &str, path: &str, os: &str, keep_slash: bool) -> Result<String> {
     let doing = |error: DockerfileError| error.while_doing("removing drive letter");
     let original = to_slash(path, os);
-    let parent = if parent.is_empty() { "/".to_owned() } else { to_slash(parent, os) };
+    let parent = if parent.is_empty() { Cow::Borrowed("/") } else { to_slash(parent, os) };
     let mut parent = without_drive(&parent, os, keep_slash).map_err(doing)?;
     if !parent.starts_with('/') {
-        parent = join(&["/", &parent]);
+        parent = join(&["/", &parent]).into();
     }
-    let path = if original.is_empty() { parent.clone() } else { original.clone() };
-    let mut path = without_drive(&path, os, keep_slash).map_err(doing)?;
-    if !path.starts_with('/') {
-        path = join(&[&parent, &path]);
-    }
+    let path = if original.is_empty() { &parent } else { &original };
+    let path = without_drive(path, os, keep_slash).map_err(doing)?;
+    let mut path = if path.starts_with('/') { path.into_owned() } else { join(&[&parent, &path]) };
     if keep_slash {
         if original.ends_with('/') && !path.ends_with('/') {
             path.push('/');

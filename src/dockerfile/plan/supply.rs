@@ -8,7 +8,7 @@ use crosskit_llb::{
 use crosskit_platforms::Platform;
 
 use crate::bridge::{ImageQuery, ResolvedImage};
-use crate::contexts::NamedContext;
+use crate::contexts::{self, NamedContext};
 use crate::error::{DockerfileError, Result};
 use crate::image::Image;
 use crate::lint::rules;
@@ -151,17 +151,18 @@ impl Plan {
             let quoted = crate::text::quote::go_quote(&base_name);
             error.while_doing(format!("failed to parse stage name {quoted}"))
         })?;
-        let reference = reference.or_latest().to_string();
         if !reachable {
             return Ok(None);
         }
+        let reference = reference.or_latest();
         let stage = &self.stages[position];
         if let Some(named) = stage.named.clone() {
             let platform = stage.platform.clone().or_else(|| self.request.target_platform.clone());
             return Ok(Some(LoadKind::Context { named, platform, whole_stage: true }));
         }
         let platform = stage.platform.clone().unwrap_or_else(|| self.target_platform.clone());
-        if let Some(named) = self.named_context(&reference, Some(&platform))? {
+        let found = contexts::find_reference(&self.request.options, &reference, Some(&platform));
+        if let Some(named) = found {
             let platform = Some(platform);
             return Ok(Some(LoadKind::Context { named, platform, whole_stage: false }));
         }
@@ -170,6 +171,7 @@ impl Plan {
             true => format!("[{} internal]", platform.format_all()),
             false => "[internal]".to_owned(),
         };
+        let reference = reference.to_string();
         Ok(Some(LoadKind::Image(ImageQuery {
             log_name: format!("{prefix} load metadata for {reference}"),
             reference,
