@@ -5,7 +5,7 @@ use crate::bridge::{Bridge, SolveRequest};
 use crate::forwarder::new_id;
 use crate::lookups::Named;
 use crate::platforms::{self, Failed};
-use crate::result::{FrontendResult, Handle, Refs};
+use crate::result::{FrontendResult, Handle, Refs, ScanExtras};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::{control, details, frontend, pb};
 use crosskit_dockerfile::{
@@ -86,7 +86,12 @@ pub async fn dockerfile(
     let multi_platform = built.multi_platform;
     let mut handles = indexmap::IndexMap::new();
     let imports = cache_imports(&raw)?;
+    let mut scans = BTreeMap::new();
     for platform in built.platforms {
+        if !platform.scan_extras.is_empty() || platform.scan_ignores_cache {
+            let (graphs, ignore_cache) = (platform.scan_extras, platform.scan_ignores_cache);
+            scans.insert(platform.id.clone(), ScanExtras { graphs, ignore_cache });
+        }
         match bridge.load_graph(platform.graph, &imports).await {
             Ok(handle) => {
                 handles.insert(platform.id, handle);
@@ -106,7 +111,7 @@ pub async fn dockerfile(
         true => Refs::ByPlatform(handles),
         false => Refs::One(handles.into_values().next().flatten()),
     };
-    Ok(FrontendResult { refs, metadata, ..FrontendResult::default() })
+    Ok(FrontendResult { refs, metadata, scans, ..FrontendResult::default() })
 }
 
 /// The caches to look into: `cache-imports`, a list in JSON, and `cache-from`, names of images.

@@ -438,7 +438,12 @@ impl Forwarder {
             let attested = listed.attestation.into_iter().map(|one| attestations::received(one, known));
             attestations.insert(platform, attested.collect::<Result<Vec<_>, _>>()?);
         }
-        taken(self.end(Ok(FrontendResult { refs, metadata: result.metadata, attestations })))
+        taken(self.end(Ok(FrontendResult {
+            refs,
+            metadata: result.metadata,
+            attestations,
+            ..FrontendResult::default()
+        })))
     }
 
     /// The bridge that the calls go over.

@@ -27,6 +27,6 @@ pub mod server;
 
 pub use error::GatewayError;
 pub use policies::BuildPolicies;
-pub use result::{Attested, FrontendResult, Handle, Refs};
+pub use result::{Attested, FrontendResult, Handle, Refs, ScanExtras};
 pub use scan::scan;
 pub use scope::Producers;

@@ -89,6 +89,17 @@ pub struct FrontendResult {
     pub metadata: BTreeMap<String, Vec<u8>>,
     /// What is attested of them, by platform id.
     pub attestations: BTreeMap<String, Vec<Attested>>,
+    /// What a scan of them is to look at besides, by platform id.
+    pub scans: BTreeMap<String, ScanExtras>,
+}
+
+/// What a frontend wants scanned besides a result.
+#[derive(Clone, Default)]
+pub struct ScanExtras {
+    /// Stages and the context, by name.
+    pub graphs: Vec<(String, Graph)>,
+    /// Whether the scan ignores what is known.
+    pub ignore_cache: bool,
 }
 
 /// Something that is attested of a result.

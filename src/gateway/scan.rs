@@ -2,7 +2,7 @@
 
 use crate::GatewayError;
 use crate::bridge::Bridge;
-use crate::result::{Attested, FrontendResult};
+use crate::result::{Attested, FrontendResult, ScanExtras};
 use crosskit_api::frontend::ResolveImageConfigRequest;
 use crosskit_api::pb;
 use crosskit_attest::{Content, Kind, REASON, SBOM_CORE, SPDX, Sbom};
@@ -18,6 +18,9 @@ const SOURCES: &str = "/run/src";
 
 /// Where it puts what it has found.
 const FOUND: &str = "/run/out/";
+
+/// Where a scanner finds what else it is to look at.
+const EXTRAS: &str = "/run/src/extras";
 
 /// The name of the result itself, and of the statement about it.
 const CORE: &str = "sbom";
@@ -40,7 +43,9 @@ pub async fn scan(
     let fresh = options.get("no-cache").is_some_and(String::is_empty);
     for (id, _) in platforms {
         let Some(handle) = result.of(id) else { continue };
-        let graph = scanner.graph(id, handle.asked(), fresh)?;
+        let mut extras = result.scans.get(id).cloned().unwrap_or_default();
+        extras.ignore_cache |= fresh;
+        let graph = scanner.graph(id, handle.asked(), &extras)?;
         let found = bridge.load_graph(graph, &[]).await?;
         result.attestations.entry(id.clone()).or_default().push(Attested {
             kind: Kind::Bundle,
@@ -95,7 +100,7 @@ impl Scanner {
     }
 
     /// The scan of a result, as a graph of its own whose result are the statements.
-    fn graph(&self, platform: &str, of: &Graph, fresh: bool) -> Result<Graph, GatewayError> {
+    fn graph(&self, platform: &str, of: &Graph, extras: &ScanExtras) -> Result<Graph, GatewayError> {
         let mut builder = Builder::new();
         let source = builder.import(of);
         let image = ImageSource { reference: self.reference.clone(), ..ImageSource::default() };
@@ -103,13 +108,17 @@ impl Scanner {
         let mut env = self.config.config.env.clone();
         env.push(format!("BUILDKIT_SCAN_DESTINATION={FOUND}"));
         env.push(format!("BUILDKIT_SCAN_SOURCE={SOURCES}/core/{CORE}"));
+        if !extras.graphs.is_empty() {
+            env.push(format!("BUILDKIT_SCAN_SOURCE_EXTRAS={EXTRAS}"));
+        }
         let parameters = self.parameters.iter();
         env.extend(parameters.map(|(key, value)| format!("BUILDKIT_SCAN_{key}={value}")));
         let cwd = match self.config.config.working_dir.as_str() {
             "" => "/".to_string(),
             folder => folder.to_string(),
         };
-        let mounts = vec![
+        let mut mounts = vec![
+            ExecMount { target: FOUND.into(), ..ExecMount::default() },
             ExecMount { target: "/tmp".into(), tmpfs: Some(0), ..ExecMount::default() },
             ExecMount {
                 target: format!("{SOURCES}/core/{CORE}"),
@@ -117,8 +126,11 @@ impl Scanner {
                 readonly: true,
                 ..ExecMount::default()
             },
-            ExecMount { target: FOUND.into(), ..ExecMount::default() },
         ];
+        for (name, graph) in &extras.graphs {
+            let (target, source) = (format!("{EXTRAS}/{CORE}-{name}"), builder.import(graph));
+            mounts.push(ExecMount { target, source, readonly: true, ..ExecMount::default() });
+        }
         let exec = Exec {
             root: Some(root),
             args: self.arguments.clone(),
@@ -130,8 +142,8 @@ impl Scanner {
         };
         let name = format!("[{platform}] generating sbom using {}", self.reference);
         let mut constraints = Constraints::on(self.platform.clone()).named(name);
-        constraints.metadata.ignore_cache = fresh;
-        let found = builder.exec(exec, constraints).mounts.into_iter().nth(2).flatten();
+        constraints.metadata.ignore_cache = extras.ignore_cache;
+        let found = builder.exec(exec, constraints).mounts.into_iter().next().flatten();
         builder.graph(found).map_err(|e| GatewayError::plain(e.to_string()))
     }
 }

@@ -10,11 +10,15 @@ use tempfile::TempDir;
 
 /// What a scanner's image runs, by BuildKit's protocol for scanners.
 const SCAN: &str = r#"#!/bin/sh
-cat > "$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
+scan() {
+  cat > "$BUILDKIT_SCAN_DESTINATION/${1##*/}.spdx.json" <<END
 {"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document",
- "predicate": {"spdxVersion": "SPDX-2.3", "name": "$BUILDKIT_SCAN_WORD", "creationInfo": {"creators": ["Tool: test"]},
- "files": [{"fileName": "$(cd "$BUILDKIT_SCAN_SOURCE" && echo f*)"}]}}
+ "predicate": {"spdxVersion": "SPDX-2.3", "name": "$2", "creationInfo": {"creators": ["Tool: test"]},
+ "files": [{"fileName": "$(cd "$1" && echo f*)"}]}}
 END
+}
+scan "$BUILDKIT_SCAN_SOURCE" "$BUILDKIT_SCAN_WORD"
+[ -z "$BUILDKIT_SCAN_SOURCE_EXTRAS" ] || for extra in "$BUILDKIT_SCAN_SOURCE_EXTRAS"/*; do scan "$extra" "${extra##*/}"; done
 "#;
 
 /// The folder, the registry with the base image in it, and the programs under test.

@@ -154,3 +154,46 @@ fn an_image_with_a_scanner_says_what_is_in_a_result() {
     assert_eq!(document["files"][0]["comment"], format!("layerID: {layer}"));
     daemon.stop();
 }
+
+#[test]
+fn stages_and_the_context_are_scanned_where_the_file_says_so() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let name = scene.push_scanner(&daemon);
+    let dockerfile = "ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n\
+                      FROM scratch AS needed\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nCOPY found /from-needed\n\
+                      FROM scratch AS silent\nCOPY --from=needed /from-needed /from-silent\n\
+                      FROM scratch AS unneeded\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN no such program\n\
+                      FROM scratch\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nCOPY --from=silent /from-silent /final\n";
+    let context = scene.context("c", &[("Dockerfile", dockerfile), ("found", "1")]);
+    let archive = scene.path("image.tar");
+    let scanned = |arguments: &[(&str, &str)]| {
+        let mut build = daemon
+            .build(&context)
+            .opt("attest:sbom", &format!("generator={name},WORD=core"))
+            .output(&format!("type=oci,dest={}", archive.display()));
+        for (key, value) in arguments {
+            build = build.opt(&format!("build-arg:{key}"), value);
+        }
+        build.run().ok();
+        let images = Images::archive(&archive);
+        let index = images.json(&images.index_json()["manifests"][0]);
+        let mut found: Vec<String> = statements(&images, &index, "linux/amd64")
+            .iter()
+            .map(|statement| {
+                let document = &statement["predicate"];
+                format!("{}: {}", document["name"], document["files"][0]["fileName"]).replace('"', "")
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    // Only files that are read are sent, so that of the context they are all that there is to find.
+    assert_eq!(scanned(&[]), ["core: final", "sbom-context: found", "sbom-needed: from-needed"]);
+    let off = [("BUILDKIT_SBOM_SCAN_STAGE", "false"), ("BUILDKIT_SBOM_SCAN_CONTEXT", "false")];
+    assert_eq!(scanned(&off), ["core: final"]);
+    // `silent` does not ask for the argument, so that it is not scanned even by its name.
+    let named = [("BUILDKIT_SBOM_SCAN_STAGE", "silent,needed"), ("BUILDKIT_SBOM_SCAN_CONTEXT", "0")];
+    assert_eq!(scanned(&named), ["core: final", "sbom-needed: from-needed"]);
+    daemon.stop();
+}
