@@ -42,8 +42,11 @@ pub struct Architecture {
     pub sibling: Option<String>,
     /// What `uname -m` prints on such machines.
     pub uname: Vec<String>,
-    /// Rust's `target_arch`.
+    /// Rust's `target_arch`; empty where Rust has none.
     pub rust: String,
+    /// Whether no builder lists it on its own account.
+    #[serde(default)]
+    pub beyond: bool,
 }
 
 #[derive(Deserialize)]

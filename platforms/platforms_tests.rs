@@ -133,7 +133,7 @@ fn the_table_agrees_with_rusts_targets() {
                 seen += 1;
             }
         }
-        assert!(seen > 0, "Rust has no Linux target for {}", known.name);
+        assert!(seen > 0 || known.rust.is_empty(), "Rust has no Linux target for {}", known.name);
     }
 }
 

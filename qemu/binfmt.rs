@@ -2,13 +2,14 @@
 
 use std::{ffi::OsString, io::Write, path::PathBuf};
 
-use crosskit_platforms::{Architecture, Platform};
+use crosskit_platforms::Architecture;
 
-use crate::{
-    Binfmt, Emulator, Emulators, Error, Registration, Result,
-    flags::{self, Flags, Stop},
-    probe, supported_platforms,
-};
+use crate::flags::{self, Flags, Stop};
+use crate::install::{Installed, Source, install, named, uninstall, wanted};
+use crate::record::Record;
+use crate::repair::{Repaired, repair};
+use crate::status::{Owners, State, Status, status, table};
+use crate::{Binfmt, Result, persist, supported_platforms};
 
 /// What the program takes from its environment.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct Environment {
     pub binary_prefix: Option<String>,
     /// `QEMU_PRESERVE_ARGV0`: register with flag P also where emulator and kernel are too old to agree on it.
     pub preserve_argv0: bool,
+    /// The root of the machine, below which the record of changes and `binfmt.d` are; empty for `/`.
+    pub root: PathBuf,
 }
 
 impl Environment {
@@ -29,6 +32,7 @@ impl Environment {
             binary_path: set("QEMU_BINARY_PATH"),
             binary_prefix: set("QEMU_BINARY_PREFIX").map(|value| value.to_string_lossy().into_owned()),
             preserve_argv0: set("QEMU_PRESERVE_ARGV0").is_some(),
+            root: PathBuf::new(),
         }
     }
 }
@@ -80,47 +84,171 @@ fn perform(
     stderr: &mut dyn Write,
     all_done: &mut bool,
 ) -> Result<()> {
-    let source = Source::new(env)?;
-    let binfmt = Binfmt::at(&flags.mount);
-    let mounted = binfmt.mount()?;
-    let mut installed = false;
-    for name in &flags.uninstall {
-        for (name, outcome) in uninstall(&binfmt, name) {
-            *all_done &= outcome.is_ok();
-            match outcome {
-                Ok(()) => _ = writeln!(stderr, "uninstalling: {name} OK"),
-                Err(reason) => _ = writeln!(stderr, "uninstalling: {name} {reason}"),
-            }
-        }
+    let mut work = Work::begin(flags, env)?;
+    let mounted = work.binfmt.mount()?;
+    // Two installers at once see each other's entries whole.
+    let locked = work.binfmt.lock()?;
+    let record = flags.changes().then(|| Record::begin(&work.root, &work.binfmt)).transpose()?;
+    let mut say = |line: String| _ = writeln!(stderr, "{line}");
+    if flags.restore {
+        restore(&work, &mut say)?;
     }
-    for name in wanted(&flags.install, &source) {
-        match install(&binfmt, &name, &source, env.preserve_argv0) {
-            Ok(Installed::Now) => {
-                installed = true;
-                let _ = writeln!(stderr, "installing: {name} OK");
-            }
-            Ok(Installed::Before(entry)) => {
-                _ = writeln!(stderr, "installing: {name} {entry} already registered")
-            }
-            Ok(Installed::Unneeded) => {
-                _ = writeln!(stderr, "installing: {name} runs natively, nothing to do")
-            }
-            Err(error) => {
-                *all_done = false;
-                let _ = writeln!(stderr, "installing: {name} {error}");
-            }
-        }
+    *all_done &= work.uninstall(&mut say)?;
+    let installed = work.install(all_done, &mut say);
+    *all_done &= work.repair(&mut say)?;
+    *all_done &= work.verify(&mut say)?;
+    if flags.persist {
+        let (path, count) = persist::persist(&work.root, &work.binfmt)?;
+        say(format!("persisting: {count} entries in {}", path.display()));
     }
+    if let Some(record) = record
+        && let Err(error) = record.finish(&work.root, &work.binfmt)
+    {
+        say(format!("warning: --restore will not know what was there before: {error}"));
+    }
+    let found = if flags.status { Some(work.statuses(&work.everything())?) } else { None };
     let supported: Vec<String> = supported_platforms().iter().map(|p| p.normalize().format_all()).collect();
     let emulators: Vec<String> =
-        binfmt.entries()?.into_iter().filter(|entry| entry.enabled).map(|entry| entry.name).collect();
+        work.binfmt.entries()?.into_iter().filter(|entry| entry.enabled).map(|entry| entry.name).collect();
+    drop(locked);
     let listing = Listing { supported, emulators: (!emulators.is_empty()).then_some(emulators) };
-    let text = serde_json::to_string_pretty(&listing).unwrap_or_default();
-    let _ = writeln!(stdout, "{text}");
+    let text = match (found, flags.json) {
+        (None, _) => serde_json::to_string_pretty(&listing).unwrap_or_default() + "\n",
+        (Some(found), true) => serde_json::to_string_pretty(&found).unwrap_or_default() + "\n",
+        (Some(found), false) => table(&found),
+    };
+    let _ = write!(stdout, "{text}");
     if let (Some(mounted), true) = (mounted, installed) {
         mounted.keep();
     }
     Ok(())
+}
+
+fn restore(work: &Work<'_>, say: &mut dyn FnMut(String)) -> Result<()> {
+    let (removed, added) = Record::restore(&work.root, &work.binfmt)?;
+    removed.iter().for_each(|name| say(format!("restoring: {name} removed")));
+    added.iter().for_each(|name| say(format!("restoring: {name} is back")));
+    if removed.is_empty() && added.is_empty() {
+        say("restoring: nothing has changed".to_owned());
+    }
+    Ok(())
+}
+
+/// What is done in one call.
+struct Work<'a> {
+    flags: &'a Flags,
+    source: Source,
+    binfmt: Binfmt,
+    root: PathBuf,
+    owners: Owners,
+}
+
+impl<'a> Work<'a> {
+    fn begin(flags: &'a Flags, env: &Environment) -> Result<Self> {
+        let root = if env.root.as_os_str().is_empty() { PathBuf::from("/") } else { env.root.clone() };
+        let ours = Record::read(&root)?.map(|record| record.ours).unwrap_or_default();
+        let owners = Owners::below(&root, ours);
+        Ok(Self { flags, source: Source::new(env)?, binfmt: Binfmt::at(&flags.mount), root, owners })
+    }
+
+    fn uninstall(&mut self, say: &mut dyn FnMut(String)) -> Result<bool> {
+        let (mut all_done, mut gone) = (true, Vec::new());
+        for name in &self.flags.uninstall {
+            for (name, outcome) in uninstall(&self.binfmt, name) {
+                all_done &= outcome.is_ok();
+                match outcome {
+                    Ok(()) => {
+                        say(format!("uninstalling: {name} OK"));
+                        gone.push(name);
+                    }
+                    Err(reason) => say(format!("uninstalling: {name} {reason}")),
+                }
+            }
+        }
+        persist::forget(&self.root, &gone)?;
+        Ok(all_done)
+    }
+
+    fn install(&self, all_done: &mut bool, say: &mut dyn FnMut(String)) -> bool {
+        let mut installed = false;
+        for name in wanted(&self.flags.install, &self.source) {
+            say(match install(&self.binfmt, &name, &self.source) {
+                Ok(Installed::Now) => {
+                    installed = true;
+                    format!("installing: {name} OK")
+                }
+                Ok(Installed::Before(entry)) => format!("installing: {name} {entry} already registered"),
+                Ok(Installed::Unneeded) => format!("installing: {name} runs natively, nothing to do"),
+                Err(error) => {
+                    *all_done = false;
+                    format!("installing: {name} {error}")
+                }
+            });
+        }
+        installed
+    }
+
+    fn repair(&self, say: &mut dyn FnMut(String)) -> Result<bool> {
+        let mut all_done = true;
+        for architecture in self.asked(&self.flags.repair)? {
+            let name = &architecture.name;
+            match repair(&self.binfmt, architecture, &self.source, &self.owners, self.flags.force) {
+                Ok(Repaired::Fine) => say(format!("repairing: {name} nothing to do")),
+                Ok(Repaired::Was(problems)) => say(format!("repairing: {name} OK ({})", problems.join("; "))),
+                Err(error) => {
+                    all_done = false;
+                    say(format!("repairing: {name} {error}"));
+                }
+            }
+        }
+        Ok(all_done)
+    }
+
+    fn verify(&self, say: &mut dyn FnMut(String)) -> Result<bool> {
+        let mut all_done = true;
+        for found in self.statuses(&self.asked(&self.flags.verify)?)? {
+            let Status { architecture: name, state, problems, argv0, .. } = &found;
+            all_done &= state.is_good();
+            say(match (state, argv0) {
+                (State::Ok, Some(false)) => format!("verifying: {name} OK (argv[0] is not kept)"),
+                (State::Ok, _) => format!("verifying: {name} OK"),
+                (State::Native, _) => format!("verifying: {name} runs natively"),
+                _ => format!("verifying: {name} {state}: {}", problems.join("; ")),
+            });
+        }
+        Ok(all_done)
+    }
+
+    fn statuses(&self, of: &[&'static Architecture]) -> Result<Vec<Status>> {
+        of.iter().map(|known| status(&self.binfmt, known, &self.source, &self.owners)).collect()
+    }
+
+    /// The architectures that names stand for; `all` for those that have an entry.
+    fn asked(&self, names: &[String]) -> Result<Vec<&'static Architecture>> {
+        let mut found = Vec::new();
+        for name in names {
+            match name.as_str() {
+                "all" => {
+                    for known in Architecture::all() {
+                        if !crate::status::takers(&self.binfmt, known)?.is_empty() {
+                            found.push(known);
+                        }
+                    }
+                }
+                name => found.push(named(name)?),
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a table of all has: those beyond the usual ones only where something is there for them.
+    fn everything(&self) -> Vec<&'static Architecture> {
+        let worth = |known: &&Architecture| {
+            let taken = || crate::status::takers(&self.binfmt, known).is_ok_and(|takers| !takers.is_empty());
+            !known.beyond || taken() || self.source.emulator(known).is_ok()
+        };
+        Architecture::all().iter().filter(worth).collect()
+    }
 }
 
 /// What the program prints; field order and `null` for no emulators are what others parse.
@@ -128,156 +256,4 @@ fn perform(
 struct Listing {
     supported: Vec<String>,
     emulators: Option<Vec<String>>,
-}
-
-/// Where emulators come from and what their entries are called.
-struct Source {
-    emulators: Emulators,
-    folder: Option<PathBuf>,
-    prefix: String,
-}
-
-impl Source {
-    fn new(env: &Environment) -> Result<Self> {
-        let prefix = env.binary_prefix.clone().unwrap_or_default();
-        if prefix.contains('/') {
-            let reason = "binary prefix must not contain path separator (Hint: set $QEMU_BINARY_PATH to specify the \
-                          directory)";
-            return Err(Error::BadEmulator { path: prefix.into(), reason: reason.to_owned() });
-        }
-        let folder = env.binary_path.clone().map(PathBuf::from);
-        let emulators = match &folder {
-            Some(folder) => Emulators::in_folders(vec![folder.clone()]),
-            None => Emulators::find(&[]),
-        };
-        Ok(Self { emulators, folder, prefix })
-    }
-
-    /// With a prefix exactly that file, else what discovery finds.
-    fn emulator(&self, architecture: &Architecture) -> Result<Emulator> {
-        if self.prefix.is_empty() {
-            return self.emulators.get(architecture).cloned();
-        }
-        let folder = self.folder.clone().unwrap_or_else(|| "/usr/bin".into());
-        let path = folder.join(self.entry_name(architecture));
-        if !path.exists() {
-            return Err(Error::NoEmulator {
-                architecture: architecture.name.clone(),
-                names: self.entry_name(architecture),
-                folders: folder.display().to_string(),
-            });
-        }
-        Ok(Emulator { architecture: architecture.name.clone(), path })
-    }
-
-    fn entry_name(&self, architecture: &Architecture) -> String {
-        format!("{}qemu-{}", self.prefix, architecture.qemu)
-    }
-}
-
-/// What `--install` names: `all` is every architecture that does not run yet and has an emulator here.
-fn wanted(asked: &[String], source: &Source) -> Vec<String> {
-    let mut names = Vec::new();
-    for name in asked {
-        if name == "all" {
-            let running = supported_platforms();
-            let missing = Architecture::all().iter().filter(|known| {
-                running.iter().all(|platform| platform.architecture != known.name)
-                    && source.emulator(known).is_ok()
-            });
-            names.extend(missing.map(|known| known.name.clone()));
-        } else {
-            names.push(Platform::parse(name).map_or_else(|_| name.clone(), |platform| platform.architecture));
-        }
-    }
-    names
-}
-
-enum Installed {
-    Now,
-    Before(String),
-    Unneeded,
-}
-
-/// Registers the emulator of one architecture and proves it by executing a program. An entry that does not work is
-/// replaced; one of ours that turns out not to work is taken back.
-fn install(binfmt: &Binfmt, name: &str, source: &Source, preserve_argv0: bool) -> Result<Installed> {
-    let architecture =
-        Architecture::by_name(name).ok_or_else(|| Error::UnknownArchitecture { name: name.to_owned() })?;
-    let native = Architecture::native().is_some_and(|host| host.may_run_natively(architecture));
-    if native && probe::run(architecture).is_ok() {
-        return Ok(Installed::Unneeded);
-    }
-    let entry = source.entry_name(architecture);
-    let present = binfmt.entry(&entry)?;
-    if present.is_some() && probe::run(architecture).is_ok() {
-        return Ok(Installed::Before(entry));
-    }
-    let emulator = source.emulator(architecture)?;
-    let version = emulator.check()?;
-    if present.is_some() {
-        binfmt.unregister(&entry)?;
-    }
-    let preserve_argv0 = preserve_argv0 || Emulator::keeps_argv0(version);
-    let registration =
-        Registration { name: entry, ..Registration::new(architecture, &emulator.path, preserve_argv0) };
-    binfmt.register(&registration)?;
-    if let Err(error) = probe::run(architecture) {
-        binfmt.unregister(&registration.name)?;
-        return Err(error);
-    }
-    Ok(Installed::Now)
-}
-
-/// Removes what a name stands for: an architecture, an entry, the end of an entry's name, or a pattern with `*`.
-fn uninstall(binfmt: &Binfmt, asked: &str) -> Vec<(String, Result<(), String>)> {
-    let present = match binfmt.entries() {
-        Ok(entries) => entries,
-        Err(error) => return vec![(asked.to_owned(), Err(error.to_string()))],
-    };
-    let named =
-        Platform::parse(asked).ok().and_then(|platform| Architecture::by_name(&platform.architecture));
-    let wanted = named.map_or(asked, |known| known.qemu.as_str());
-    let mut names: Vec<String> = present
-        .iter()
-        .map(|entry| &entry.name)
-        // Windows Subsystem for Linux starts Windows programs by this one.
-        .filter(|name| name.as_str() != "WSLInterop")
-        .filter(|name| {
-            matches(wanted, name) || name.strip_suffix(wanted).is_some_and(|rest| rest.ends_with('-'))
-        })
-        .cloned()
-        .collect();
-    if !wanted.contains('*') {
-        names.truncate(1);
-    }
-    if names.is_empty() {
-        return vec![(asked.to_owned(), Err("not found".to_owned()))];
-    }
-    names
-        .into_iter()
-        .map(|name| {
-            let outcome = binfmt.unregister(&name).map_err(|error| error.to_string());
-            (name, outcome)
-        })
-        .collect()
-}
-
-/// Whether a name fits a pattern in which `*` stands for anything.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut pieces = pattern.split('*');
-    let first = pieces.next().unwrap_or_default();
-    let Some(mut rest) = name.strip_prefix(first) else { return false };
-    let mut pieces = pieces.peekable();
-    if pieces.peek().is_none() {
-        return rest.is_empty();
-    }
-    while let Some(piece) = pieces.next() {
-        if pieces.peek().is_none() {
-            return rest.ends_with(piece);
-        }
-        let Some(at) = rest.find(piece) else { return false };
-        rest = &rest[at + piece.len()..];
-    }
-    true
 }

@@ -49,7 +49,8 @@ pub fn detect(emulators: &Emulators, ways: Ways) -> Detection {
     let own = native();
     let mut platforms: Vec<(Platform, Support)> = host().into_iter().map(|p| (p, Support::Native)).collect();
     let mut missing: Vec<&'static Architecture> = Vec::new();
-    let foreign: Vec<_> = Architecture::all().iter().filter(|known| known.name != own.architecture).collect();
+    let listed = |known: &&Architecture| known.name != own.architecture && !known.beyond;
+    let foreign: Vec<_> = Architecture::all().iter().filter(listed).collect();
     if own.os == "linux" {
         for (architecture, ran) in at_once(&foreign, probe::run) {
             let sibling = Architecture::native().is_some_and(|host| host.may_run_natively(architecture));

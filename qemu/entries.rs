@@ -40,31 +40,30 @@ impl Registration {
     }
 
     /// The line that the kernel wants in its `register` file (Documentation/admin-guide/binfmt-misc.rst).
-    pub(crate) fn line(&self) -> Vec<u8> {
-        use std::os::unix::ffi::OsStrExt;
-        let path = self.emulator.as_os_str().as_bytes();
-        // The first character is the separator: any that the path does not have.
-        let separator = [b':', b'|', 0x01].into_iter().find(|byte| !path.contains(byte)).unwrap_or(b':');
-        let fields: [&[u8]; 7] = [
-            self.name.as_bytes(),
-            b"M",
-            b"0",
-            &Magic::escaped(&self.magic.bytes).into_bytes(),
-            &Magic::escaped(&self.magic.mask).into_bytes(),
-            path,
-            self.flags.as_bytes(),
-        ];
-        let mut line = Vec::with_capacity(256);
-        for field in fields {
-            line.push(separator);
-            line.extend_from_slice(field);
-        }
-        line
+    pub fn line(&self) -> Vec<u8> {
+        let Magic { bytes, mask } = &self.magic;
+        line(&self.name, 0, bytes, mask, &self.emulator, &self.flags)
     }
 }
 
+fn line(name: &str, offset: usize, magic: &[u8], mask: &[u8], emulator: &Path, flags: &str) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = emulator.as_os_str().as_bytes();
+    // The first character is the separator: any that the path does not have.
+    let separator = [b':', b'|', 0x01].into_iter().find(|byte| !path.contains(byte)).unwrap_or(b':');
+    let (offset, magic, mask) = (offset.to_string(), Magic::escaped(magic), Magic::escaped(mask));
+    let fields: [&[u8]; 7] =
+        [name.as_bytes(), b"M", offset.as_bytes(), magic.as_bytes(), mask.as_bytes(), path, flags.as_bytes()];
+    let mut line = Vec::with_capacity(256);
+    for field in fields {
+        line.push(separator);
+        line.extend_from_slice(field);
+    }
+    line
+}
+
 /// An entry as the kernel shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Entry {
     /// Its name.
     pub name: String,
@@ -74,6 +73,33 @@ pub struct Entry {
     pub interpreter: PathBuf,
     /// Its flags: `OCF`.
     pub flags: String,
+    /// Where in a file its magic is.
+    pub offset: usize,
+    /// The bytes there that it takes programs by; none where it goes by the end of their names.
+    pub magic: Vec<u8>,
+    /// The bits of them that count; none for all.
+    pub mask: Vec<u8>,
+}
+
+impl Entry {
+    /// Whether it takes files with this beginning.
+    pub fn takes(&self, head: &[u8]) -> bool {
+        let Some(found) = head.get(self.offset..self.offset + self.magic.len()) else { return false };
+        let counts = |at: usize| self.mask.get(at).copied().unwrap_or(0xff);
+        let same = |(at, byte): (usize, &u8)| (byte ^ self.magic[at]) & counts(at) == 0;
+        !self.magic.is_empty() && found.iter().enumerate().all(same)
+    }
+
+    /// Whether the kernel holds the emulator open, so that it works whatever the root.
+    pub fn is_fixed(&self) -> bool {
+        self.flags.contains('F')
+    }
+
+    /// The line that registers it again.
+    pub fn line(&self) -> Vec<u8> {
+        let Entry { name, interpreter, flags, offset, magic, mask, .. } = self;
+        line(name, *offset, magic, mask, interpreter, flags)
+    }
 }
 
 /// A mounted binfmt_misc.
@@ -128,8 +154,30 @@ impl Binfmt {
         Ok(self.entries()?.into_iter().find(|entry| entry.name == name))
     }
 
+    /// Keeps other installers away from this instance until the returned file is closed.
+    ///
+    /// # Errors
+    /// It is not mounted.
+    pub fn lock(&self) -> Result<fs::File> {
+        let path = self.dir.join("status");
+        let file = fs::File::open(&path).map_err(|_| Error::NotMounted { path: path.clone() })?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|errno| file_error("locking", &path)(errno.into()))?;
+        Ok(file)
+    }
+
     /// Registers an emulator.
     pub fn register(&self, wanted: &Registration) -> Result<()> {
+        self.register_line(&wanted.name, &wanted.emulator, &wanted.line())
+    }
+
+    /// Registers an entry as it was.
+    pub fn register_again(&self, entry: &Entry) -> Result<()> {
+        self.register_line(&entry.name, &entry.interpreter, &entry.line())?;
+        if entry.enabled { Ok(()) } else { self.enable(&entry.name, false) }
+    }
+
+    fn register_line(&self, name: &str, emulator: &Path, line: &[u8]) -> Result<()> {
         let register = self.dir.join("register");
         let mut file = fs::OpenOptions::new().write(true).open(&register).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
@@ -138,14 +186,14 @@ impl Binfmt {
                 file_error("opening", &register)(error)
             }
         })?;
-        match file.write(&wanted.line()) {
+        match file.write(line) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Error::AlreadyRegistered { name: wanted.name.clone() })
+                Err(Error::AlreadyRegistered { name: name.to_owned() })
             }
             Err(source) => Err(Error::Register {
-                name: wanted.name.clone(),
-                emulator: wanted.emulator.clone(),
+                name: name.to_owned(),
+                emulator: emulator.to_owned(),
                 register,
                 source,
             }),
@@ -154,13 +202,19 @@ impl Binfmt {
 
     /// Removes an entry.
     pub fn unregister(&self, name: &str) -> Result<()> {
-        let path = self.dir.join(name);
         // The kernel takes "-1" as: remove.
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(b"-1"))
-            .map_err(file_error("unregistering", &path))
+        self.tell("unregistering", name, b"-1")
+    }
+
+    /// Lets the kernel use an entry, or not.
+    pub fn enable(&self, name: &str, on: bool) -> Result<()> {
+        self.tell("enabling", name, if on { b"1" } else { b"0" })
+    }
+
+    fn tell(&self, doing: &'static str, name: &str, what: &[u8]) -> Result<()> {
+        let path = self.dir.join(name);
+        let opened = fs::OpenOptions::new().write(true).open(&path);
+        opened.and_then(|mut file| file.write_all(what)).map_err(file_error(doing, &path))
     }
 }
 
@@ -172,10 +226,18 @@ pub(crate) fn parse_entry(name: String, text: &str) -> Entry {
             None => entry.enabled |= line == "enabled",
             Some(("interpreter", path)) => entry.interpreter = path.into(),
             Some(("flags:", flags)) => entry.flags = flags.trim().to_owned(),
+            Some(("offset", offset)) => entry.offset = offset.trim().parse().unwrap_or_default(),
+            Some(("magic", bytes)) => entry.magic = from_hex(bytes),
+            Some(("mask", bytes)) => entry.mask = from_hex(bytes),
             Some(_) => {}
         }
     }
     entry
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().filter_map(|c| Some(c.to_digit(16)? as u8)).collect();
+    digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
 /// A mount that goes away with this value, and since Linux 6.7 all entries with it if it was the only one.

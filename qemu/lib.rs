@@ -10,10 +10,15 @@ pub mod detect;
 mod emulators;
 mod entries;
 mod flags;
+mod install;
 mod magic;
 mod namespace;
+mod persist;
 pub mod probe;
 mod program;
+mod record;
+mod repair;
+pub mod status;
 
 #[cfg(test)]
 mod qemu_tests;
@@ -23,7 +28,7 @@ pub use emulators::{Emulator, Emulators, Version};
 pub use entries::{Binfmt, DEFAULT_MOUNT, Entry, Registration, TemporaryMount};
 pub use magic::{Magic, magic};
 pub use namespace::{IdRange, PrivateBinfmt};
-pub use program::{EXIT_BASE, program};
+pub use program::{EXIT_BASE, program, program_of_argv0};
 
 use std::{io, path::PathBuf};
 
@@ -106,6 +111,33 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An entry is in the way that somebody made who is not one of QEMU's installers.
+    #[error(
+        "{problem}; the entry {name}, which starts {interpreter}, is not one of QEMU's: --force removes it",
+        interpreter = interpreter.display()
+    )]
+    Foreign {
+        /// Name of the entry.
+        name: String,
+        /// What it starts.
+        interpreter: PathBuf,
+        /// What is wrong with the architecture.
+        problem: String,
+    },
+    /// Nobody wrote down what was there.
+    #[error("nothing to restore: nothing was changed since this machine was started, or {path} is gone", path = path.display())]
+    NoRecord {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// Entries cannot be made to stay.
+    #[error("writing {path}: {reason}", path = path.display())]
+    Persist {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A private binfmt_misc could not be made.
     #[error(
         "making a private binfmt_misc: {step}: {source}; this needs Linux 6.7 or newer and the right to make user namespaces"
@@ -130,7 +162,10 @@ impl Error {
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::UnknownArchitecture { .. } | Self::AlreadyRegistered { .. } => Kind::User,
+            Self::UnknownArchitecture { .. }
+            | Self::AlreadyRegistered { .. }
+            | Self::Foreign { .. }
+            | Self::NoRecord { .. } => Kind::User,
             _ => Kind::Environment,
         }
     }

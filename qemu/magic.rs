@@ -13,7 +13,7 @@ pub struct Magic {
 
 impl Magic {
     /// Both as binfmt_misc wants them written: `\x7f\x45…`.
-    pub(crate) fn escaped(bytes: &[u8; 20]) -> String {
+    pub(crate) fn escaped(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
     }
 }

@@ -18,7 +18,7 @@ use std::{
 use crosskit_platforms::Architecture;
 use nix::sched::{CloneFlags, setns};
 
-use crate::{EXIT_BASE, Error, PrivateBinfmt, Result, file_error, program};
+use crate::{EXIT_BASE, Error, PrivateBinfmt, Result, file_error, program, program_of_argv0};
 
 /// Executes a tiny program of this architecture under the kernel's own binfmt_misc entries (or natively), inside a
 /// folder that holds nothing else, so that an entry whose emulator would have to be in the container does not count.
@@ -26,22 +26,86 @@ use crate::{EXIT_BASE, Error, PrivateBinfmt, Result, file_error, program};
 ///
 /// Blocks for the time of one small process (1–10 ms).
 pub fn run(architecture: &Architecture) -> Result<u8> {
-    execute(architecture, None)
+    level(architecture, execute(architecture, Trial::default(), None)?)
 }
 
 /// The same under a private binfmt_misc.
 pub fn run_in(private: &PrivateBinfmt, architecture: &Architecture) -> Result<u8> {
-    execute(architecture, Some(private.user_namespace()))
+    level(architecture, execute(architecture, Trial::default(), Some(private.user_namespace()))?)
 }
 
-fn execute(architecture: &Architecture, user_namespace: Option<BorrowedFd<'_>>) -> Result<u8> {
+/// What programs of an architecture were seen to do.
+#[derive(Debug)]
+pub struct Proof {
+    /// In a folder that holds nothing else, as in a container.
+    pub alone: Result<u8>,
+    /// Among all files of this machine.
+    pub host: Result<u8>,
+    /// Whether a program sees the name that it was called by.
+    pub argv0: bool,
+    /// As the interpreter of a `#!` script, in a folder that holds nothing else.
+    pub script: Result<u8>,
+}
+
+impl Proof {
+    /// Whether everything works that containers need.
+    pub fn holds(&self) -> bool {
+        self.alone.is_ok() && self.script.is_ok()
+    }
+}
+
+/// Tries all of it. Blocks for the time of four small processes.
+pub fn prove(architecture: &Architecture) -> Proof {
+    let trial = |trial| level(architecture, execute(architecture, trial, None)?);
+    let argv0 = Trial { of_argv0: true, ..Trial::default() };
+    Proof {
+        alone: trial(Trial::default()),
+        host: trial(Trial { among_others: true, ..Trial::default() }),
+        argv0: execute(architecture, argv0, None).is_ok_and(|code| code == i32::from(NAME[0])),
+        script: trial(Trial { script: true, ..Trial::default() }),
+    }
+}
+
+/// What a program is called by: no path begins with its first character.
+const NAME: &[u8] = b"named";
+
+/// How a program is executed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trial {
+    /// In the machine's own root rather than in an empty one.
+    among_others: bool,
+    /// As the interpreter of a script.
+    script: bool,
+    /// The program that tells by what name it was called.
+    of_argv0: bool,
+}
+
+fn level(architecture: &Architecture, code: i32) -> Result<u8> {
+    match code {
+        65..=68 => Ok((code - EXIT_BASE) as u8),
+        code => Err(Error::DoesNotRun {
+            architecture: architecture.name.clone(),
+            reason: format!("exit code {code} instead of {}", EXIT_BASE + 1),
+        }),
+    }
+}
+
+/// The exit code of a trial.
+fn execute(architecture: &Architecture, trial: Trial, user_namespace: Option<BorrowedFd<'_>>) -> Result<i32> {
     let broken = |reason: String| Error::DoesNotRun { architecture: architecture.name.clone(), reason };
-    let image = program(architecture)
-        .ok_or_else(|| Error::UnknownArchitecture { name: architecture.name.clone() })?;
+    let image = if trial.of_argv0 { program_of_argv0(architecture) } else { program(architecture) };
+    let image = image.ok_or_else(|| Error::UnknownArchitecture { name: architecture.name.clone() })?;
     let folder = Folder::new()?;
-    let file = folder.0.join("probe");
-    let file = CString::new(file.as_os_str().as_bytes()).map_err(|nul| broken(nul.to_string()))?;
-    let root = CString::new(folder.0.as_os_str().as_bytes()).map_err(|nul| broken(nul.to_string()))?;
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|nul| broken(nul.to_string()));
+    let (file, script) = (text(&folder.0.join("probe"))?, text(&folder.0.join("script"))?);
+    let root = text(&folder.0)?;
+    let started = match (trial.script, trial.among_others) {
+        (true, _) => c"/script",
+        (false, false) => c"/probe",
+        (false, true) => &*file,
+    };
+    let called = CString::new(NAME).map_err(|nul| broken(nul.to_string()))?;
+    let (started, called) = (started.to_owned(), called);
     let namespace = user_namespace.map(|fd| fd.as_raw_fd());
 
     let mut command = Command::new("/probe");
@@ -53,23 +117,27 @@ fn execute(architecture: &Architecture, user_namespace: Option<BorrowedFd<'_>>) 
             // The child itself writes the file: a descriptor open for writing that a concurrent fork of this process
             // inherited would make the kernel refuse to execute it (ETXTBSY).
             write_program(&file, &image)?;
+            if trial.script {
+                write_program(&script, b"#!/probe\n")?;
+            }
             if let Some(namespace) = namespace {
                 setns(BorrowedFd::borrow_raw(namespace), CloneFlags::CLONE_NEWUSER)?;
             }
-            nix::unistd::chroot(root.as_c_str())?;
+            if !trial.among_others {
+                nix::unistd::chroot(root.as_c_str())?;
+            }
             nix::unistd::chdir(c"/")?;
             // Not left to Command: its execvp would take a file that the kernel refuses for a shell script.
-            let arguments = [c"/probe".as_ptr(), std::ptr::null()];
+            let arguments = [called.as_ptr(), std::ptr::null()];
             let nothing = [std::ptr::null()];
-            libc::execve(arguments[0], arguments.as_ptr(), nothing.as_ptr());
+            libc::execve(started.as_ptr(), arguments.as_ptr(), nothing.as_ptr());
             Err(io::Error::last_os_error())
         });
     }
     let status = command.status().map_err(|error| broken(explained(&error)))?;
     match (status.code(), status.signal()) {
-        (Some(code @ 65..=68), _) => Ok((code - EXIT_BASE) as u8),
-        (_, Some(signal)) => Err(broken(format!("killed by signal {signal}"))),
-        (code, _) => Err(broken(format!("exit code {} instead of {}", code.unwrap_or(-1), EXIT_BASE + 1))),
+        (Some(code), _) => Ok(code),
+        (None, signal) => Err(broken(format!("killed by signal {}", signal.unwrap_or_default()))),
     }
 }
 

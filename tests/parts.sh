@@ -8,7 +8,7 @@
 # Small everyday programs are installed on the machine. The rest is unpacked, not installed, into the parts
 # folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
 # the machine runs:
-#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, busybox/ARCH/busybox (static, one per platform)
+#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, busybox/ARCH/busybox (static, one per platform)
 # QEMU, buildx and the foreign busyboxes come from a newer suite ($CROSSKIT_TEST_SUITE) of the archive that this
 # machine's own apt is set up with. Nothing there: no action, well under a second.
 set -euo pipefail
@@ -31,6 +31,9 @@ architectures=(
   loong64:loong64:loongarch64 ppc64le:ppc64el:ppc64le s390x:s390x:s390x
 )
 
+# QEMU's names of architectures that no build is for: only binfmt's tests want them
+others=(ppc64 mips64el mips64 sparc64 alpha m68k ppc mips mipsel riscv32 hppa sh4 or1k microblaze)
+
 say() { printf 'parts: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
 
@@ -50,6 +53,9 @@ missing_parts() { # -> one line per file that the parts folder lacks
     IFS=: read -r oci debian qemu <<< "$triple"
     [ -x "$parts/busybox/$oci/busybox" ] || echo "busybox/$oci/busybox"
     [ -x "$parts/qemu/qemu-$qemu" ] || echo "qemu/qemu-$qemu"
+  done
+  for qemu in "${others[@]}"; do
+    [ -x "$parts/qemu-others/qemu-$qemu" ] || echo "qemu-others/qemu-$qemu"
   done
   [ -x "$parts/bin/docker-buildx" ] || echo bin/docker-buildx
   [ -x "$parts/bin/docker-registry" ] || echo bin/docker-registry
@@ -197,6 +203,12 @@ fetch_parts() {
     if grep -q "^busybox/$oci/busybox\$" <<< "$wanted"; then
       from=$(unpacked "busybox-static:$debian")
       place "$(first_file "$from/usr/bin/busybox" "$from/bin/busybox")" "busybox/$oci/busybox"
+    fi
+  done
+  for qemu in "${others[@]}"; do
+    if grep -q "^qemu-others/qemu-$qemu\$" <<< "$wanted"; then
+      from=$(unpacked qemu-user)
+      place "$(first_file "$from/usr/bin/qemu-$qemu" "$from/usr/bin/qemu-$qemu-static")" "qemu-others/qemu-$qemu"
     fi
   done
 }

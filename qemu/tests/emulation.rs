@@ -1,110 +1,69 @@
 //! Registering and proving emulators, each test in a binfmt_misc of its own: nothing of the machine is touched.
 
-use std::{
-    collections::BTreeSet,
-    ffi::CString,
-    io::Read,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
-};
+mod own_binfmt;
+
+use std::{collections::BTreeSet, ffi::CString, os::fd::AsRawFd};
 
 use crosskit_platforms::{Architecture, Platform, native};
 use crosskit_qemu::{
     Binfmt, Emulator, Emulators, PrivateBinfmt, Registration, Support,
-    binfmt::{Environment, run_with},
+    binfmt::Environment,
     detect::{Ways, detect},
     probe,
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, setns, unshare},
-    unistd::{ForkResult, fork},
-};
+use nix::sched::{CloneFlags, setns};
+use own_binfmt::{architecture, call, environment, qemu, with_own_binfmt};
 
 const EMULATED: [&str; 6] = ["arm64", "arm", "riscv64", "ppc64le", "s390x", "loong64"];
-
-/// The folder of real emulators that the test script prepares.
-fn qemu() -> PathBuf {
-    let parts = std::env::var_os("CROSSKIT_TEST_PARTS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/parts"), PathBuf::from);
-    let folder = parts.join("qemu");
-    assert!(folder.join("qemu-aarch64").exists(), "no emulators in {}: run tests/parts.sh", folder.display());
-    folder.canonicalize().expect("there")
-}
 
 fn emulators() -> Emulators {
     Emulators::in_folders(vec![qemu()])
 }
 
-fn architecture(name: &str) -> &'static Architecture {
-    Architecture::by_name(name).expect(name)
-}
-
-/// Runs `work` in a child that sees an empty binfmt_misc of its own, mounted at a folder given to it.
-fn with_own_binfmt(work: impl FnOnce(&Path) -> String) -> String {
-    let own = PrivateBinfmt::new(&[]).expect("a private binfmt_misc");
-    let folder = tempfile::tempdir().expect("a folder");
-    let (mut reader, writer) = std::io::pipe().expect("a pipe");
-    // SAFETY: the test's process has no thread that holds a lock the child needs; it ends by _exit.
-    match unsafe { fork() }.expect("forked") {
-        ForkResult::Child => {
-            drop(reader);
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                setns(own.user_namespace(), CloneFlags::CLONE_NEWUSER).expect("joined");
-                unshare(CloneFlags::CLONE_NEWNS).expect("unshared");
-                let none: Option<&str> = None;
-                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("made private");
-                work(folder.path())
-            }));
-            let said = outcome.unwrap_or_else(|_| "PANICKED".to_owned());
-            let _ = nix::unistd::write(&writer, said.as_bytes());
-            // SAFETY: ends the child.
-            unsafe { libc::_exit(0) }
-        }
-        ForkResult::Parent { child } => {
-            drop(writer);
-            let mut said = String::new();
-            reader.read_to_string(&mut said).expect("read");
-            nix::sys::wait::waitpid(child, None).expect("waited");
-            assert_ne!(said, "PANICKED");
-            said
-        }
-    }
-}
-
-/// Calls the program; gives exit code, output and messages.
-fn call(args: &[&str], dir: &Path, env: &Environment) -> (i32, String, String) {
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut all = vec![format!("--mount={}", dir.display())];
-    all.extend(args.iter().map(|arg| (*arg).to_owned()));
-    let code = run_with(&all, env, &mut out, &mut err);
-    (code, String::from_utf8(out).expect("text"), String::from_utf8(err).expect("text"))
-}
-
-fn environment() -> Environment {
-    Environment { binary_path: Some(qemu().into()), ..Environment::default() }
-}
-
 #[test]
 fn every_architecture_runs_in_a_private_binfmt_misc() {
-    let found = emulators();
-    let registrations: Vec<Registration> = EMULATED
+    let found = Emulators::in_folders(vec![qemu(), qemu().with_file_name("qemu-others")]);
+    let host = Architecture::native().expect("known");
+    let foreign: Vec<_> = Architecture::all().iter().filter(|known| !host.may_run_natively(known)).collect();
+    assert!(foreign.len() >= 20);
+    let registrations: Vec<Registration> = foreign
         .iter()
-        .map(|name| {
-            let emulator: &Emulator = found.get(architecture(name)).expect("an emulator");
+        .map(|known| {
+            let emulator: &Emulator = found.get(known).expect("an emulator");
             emulator.check().expect("usable");
-            Registration::new(architecture(name), &emulator.path, true)
+            Registration::new(known, &emulator.path, true)
         })
         .collect();
     let private = PrivateBinfmt::new(&registrations).expect("made");
-    for name in EMULATED {
-        assert_eq!(probe::run_in(&private, architecture(name)).expect(name), 1, "{name}");
-    }
     let none = PrivateBinfmt::new(&[]).expect("made");
-    for name in EMULATED {
-        let error = probe::run_in(&none, architecture(name)).expect_err(name).to_string();
+    for known in foreign {
+        assert_eq!(probe::run_in(&private, known).expect(&known.name), 1, "{}", known.name);
+        let error = probe::run_in(&none, known).expect_err(&known.name).to_string();
         assert!(error.contains("no emulator is registered"), "{error}");
     }
+}
+
+#[test]
+fn every_architecture_keeps_argv0_and_runs_scripts() {
+    let said = with_own_binfmt(|dir| {
+        let both = tempfile::tempdir().expect("a folder");
+        for folder in [qemu(), qemu().with_file_name("qemu-others")] {
+            for file in std::fs::read_dir(folder).expect("read").map(|file| file.expect("read")) {
+                std::os::unix::fs::symlink(file.path(), both.path().join(file.file_name())).expect("linked");
+            }
+        }
+        let env = Environment {
+            binary_path: Some(both.path().into()),
+            root: both.path().to_owned(),
+            ..Environment::default()
+        };
+        let _kept = Binfmt::at(dir).mount().expect("mounted").expect("was not");
+        let (code, _, err) = call(&["--install=all", "--verify=all"], dir, &env);
+        let verified = err.lines().filter(|line| line.starts_with("verifying: ")).count();
+        assert!(code == 0 && verified >= 20 && !err.contains("is not kept"), "{code}\n{err}");
+        "done".to_owned()
+    });
+    assert_eq!(said, "done");
 }
 
 #[test]
