@@ -1,4 +1,4 @@
-//! Which program am I called as: `crosskit`, `buildkitd`, `buildctl` or `binfmt`.
+//! Which program am I called as: `crosskit`, `buildkitd`, `buildctl` or `binfmt`; or is it `crosskit doctor`?
 
 use crosskit_client::{Embedded, channel_over};
 use crosskit_daemon::Daemon;
@@ -11,7 +11,8 @@ type Program = fn(Vec<OsString>) -> ExitCode;
 
 /// The programs, by the name they are called with, or by the first argument. Each gets its
 /// arguments without its own name.
-const PROGRAMS: [(&str, Program); 3] = [("buildkitd", buildkitd), ("buildctl", buildctl), ("binfmt", binfmt)];
+const PROGRAMS: [(&str, Program); 4] =
+    [("buildkitd", buildkitd), ("buildctl", buildctl), ("binfmt", binfmt), ("doctor", doctor)];
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
@@ -46,9 +47,16 @@ fn buildctl(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn binfmt(arguments: Vec<OsString>) -> ExitCode {
-    let arguments: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-    let code = crosskit_qemu::binfmt::run(&arguments, &mut std::io::stdout(), &mut std::io::stderr());
+    let code = crosskit_qemu::binfmt::run(&texts(&arguments), &mut std::io::stdout(), &mut std::io::stderr());
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+fn doctor(arguments: Vec<OsString>) -> ExitCode {
+    crosskit_doctor::run(&texts(&arguments), &mut std::io::stdout(), &mut std::io::stderr()).into()
+}
+
+fn texts(arguments: &[OsString]) -> Vec<String> {
+    arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
 /// A daemon in this process, for `crosskit build` where none answers: with the usual root folder

@@ -188,6 +188,7 @@ pub(crate) static CROSSKIT: Command = Command {
         copy(&DU),
         copy(&PRUNE),
         copy(&PRUNE_HISTORIES),
+        Command::new("doctor", "say whether this machine has what a builder needs"),
         copy(&DEBUG),
         copy(&FARM),
         copy(&DIAL),
@@ -229,6 +230,10 @@ pub(crate) async fn run(flags: &Parsed) -> Result<(), ClientError> {
         ["debug", "get"] => debug::get(flags).await,
         ["debug", "histories"] => histories::list(flags).await,
         ["debug", "dump-metadata"] => debug::dump_metadata(flags),
+        // The program itself has done it where it is the first word.
+        ["doctor"] => {
+            Err(ClientError::invalid("doctor asks no daemon and comes first: crosskit doctor --help"))
+        }
         other => Err(ClientError::invalid(format!("{} can't be run", other.join(" ")))),
     }
 }

@@ -54,6 +54,6 @@ pub use process::{
     Security, Ulimit,
 };
 pub use resolv::DnsConfig;
-pub use runtime::Chosen;
+pub use runtime::{Chosen, try_runtime};
 pub use signals::signal_number;
 pub use streams::{Output, Stdio, Terminal, WindowSize};

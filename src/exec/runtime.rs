@@ -158,6 +158,17 @@ impl Runtime {
     }
 }
 
+/// Which runtime a daemon would take: the one named, or the first that runs a container here. Uses the folder for that,
+/// which has to be there and empty. Blocks for 10–100 ms.
+///
+/// # Errors
+/// None works; the message says what became of each.
+pub fn try_runtime(explicit: Option<&Path>, folder: &Path) -> Result<Chosen> {
+    let ledger = folder.join("ledger");
+    std::fs::create_dir_all(&ledger).map_err(file_error("making", &ledger))?;
+    Runtime::select(explicit, folder, &ledger).map(|runtime| runtime.chosen)
+}
+
 /// Name and version from what a program says with `--version`: `crun version 1.8.1`.
 fn identify(path: &Path) -> Result<(String, String)> {
     let output = std::process::Command::new(path).arg("--version").stdin(Stdio::null()).output().map_err(

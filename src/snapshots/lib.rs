@@ -36,7 +36,7 @@ mod usage;
 
 pub use blobs::{Layer, LayerForm};
 pub use cache_mounts::{CacheMount, Sharing};
-pub use drivers::DriverChoice;
+pub use drivers::{DriverChoice, try_overlay};
 pub use error::{Error, Kind, Result};
 pub use lazy::{BlobProvider, ProvideError, RemoteLayer, Sessions};
 pub use mounts::Mounted;

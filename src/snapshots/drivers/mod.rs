@@ -55,6 +55,14 @@ pub(crate) trait Driver: Send + Sync {
     fn copy_tree(&self, from: &Path, to: &Path) -> Result<()>;
 }
 
+/// Mounts an overlay below a folder that is there, for trial.
+///
+/// # Errors
+/// Why that doesn't work.
+pub fn try_overlay(root: &Path) -> Result<()> {
+    Overlay::probe(root).map(drop)
+}
+
 /// Makes the chosen driver, for snapshots below `root`.
 pub(crate) fn make(choice: DriverChoice, root: &Path) -> Result<Box<dyn Driver>> {
     let overlay = || Overlay::probe(root).map(|driver| Box::new(driver) as Box<dyn Driver>);

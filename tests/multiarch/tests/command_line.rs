@@ -406,3 +406,21 @@ fn prune_and_du_take_what_they_are_told() {
     until("everything to be gone", LONG, || (records("type==regular") == 0).then_some(()));
     daemon.stop();
 }
+
+#[test]
+fn a_machine_is_told_whether_it_can_build() {
+    let scene = Scene::set();
+    let crosskit = |arguments: &[&str]| {
+        let output =
+            Command::new(scene.programs.path("crosskit")).args(arguments).output().expect("start it");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let root = format!("--root={}", scene.path("state").display());
+    let (code, said) = crosskit(&["doctor", &root, "--format=json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let all: Vec<Value> = serde_json::from_str(&said).expect("JSON");
+    let emulators = all.iter().find(|finding| finding["check"] == "emulators").expect("something of them");
+    assert!(emulators["verdict"].is_string() && emulators["found"].is_string(), "{emulators}");
+    assert!(crosskit(&["--help"]).1.contains("doctor"), "a person finds it");
+    assert!(!scene.path("state").exists(), "looking changes nothing");
+}
