@@ -44,20 +44,27 @@ pub enum Ways {
 }
 
 /// Finds out what runs by executing a tiny program of each architecture: under the machine's binfmt_misc, and where
-/// that fails under a private one with the emulators given. Blocks for 10–50 ms.
+/// that fails, or programs do not see the name that they are called by, under a private one with the emulators given.
+/// Blocks for 10–50 ms.
 pub fn detect(emulators: &Emulators, ways: Ways) -> Detection {
     let own = native();
     let mut platforms: Vec<(Platform, Support)> = host().into_iter().map(|p| (p, Support::Native)).collect();
     let mut missing: Vec<&'static Architecture> = Vec::new();
+    // They run, but without their own name: better so than not at all.
+    let mut nameless: Vec<(&'static Architecture, u8)> = Vec::new();
     let listed = |known: &&Architecture| known.name != own.architecture && !known.beyond;
     let foreign: Vec<_> = Architecture::all().iter().filter(listed).collect();
     if own.os == "linux" {
-        for (architecture, ran) in at_once(&foreign, probe::run) {
+        for (architecture, ran) in at_once(&foreign, probe::run_named) {
             let sibling = Architecture::native().is_some_and(|host| host.may_run_natively(architecture));
-            match ran {
-                Ok(level) if sibling => add(&mut platforms, architecture, level, &Support::Native),
-                Ok(level) if ways != Ways::PrivateOnly => {
+            match (ran, ways) {
+                (Ok((level, _)), _) if sibling => add(&mut platforms, architecture, level, &Support::Native),
+                (Ok((level, true)), Ways::All) | (Ok((level, _)), Ways::KernelOnly) => {
                     add(&mut platforms, architecture, level, &Support::Kernel)
+                }
+                (Ok((level, false)), Ways::All) => {
+                    nameless.push((architecture, level));
+                    missing.push(architecture);
                 }
                 _ => missing.push(architecture),
             }
@@ -89,6 +96,12 @@ pub fn detect(emulators: &Emulators, ways: Ways) -> Detection {
                     (Ok(_), None) => {}
                 }
             }
+        }
+    }
+    for (architecture, level) in nameless {
+        if platforms.iter().all(|(platform, _)| platform.architecture != architecture.name) {
+            add(&mut platforms, architecture, level, &Support::Kernel);
+            problems.retain(|(name, _)| *name != architecture.name);
         }
     }
     let place = |platform: &Platform| {

@@ -34,6 +34,17 @@ pub fn run_in(private: &PrivateBinfmt, architecture: &Architecture) -> Result<u8
     level(architecture, execute(architecture, Trial::default(), Some(private.user_namespace()))?)
 }
 
+/// As [`run`]; and whether a program sees the name that it was called by, which shells and busybox need that execute
+/// themselves under another one.
+pub(crate) fn run_named(architecture: &Architecture) -> Result<(u8, bool)> {
+    let trial = Trial { of_argv0: true, ..Trial::default() };
+    let code = execute(architecture, trial, None)?;
+    let kept = code == i32::from(NAME[0]);
+    // Else it sees its path. Only amd64 has levels to be found out, and whatever else this may be is told better.
+    let level = if kept && architecture.name != "amd64" { 1 } else { run(architecture)? };
+    Ok((level, kept))
+}
+
 /// What programs of an architecture were seen to do.
 #[derive(Debug)]
 pub struct Proof {

@@ -214,3 +214,23 @@ fn argv0_is_kept_where_asked_for() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// Where the machine's own entry drops the name that a program is called by, a private one is used: shells need it.
+#[test]
+fn an_entry_that_drops_argv0_is_used_only_where_there_is_no_better() {
+    let said = with_own_binfmt(|dir| {
+        let binfmt = Binfmt::at(dir);
+        let _kept = binfmt.mount().expect("mounted").expect("was not");
+        let emulator = qemu().join("qemu-aarch64");
+        binfmt.register(&Registration::new(architecture("arm64"), &emulator, false)).expect("registered");
+        let how =
+            |emulators: &Emulators| detect(emulators, Ways::All).support(&Platform::linux("arm64")).cloned();
+        assert_eq!(how(&Emulators::default()), Some(Support::Kernel), "better than nothing");
+        assert_eq!(how(&emulators()), Some(Support::Private { emulator: emulator.clone() }));
+        binfmt.unregister("qemu-aarch64").expect("removed");
+        binfmt.register(&Registration::new(architecture("arm64"), &emulator, true)).expect("registered");
+        assert_eq!(how(&emulators()), Some(Support::Kernel));
+        "done".to_owned()
+    });
+    assert_eq!(said, "done");
+}

@@ -1,8 +1,14 @@
 //! Who answers when a client asks for the version.
 
+macro_rules! number {
+    () => {
+        "v0.31.0"
+    };
+}
+
 /// Clients switch features on by this: from 0.31 on they use everything that is announced in
 /// the capabilities, and nothing of what came later.
-pub const VERSION: &str = "v0.31.0";
+pub const VERSION: &str = number!();
 
 /// The package, as shown by `debug workers` and `Info`.
 pub const PACKAGE: &str = "crosskit";
@@ -12,6 +18,9 @@ pub const DOCKERFILE: &str = "1.26.0";
 
 /// The program's own version.
 pub const REVISION: &str = concat!("crosskit-", env!("CARGO_PKG_VERSION"));
+
+/// All of it in four words with the program's name before: so scripts and buildx's older releases read it.
+pub const SHOWN: &str = concat!("crosskit ", number!(), " crosskit-", env!("CARGO_PKG_VERSION"));
 
 /// The same as a message.
 pub fn record() -> crosskit_api::types::BuildkitVersion {

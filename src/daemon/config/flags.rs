@@ -55,7 +55,7 @@ pub fn command() -> Command {
     };
     let mut command = Command::new("buildkitd")
         .about("build daemon")
-        .version(crate::version::VERSION)
+        .version(crate::version::SHOWN)
         .disable_version_flag(true)
         .arg(
             Arg::new("version")

@@ -424,3 +424,18 @@ fn a_machine_is_told_whether_it_can_build() {
     assert!(crosskit(&["--help"]).1.contains("doctor"), "a person finds it");
     assert!(!scene.path("state").exists(), "looking changes nothing");
 }
+
+/// buildx asks a container's daemon in this way, and wants four words.
+#[test]
+fn versions_have_a_package_a_number_and_a_revision() {
+    let scene = Scene::set();
+    for (program, name) in [("buildkitd", "buildkitd"), ("buildctl", "buildctl")] {
+        let output = Command::new(scene.programs.path(program)).arg("--version").output().expect("start it");
+        let said = String::from_utf8(output.stdout).expect("text");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!(words[0], name, "{said}");
+        assert_eq!(words[1], "crosskit", "{said}");
+        assert!(words[2].starts_with('v'), "{said}");
+        assert!(program == "buildctl" || words.len() == 4, "{said}");
+    }
+}
