@@ -308,7 +308,8 @@ impl Plan {
         self.command(stage, &Arc::new(instruction), true)
     }
 
-    /// The target and all that it needs, each once: bases and sources of a stage behind it.
+    /// The target and all that it needs, each once: bases and sources of a stage behind it. What takes the place of a
+    /// stage needs nothing of the file.
     pub(super) fn reachable_order(&self) -> Vec<usize> {
         let mut seen = vec![false; self.stages.len()];
         let mut order = Vec::new();
@@ -318,7 +319,10 @@ impl Plan {
                 continue;
             }
             order.push(stage);
-            let Stage { base, deps, .. } = &self.stages[stage];
+            let Stage { base, deps, named, .. } = &self.stages[stage];
+            if named.is_some() && !self.request.all_stages {
+                continue;
+            }
             open.extend(deps.iter().rev().map(|(dep, _)| *dep));
             open.extend(*base);
         }
