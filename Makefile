@@ -3,10 +3,11 @@
 CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help build demo test unit check fuzz bench farm-sim parts clean
+.PHONY: help build demo image test unit check fuzz bench farm-sim parts clean
 
 help:
 	@echo 'make demo   one Dockerfile becomes one index for eight platforms, here and now'
+	@echo 'make image  the image that docker buildx starts as its builder (STAGE=binfmt: the installer of emulators)'
 	@echo 'make test   all tests, end to end with real runtimes, a registry, emulators and docker buildx'
 	@echo 'make unit   only the tests that need no root and no other programs'
 	@echo 'make check  formatting, lints, rules about sources'
@@ -26,6 +27,11 @@ parts:
 demo: parts
 	$(CARGO) build --release -p crosskit -p crosskit-multiarch --bins
 	@target/release/demo
+
+STAGE ?= daemon
+image: parts
+	$(CARGO) build --release -p crosskit
+	@appliance/make-image.sh $(STAGE)
 
 # The end-to-end tests run the built program, so it is built first. nextest where it is, else cargo's own runner;
 # both close with a line that counts tests.

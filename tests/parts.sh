@@ -8,7 +8,7 @@
 # Small everyday programs are installed on the machine. The rest is unpacked, not installed, into the parts
 # folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
 # the machine runs:
-#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, busybox/ARCH/busybox (static, one per platform)
+#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/base.tar, busybox/ARCH/busybox (static, one per platform)
 # QEMU, buildx and the foreign busyboxes come from a newer suite ($CROSSKIT_TEST_SUITE) of the archive that this
 # machine's own apt is set up with. Nothing there: no action, well under a second.
 set -euo pipefail
@@ -23,7 +23,7 @@ for_building=(cc:gcc make:make git:git ar:binutils)
 for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar flock:util-linux mount:mount
   openssl:openssl ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base
   /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables
-  systemd-analyze:systemd gpg:gnupg ssh-keygen:openssh-client)
+  systemd-analyze:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap)
 
 # OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)
 architectures=(
@@ -57,6 +57,8 @@ missing_parts() { # -> one line per file that the parts folder lacks
   for qemu in "${others[@]}"; do
     [ -x "$parts/qemu-others/qemu-$qemu" ] || echo "qemu-others/qemu-$qemu"
   done
+  [ -x "$parts/engine/usr/sbin/dockerd" ] || echo engine/usr/sbin/dockerd
+  [ -f "$parts/appliance/base.tar" ] || echo appliance/base.tar
   [ -x "$parts/bin/docker-buildx" ] || echo bin/docker-buildx
   [ -x "$parts/bin/docker-registry" ] || echo bin/docker-registry
 }
@@ -164,19 +166,46 @@ first_file() { # file ... -> the first that exists
   echo "$1"
 }
 
+# Unpacks packages of the machine's own suite, with whose libc they are linked, into $work/$1/files: installed, they would
+# start services.
+unpack_own() { # name, package ...
+  local folder=$work/$1 deb
+  shift
+  say "unpacking $*"
+  mkdir -p "$folder/files"
+  (cd "$folder" && apt-get -o APT::Sandbox::User=root download "$@" >> "$log" 2>&1) \
+    || { [ "$(id -u)" = 0 ] && logged apt-get update && (cd "$folder" && logged apt-get -o APT::Sandbox::User=root download "$@"); } \
+    || die "packages $* could not be had from this machine's own suite"
+  for deb in "$folder"/*.deb; do logged dpkg-deb -x "$deb" "$folder/files"; done
+}
+
 fetch_registry() {
   if command -v docker-registry > /dev/null; then
     place "$(command -v docker-registry)" bin/docker-registry
     return
   fi
-  # Unpacked, for the package would start a service. From the machine's own suite: it is linked with its libc.
-  say "unpacking docker-registry"
-  mkdir -p "$work/registry/files"
-  (cd "$work/registry" && apt-get -o APT::Sandbox::User=root download docker-registry >> "$log" 2>&1) \
-    || { [ "$(id -u)" = 0 ] && logged apt-get update && (cd "$work/registry" && logged apt-get -o APT::Sandbox::User=root download docker-registry); } \
-    || die "package docker-registry could not be had from this machine's own suite"
-  logged dpkg-deb -x "$work"/registry/*.deb "$work/registry/files"
+  unpack_own registry docker-registry
   place "$work/registry/files/usr/bin/docker-registry" bin/docker-registry
+}
+
+# Docker's engine and its client, with the libraries that this machine may lack.
+fetch_engine() {
+  unpack_own engine docker.io containerd tini libdevmapper1.02.1
+  rm -rf "$parts/engine"
+  mv "$work/engine/files" "$parts/engine"
+}
+
+# The root that tests of the appliance's image stand on: Debian with the packages that it would install.
+make_base() {
+  local address="" name component
+  while IFS='|' read -r address name component; do
+    [[ $component == main && $name == "$(. /etc/os-release && echo "$VERSION_CODENAME")" ]] && break
+  done < <(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' 2>> "$log")
+  say "making a root of $name with what a builder needs"
+  mkdir -p "$parts/appliance"
+  logged mmdebstrap --variant=minbase --include=crun,runc,git,openssh-client,gpg,ca-certificates,fuse-overlayfs \
+    "$name" "$work/base.tar" "deb $address $name main"
+  mv "$work/base.tar" "$parts/appliance/base.tar"
 }
 
 fetch_parts() {
@@ -186,6 +215,8 @@ fetch_parts() {
   work=$(mktemp -d "$parts/.work.XXXXXX")
   trap 'rm -rf "$work"' EXIT
   if grep -q '^bin/docker-registry$' <<< "$wanted"; then fetch_registry; fi
+  if grep -q '^engine/usr/sbin/dockerd$' <<< "$wanted"; then fetch_engine; fi
+  if grep -q '^appliance/base.tar$' <<< "$wanted"; then make_base; fi
   wanted=$(missing_parts)
   [ -n "$wanted" ] || return 0
   private_apt

@@ -32,6 +32,16 @@ impl Parts {
         self.file("bin/docker-buildx")
     }
 
+    /// The folder that Docker's engine and its client were unpacked in.
+    pub fn engine(&self) -> PathBuf {
+        self.file("engine/usr/sbin/dockerd").ancestors().nth(3).expect("three folders above").to_path_buf()
+    }
+
+    /// An archive of a Debian root with what the appliance's image needs of it.
+    pub fn appliance_base(&self) -> PathBuf {
+        self.file("appliance/base.tar")
+    }
+
     /// The registry server.
     pub fn docker_registry(&self) -> PathBuf {
         self.file("bin/docker-registry")
