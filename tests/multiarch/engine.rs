@@ -1,5 +1,6 @@
 //! Docker's engine, for what only it can start: the builder that buildx makes of an image.
 
+use crate::leftovers::mounts_below;
 use crate::running::{Ran, Running};
 use crate::scene::Scene;
 use rustix::process::Signal;
@@ -75,6 +76,10 @@ impl Drop for Engine {
         }
         self.daemon.signal(Signal::TERM);
         self.daemon.wait(Duration::from_secs(60));
+        // The engine leaves namespaces mounted, and with them its folder.
+        for mount in mounts_below(&self.folder) {
+            Ran::run(Command::new("umount").arg(mount));
+        }
     }
 }
 
