@@ -21,7 +21,7 @@ const REMEMBERED_STEPS: usize = 5_000;
 /// # Errors
 /// Kinds and options that there are none of.
 pub fn asked(options: &BTreeMap<String, String>) -> Result<Asked, GatewayError> {
-    let fields = |record: &str| crosskit_dockerfile::csv_fields(record).map_err(str::to_string);
+    let fields = crosskit_dockerfile::csv_fields;
     Asked::parse(options, fields).map_err(provenance::attest_error)
 }
 

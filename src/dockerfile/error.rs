@@ -37,8 +37,11 @@ impl Lines {
         Lines { first: line, last: line }
     }
 
-    /// As they go over the wire: a range for each line.
+    /// As they go over the wire: a range for each line; none for no place at all.
     pub fn to_ranges(self) -> Vec<pb::Range> {
+        if self == Lines::default() {
+            return Vec::new();
+        }
         let position = |line: u32| Some(pb::Position { line: line as i32, character: 0 });
         (self.first..=self.last.max(self.first))
             .map(|line| pb::Range { start: position(line), end: position(line) })

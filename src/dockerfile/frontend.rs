@@ -155,7 +155,7 @@ impl<B: Bridge + 'static> Frontend<B> {
         let config = match &self.options.lint {
             Some(config) => config.clone(),
             None => {
-                let own = directive("check", &self.source.data).map(|own| own.cmdline).unwrap_or_default();
+                let own = directive("check", &self.source.data).map(|own| own.reference).unwrap_or_default();
                 LintConfig::parse(&own).map_err(|error| error.while_doing("failed to parse check options"))?
             }
         };
@@ -167,19 +167,24 @@ impl<B: Bridge + 'static> Frontend<B> {
         if self.source.data.is_empty() {
             return Err(DockerfileError::user("the Dockerfile cannot be empty"));
         }
-        let text = lines::read(&self.source.data)?;
-        for gap in &text.empty_continuations {
-            linter.warn(&rules::NO_EMPTY_CONTINUATION, *gap, rules::no_empty_continuation());
-        }
-        let file = crate::instruction::parse::dockerfile(text, linter)?;
+        let file = self.parse_stages(linter)?;
         if file.stages.is_empty() {
             return Err(DockerfileError::user("dockerfile contains no stages to build"));
         }
         Ok(file)
     }
 
+    /// The same for a file that may have no stage.
+    pub(crate) fn parse_stages(&self, linter: &Linter) -> Result<Dockerfile> {
+        let text = lines::read(&self.source.data)?;
+        for gap in &text.empty_continuations {
+            linter.warn(&rules::NO_EMPTY_CONTINUATION, *gap, rules::no_empty_continuation());
+        }
+        crate::instruction::parse::dockerfile(text, linter)
+    }
+
     /// Hands what the linter found to the client.
-    fn report(&self, linter: &Linter) {
+    pub(crate) fn report(&self, linter: &Linter) {
         for warning in linter.take() {
             self.bridge.warn(SourceWarning { vertex: self.vertex, warning, file: self.source.clone() });
         }

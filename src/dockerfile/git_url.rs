@@ -19,7 +19,7 @@ pub struct GitRef {
     reference: String,
     subdir: String,
     checksum: String,
-    keep_git_dir: Option<bool>,
+    pub keep_git_dir: Option<bool>,
     submodules: Option<bool>,
     mtime: String,
     fetch_by_commit: bool,

@@ -95,6 +95,29 @@ impl Options {
             raw.iter().filter_map(cut).collect()
         };
         let platforms = parse_platforms(get("platform"))?;
+        let resolve_mode = match get("image-resolve-mode") {
+            "" | "default" => ResolveMode::Default,
+            "pull" => ResolveMode::ForcePull,
+            "local" => ResolveMode::PreferLocal,
+            other => return fail(format!("invalid image-resolve-mode: {other}")),
+        };
+        let extra_hosts = parse_hosts(get("add-hosts"))?;
+        let shm_size = match get("shm-size") {
+            "" => 0,
+            value => value.parse().map_err(|error| {
+                let why = go_parse_int_error(value, &error);
+                DockerfileError::user(format!("failed to parse shm size: {why}"))
+            })?,
+        };
+        let ulimits = parse_ulimits(get("ulimit"))?;
+        let resources =
+            parse_resources(&raw).map_err(|error| error.while_doing("failed to parse resource limits"))?;
+        let network = match get("force-network-mode") {
+            "" | "sandbox" => pb::NetMode::Unset,
+            "none" => pb::NetMode::None,
+            "host" => pb::NetMode::Host,
+            other => return fail(format!("invalid netmode {other}")),
+        };
         let multi_platform = match get("multi-platform") {
             "" => platforms.len() > 1,
             value => match units::go_bool(value) {
@@ -104,25 +127,6 @@ impl Options {
                 }
                 Some(on) => on,
             },
-        };
-        let resolve_mode = match get("image-resolve-mode") {
-            "" | "default" => ResolveMode::Default,
-            "pull" => ResolveMode::ForcePull,
-            "local" => ResolveMode::PreferLocal,
-            other => return fail(format!("invalid image-resolve-mode: {other}")),
-        };
-        let network = match get("force-network-mode") {
-            "" | "sandbox" => pb::NetMode::Unset,
-            "none" => pb::NetMode::None,
-            "host" => pb::NetMode::Host,
-            other => return fail(format!("invalid netmode {other}")),
-        };
-        let shm_size = match get("shm-size") {
-            "" => 0,
-            value => value.parse().map_err(|error| {
-                let why = go_parse_int_error(value, &error);
-                DockerfileError::user(format!("failed to parse shm size: {why}"))
-            })?,
         };
         let no_cache = raw.get("no-cache").map(|stages| match stages.as_str() {
             "" => Vec::new(),
@@ -143,12 +147,11 @@ impl Options {
             target: get("target").to_owned(),
             no_cache,
             resolve_mode,
-            extra_hosts: parse_hosts(get("add-hosts"))?,
+            extra_hosts,
             network,
             shm_size,
-            ulimits: parse_ulimits(get("ulimit"))?,
-            resources: parse_resources(&raw)
-                .map_err(|error| error.while_doing("failed to parse resource limits"))?,
+            ulimits,
+            resources,
             cgroup_parent: get("cgroup-parent").to_owned(),
             hostname: get("hostname").to_owned(),
             cache_namespace: get("build-arg:BUILDKIT_CACHE_MOUNT_NS").to_owned(),
@@ -218,7 +221,7 @@ fn parse_hosts(list: &str) -> Result<Vec<pb::HostIp>> {
     if list.is_empty() {
         return Ok(Vec::new());
     }
-    let fields = csv::fields(list).map_err(|error| doing(error.to_owned()))?;
+    let fields = csv::fields(list).map_err(doing)?;
     let parse = |field: &String| {
         let lower = field.to_lowercase();
         let (host, ip) =
@@ -253,7 +256,7 @@ fn parse_ulimits(list: &str) -> Result<Vec<pb::Ulimit>> {
     if list.is_empty() {
         return Ok(Vec::new());
     }
-    let fields = csv::fields(list).map_err(|error| doing(error.to_owned()))?;
+    let fields = csv::fields(list).map_err(doing)?;
     let parse = |field: &String| {
         let (name, limits) =
             field.split_once('=').ok_or_else(|| doing(format!("invalid ulimit argument: {field}")))?;
@@ -305,19 +308,32 @@ fn parse_resources(raw: &BTreeMap<String, String>) -> Result<Option<pb::LinuxRes
             _ => fail(format!("invalid {key} value: {value}: must be > 0")),
         }
     };
+    let count = |key: &str| -> Result<u64> {
+        let Some(value) = given(key) else {
+            return Ok(0);
+        };
+        match value.parse::<u64>() {
+            Ok(0) => fail(format!("invalid {key} value: {value}: must be > 0")),
+            Ok(n) if !value.starts_with('+') => Ok(n),
+            _ => {
+                let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+                let why = if digits { "value out of range" } else { "invalid syntax" };
+                let quoted = go_quote(value);
+                fail(format!("invalid {key} value: {value}: strconv.ParseUint: parsing {quoted}: {why}"))
+            }
+        }
+    };
     let list = |key: &str| match given(key) {
         None => Ok(String::new()),
-        Some(value) if valid_cpu_list(value) => Ok(value.clone()),
-        Some(value) => {
-            let quoted = go_quote(value);
-            fail(format!("invalid {key} value: {value}: {quoted} is no list such as 0-3,7"))
-        }
+        Some(value) => check_cpu_list(value)
+            .map(|()| value.clone())
+            .map_err(|why| DockerfileError::user(format!("invalid {key} value: {value}: {why}"))),
     };
     let resources = pb::LinuxResources {
         memory: number("memory", 1, false)?,
         memory_swap: number("memswap", 1, true)?,
-        cpu_shares: number("cpushares", 1, false)? as u64,
-        cpu_period: number("cpuperiod", 1, false)? as u64,
+        cpu_shares: count("cpushares")?,
+        cpu_period: count("cpuperiod")?,
         cpu_quota: number("cpuquota", 1, false)?,
         cpuset_cpus: list("cpusetcpus")?,
         cpuset_mems: list("cpusetmems")?,
@@ -325,14 +341,30 @@ fn parse_resources(raw: &BTreeMap<String, String>) -> Result<Option<pb::LinuxRes
     Ok((resources != pb::LinuxResources::default()).then_some(resources))
 }
 
-fn valid_cpu_list(list: &str) -> bool {
-    let number = |text: &str| text.parse::<u32>().ok().filter(|_| !text.starts_with('+'));
-    list.split(',').all(|part| match part.split_once('-') {
-        Some((first, last)) => {
-            matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last)
+/// The highest number of a processor or a memory node, as BuildKit has it.
+const MAX_CPU: i64 = 8192;
+
+/// Checks a list such as `0-3,7`.
+fn check_cpu_list(list: &str) -> std::result::Result<(), String> {
+    let number = |text: &str| text.trim().parse::<i64>().ok().filter(|n| *n >= 0);
+    for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let quoted = go_quote(part);
+        let (kind, last) = match part.split_once('-') {
+            Some((first, last)) => {
+                let range = number(first).zip(number(last)).filter(|(first, last)| first <= last);
+                ("range", range.map(|(_, last)| last))
+            }
+            None => ("element", number(part)),
+        };
+        match last {
+            None => return Err(format!("invalid cpuset {kind} {quoted}")),
+            Some(last) if last > MAX_CPU => {
+                return Err(format!("cpuset {kind} {quoted} exceeds maximum {MAX_CPU}"));
+            }
+            Some(_) => {}
         }
-        None => number(part).is_some(),
-    })
+    }
+    Ok(())
 }
 
 /// Capabilities of the frontend that clients may ask for.

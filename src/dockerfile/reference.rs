@@ -41,7 +41,7 @@ impl Reference {
         let host = if host == "index.docker.io" { "docker.io" } else { host };
         let official = host == "docker.io" && !path.contains('/');
         let path = if official { format!("library/{path}") } else { path.to_owned() };
-        let bare = path.split([':', '@']).next().unwrap_or_default();
+        let bare = path.split(':').next().unwrap_or_default();
         if !is_lower(bare) {
             return fail(format!("{INVALID}: repository name ({bare}) must be lowercase"));
         }
@@ -70,11 +70,14 @@ impl Reference {
                 && bytes.next().is_some_and(word)
                 && bytes.all(|b| word(b) || b == b'.' || b == b'-')
         });
-        if !valid_name(name) || !tag_ok || !digest.is_none_or(valid_digest) {
+        if !valid_name(name) || !tag_ok || !digest.is_none_or(like_digest) {
             return fail(INVALID);
         }
         if name.len() > MAX_NAME {
             return fail(format!("repository name must not be more than {MAX_NAME} characters"));
+        }
+        if let Some(digest) = digest {
+            check_digest(digest)?;
         }
         let own = |part: &str| part.to_owned();
         Ok(Reference { name: own(name), tag: tag.map(own), digest: digest.map(own) })
@@ -169,17 +172,46 @@ fn valid_part(part: &str) -> bool {
     separators.all(|ok| ok)
 }
 
-fn valid_digest(digest: &str) -> bool {
+/// Whether it has the form of a digest, of whatever algorithm: `name:hex`.
+fn like_digest(digest: &str) -> bool {
+    /// The fewest digits that a name may end with.
+    const LEAST: usize = 32;
     let Some((algorithm, hex)) = digest.split_once(':') else {
         return false;
     };
+    let word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    algorithm.split(['-', '_', '+', '.']).all(word)
+        && hex.len() >= LEAST
+        && hex.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Checks a digest. Errors are the texts that the field has for them.
+pub fn check_digest(digest: &str) -> Result<()> {
+    const FORMAT: &str = "invalid checksum digest format";
+    let Some((algorithm, hex)) = digest.split_once(':') else {
+        return fail(FORMAT);
+    };
+    let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let word = |word: &str| !word.is_empty() && word.bytes().all(known);
+    let encoded = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-');
+    if !algorithm.split(['.', '+', '_', '-']).all(word) || hex.is_empty() || !hex.bytes().all(encoded) {
+        return fail(FORMAT);
+    }
     let length = match algorithm {
         "sha256" => 64,
         "sha384" => 96,
         "sha512" => 128,
-        _ => return false,
+        _ => return fail("unsupported digest algorithm"),
     };
-    hex.len() == length && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    if hex.len() != length {
+        return fail("invalid checksum digest length");
+    }
+    match hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        true => Ok(()),
+        false => fail(FORMAT),
+    }
 }
 
 #[cfg(test)]
@@ -215,6 +247,10 @@ mod tests {
             ("a:", "invalid reference format"),
             ("a@sha256:12", "invalid reference format"),
             ("a___b", "invalid reference format"),
+            ("a@SHA256:12", "invalid reference format: repository name (library/a@SHA256) must be lowercase"),
+            (&format!("a@sha256:{}", "a".repeat(40)), "invalid checksum digest length"),
+            (&format!("a@sha256:{}", "A".repeat(64)), "invalid checksum digest format"),
+            (&format!("a@md5:{}", "a".repeat(32)), "unsupported digest algorithm"),
         ] {
             assert_eq!(Reference::parse(text).unwrap_err().to_string(), want, "{text:?}");
         }

@@ -60,14 +60,17 @@ impl<B: Bridge + 'static> Frontend<B> {
     }
 
     async fn outline(&self) -> Result<Subrequest> {
-        let asks = self.asks(Linter::silent(), false).await?;
+        let linter = self.linter()?;
+        let asks = self.asks(linter.clone(), false).await;
+        self.report(&linter);
+        let asks = asks?;
         let outline = Outline { asks, source: self.source.data.clone() };
         Ok(answer(to_string_indented(&outline), outline.text()))
     }
 
     fn targets(&self) -> Result<Subrequest> {
-        let file = self.parse(&Linter::silent())?;
-        let last = file.stages.len() - 1;
+        let file = self.parse_stages(&Linter::silent())?;
+        let last = file.stages.len().saturating_sub(1);
         let target = |(position, stage): (usize, crate::instruction::Stage)| Target {
             name: stage.name,
             default: position == last,
@@ -91,9 +94,11 @@ impl<B: Bridge + 'static> Frontend<B> {
     }
 
     async fn lint(&self) -> Result<Subrequest> {
-        let linter = self.linter()?;
         let all = self.options.target.is_empty();
-        let failed = self.asks(linter.clone(), all).await.err();
+        let (linter, failed) = match self.linter() {
+            Ok(linter) => (linter.clone(), self.asks(linter, all).await.err()),
+            Err(error) => (Linter::silent(), Some(error)),
+        };
         let info = pb::SourceInfo {
             filename: self.source.filename.clone(),
             data: self.source.data.clone(),
@@ -264,7 +269,10 @@ struct Targets {
 
 impl GoJson for Targets {
     fn fields(&self, o: &mut Object<'_>) {
-        o.objects_always("targets", &self.targets);
+        match self.targets.as_slice() {
+            [] => o.null("targets"),
+            targets => o.objects_always("targets", targets),
+        }
         o.byte_strings("sources", std::slice::from_ref(&self.source));
     }
 }

@@ -44,7 +44,8 @@ pub(crate) fn rooted(path: String) -> String {
 
 /// As [`rooted`], keeping a trailing `/` or `/.`.
 pub(crate) fn rooted_keep_slash(path: String) -> String {
-    match path.starts_with('/') && is_clean(path.strip_suffix('/').unwrap_or(&path)) {
+    let bare = path.strip_suffix('/').unwrap_or(&path);
+    match path.starts_with('/') && bare != "/" && is_clean(bare) {
         true => path,
         false => absolute_keep_slash("/", &path),
     }
@@ -120,6 +121,9 @@ mod tests {
         assert_eq!(join(&["/src", "", "../x"]), "/x");
         assert_eq!(absolute_keep_slash("/w", "./"), "/w/");
         assert_eq!(absolute_keep_slash("/", "/."), "/.");
+        for (path, want) in [("/", "/"), ("//", "/"), ("/a/", "/a/"), ("/a//", "/a/"), ("/.", "/.")] {
+            assert_eq!(rooted_keep_slash(path.to_owned()), want);
+        }
         assert_eq!(absolute_keep_slash("/w", "a/."), "/w/a/.");
         assert_eq!(base("/a/b/"), "b");
         assert_eq!(base("/"), "/");

@@ -52,7 +52,7 @@ impl HistoryFilters {
 }
 
 fn parts(filter: &str, now: SystemTime) -> Result<Vec<Part>, String> {
-    let fields = crosskit_dockerfile::csv_fields(filter).map_err(str::to_string)?;
+    let fields = crosskit_dockerfile::csv_fields(filter)?;
     let mut parts = Vec::new();
     let mut words = Vec::new();
     for field in fields {

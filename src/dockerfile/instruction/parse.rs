@@ -64,10 +64,12 @@ pub(crate) fn dockerfile(text: Text, lint: &Linter) -> Result<Dockerfile> {
 
 fn stage(statement: Statement, lint: &Linter) -> Result<Stage> {
     let words = &statement.arguments.words;
-    if let [_, keyword, name] = words.as_slice() {
-        if *name != name.to_lowercase() {
-            lint.warn(&rules::STAGE_NAME_CASING, statement.lines, rules::stage_name_casing(name));
-        }
+    if let [_, _, name] = words.as_slice()
+        && *name != name.to_lowercase()
+    {
+        lint.warn(&rules::STAGE_NAME_CASING, statement.lines, rules::stage_name_casing(name));
+    }
+    if let [_, keyword, _, ..] = words.as_slice() {
         let from = &statement.keyword;
         let lower = *from == from.to_lowercase();
         let consistent = lower || *from == from.to_uppercase();
@@ -266,6 +268,7 @@ fn onbuild(statement: &Statement) -> Result<Kind> {
         _ => {}
     }
     let mut trigger = statement.code[statement.keyword.len()..].trim_start().to_owned();
+    trigger.push_str(&statement.blanks);
     for heredoc in &statement.heredocs {
         trigger.push('\n');
         trigger.push_str(&heredoc.content);
@@ -330,6 +333,7 @@ fn run(statement: &Statement) -> Result<Run> {
         ("device", Takes::Values),
     ];
     let flags = Flags::read(&statement.flags, &known)?;
+    let devices = flags.values("device").map(|value| DeviceFlag::parse(&value)).collect::<Result<_>>()?;
     let mut mounts = Vec::new();
     for value in flags.values("mount") {
         mounts.push(MountFlag::parse(&value)?);
@@ -345,7 +349,6 @@ fn run(statement: &Statement) -> Result<Run> {
         Some("insecure") => true,
         Some(other) => return fail(format!("security {} is not valid", quote::go_quote(other))),
     };
-    let devices = flags.values("device").map(|value| DeviceFlag::parse(&value)).collect::<Result<_>>()?;
     Ok(Run { command: command_line(statement), mounts, network, insecure, devices })
 }
 
@@ -385,6 +388,14 @@ fn healthcheck(statement: &Statement) -> Result<Healthcheck> {
         }
         Ok(duration)
     };
+    let health = Healthcheck {
+        test,
+        interval: interval("interval")?,
+        timeout: interval("timeout")?,
+        start_period: interval("start-period")?,
+        start_interval: interval("start-interval")?,
+        retries: 0,
+    };
     let retries = match flags.value("retries").as_str() {
         "" => 0,
         value => match value.parse::<i32>() {
@@ -395,14 +406,7 @@ fn healthcheck(statement: &Statement) -> Result<Healthcheck> {
             Err(error) => return fail(go_parse_int_error(value, &error)),
         },
     };
-    Ok(Healthcheck {
-        test,
-        interval: interval("interval")?,
-        timeout: interval("timeout")?,
-        start_period: interval("start-period")?,
-        start_interval: interval("start-interval")?,
-        retries,
-    })
+    Ok(Healthcheck { retries, ..health })
 }
 
 /// The text that Go has for a number that is none.

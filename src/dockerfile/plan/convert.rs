@@ -49,6 +49,9 @@ impl Plan {
         self.context = self.add_context(context, 0);
         self.dispatch_stages()?;
         self.request.linter.check()?;
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
         let mut read = BTreeSet::new();
         for stage in &self.stages {
             read.extend(stage.context_paths.iter().cloned());

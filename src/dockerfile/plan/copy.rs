@@ -12,7 +12,7 @@ use crate::instruction::Copy;
 use crate::lint::rules;
 use crate::plan::dispatch::At;
 use crate::plan::{Plan, names, paths};
-use crate::text::quote::go_quote;
+use crate::reference;
 
 /// What a copy reads from.
 pub(super) struct CopyStep {
@@ -54,7 +54,7 @@ fn parse_mode(text: &str) -> Result<Option<Mode>> {
     };
     match text.split(',').all(clause) {
         true => Ok(Some(Mode::Symbolic(text.to_owned()))),
-        false => fail(format!("invalid chmod parameter: '{text}'. it is no mode such as 0644 or u+x,g-w")),
+        false => fail("invalid syntax"),
     }
 }
 
@@ -89,10 +89,13 @@ impl Plan {
         let name = self.numbered(at.stage, &shown, Some(&platform), Some(&env));
         let mut said = history_start(copy, step.add);
         let mut actions = Vec::with_capacity(copy.sources.len() + copy.contents.len());
+        // What an address says of itself holds for the sources behind it as well.
+        let mut told = copy.clone();
         for source in &copy.sources {
             said.push(' ');
             said.push_str(source);
-            actions.push(FileActionSpec::Copy(self.copy_source(at, copy, &step, source, &common, &name)?));
+            let action = self.copy_source(at, &mut told, &step, source, &common, &name)?;
+            actions.push(FileActionSpec::Copy(action));
         }
         for content in &copy.contents {
             said.push_str(" <<");
@@ -167,7 +170,7 @@ impl Plan {
     fn copy_source(
         &mut self,
         at: &At<'_>,
-        copy: &Copy,
+        copy: &mut Copy,
         step: &CopyStep,
         source: &str,
         common: &CopyAction,
@@ -179,7 +182,10 @@ impl Plan {
             if !step.add {
                 return fail("source can't be a git ref for COPY");
             }
+            let keep_git_dir = git.keep_git_dir.or(copy.keep_git_dir);
             let git = git.added(copy.keep_git_dir, &copy.checksum)?;
+            copy.keep_git_dir = keep_git_dir;
+            copy.checksum.clone_from(&git.checksum);
             let from = self.builder.git(&git, Constraints::default().named(name));
             return Ok(CopyAction { from: Some(from), src: "/".to_owned(), ..common.clone() });
         }
@@ -189,7 +195,7 @@ impl Plan {
             }
             let filename = http_filename(source);
             if !copy.checksum.is_empty() {
-                check_digest(&copy.checksum)?;
+                reference::check_digest(&copy.checksum)?;
             }
             let mut constraints = Constraints::default().named(name);
             names::describe(&mut constraints, "");
@@ -295,25 +301,6 @@ fn check_checksum(copy: &Copy, add: bool) -> Result<()> {
         return fail("checksum requires HTTP(S) or Git sources");
     }
     Ok(())
-}
-
-fn check_digest(text: &str) -> Result<()> {
-    let Some((algorithm, hex)) = text.split_once(':') else {
-        return fail("invalid checksum digest format");
-    };
-    let length = match algorithm {
-        "sha256" => 64,
-        "sha384" => 96,
-        "sha512" => 128,
-        _ => return fail("unsupported digest algorithm"),
-    };
-    if hex.len() != length {
-        return fail("invalid checksum digest length");
-    }
-    match hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        true => Ok(()),
-        false => fail(format!("invalid checksum digest format: {}", go_quote(text))),
-    }
 }
 
 /// The name that a downloaded file gets.

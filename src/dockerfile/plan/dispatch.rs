@@ -1,5 +1,6 @@
 //! Walks the instructions of the stages that are needed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -112,41 +113,49 @@ impl Plan {
 
     fn expand_with(&self, lexer: Lexer, at: &At<'_>, text: &str) -> Result<String> {
         let stage = &self.stages[at.stage];
-        let expanded = lexer.expand(text, &stage.fs.env)?;
-        let before = self.expanded.fetch_add(expanded.text.len(), Ordering::Relaxed);
-        if before + expanded.text.len() > MAX_EXPANDED {
+        let (text, expanded) = lexer.attempt(text, &stage.fs.env);
+        self.report_unset(at, &expanded.unmatched);
+        let text = text?;
+        let before = self.expanded.fetch_add(text.len(), Ordering::Relaxed);
+        if before + text.len() > MAX_EXPANDED {
             return Err(DockerfileError::user(format!(
                 "with variables replaced, the instructions have more than {MAX_EXPANDED} bytes"
             )));
         }
-        if !expanded.unmatched.is_empty() && at.lint.listens() {
-            let declared = |name: &str| stage.build_args.iter().any(|arg| arg.key == name);
-            for name in expanded.unmatched.iter().filter(|name| !declared(name) && !is_sbom_arg(name)) {
-                let near = nearest(name, stage.fs.env.keys());
-                at.lint.warn(&rules::UNDEFINED_VAR, at.lines(), rules::undefined_var(name, near));
-            }
+        Ok(text)
+    }
+
+    /// Warns of variables that nothing sets.
+    fn report_unset(&self, at: &At<'_>, names: &BTreeSet<String>) {
+        if names.is_empty() || !at.lint.listens() {
+            return;
         }
-        Ok(expanded.text)
+        let stage = &self.stages[at.stage];
+        let declared = |name: &str| stage.build_args.iter().any(|arg| arg.key == name);
+        for name in names.iter().filter(|name| !declared(name) && !is_sbom_arg(name)) {
+            let near = nearest(name, stage.fs.env.keys());
+            at.lint.warn(&rules::UNDEFINED_VAR, at.lines(), rules::undefined_var(name, near));
+        }
     }
 
     fn expand_copy(&self, at: &At<'_>, copy: &Copy) -> Result<Copy> {
         let all = |texts: &[String]| texts.iter().map(|text| self.expand(at, text)).collect::<Result<_>>();
         let lexer = Lexer { no_quotes: true, ..Lexer::new('\\') };
-        let mut contents = copy.contents.clone();
-        for content in contents.iter_mut().filter(|content| content.expand) {
-            content.data = self.expand_with(lexer, at, &content.data)?;
-        }
-        Ok(Copy {
+        let mut expanded = Copy {
             chown: self.expand(at, &copy.chown)?,
             chmod: self.expand(at, &copy.chmod)?,
             checksum: self.expand(at, &copy.checksum)?,
             sources: all(&copy.sources)?,
             dest: self.expand(at, &copy.dest)?,
-            contents,
+            contents: copy.contents.clone(),
             from: copy.from.clone(),
             excludes: copy.excludes.clone(),
             ..*copy
-        })
+        };
+        for content in expanded.contents.iter_mut().filter(|content| content.expand) {
+            content.data = self.expand_with(lexer, at, &content.data)?;
+        }
+        Ok(expanded)
     }
 
     fn dispatch(&mut self, stage: usize, command: &Command) -> Result<()> {

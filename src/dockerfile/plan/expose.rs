@@ -16,10 +16,12 @@ fn fail<T>(message: String) -> Result<T> {
 impl Plan {
     pub(super) fn expose(&mut self, at: &At<'_>, ports: &[String]) -> Result<()> {
         let mut exposed = Vec::new();
+        let mut specs = Vec::with_capacity(ports.len());
         for port in ports {
-            for spec in self.lexer.words(port, &self.stages[at.stage].fs.env)? {
-                self.expose_port(at, &spec, &mut exposed)?;
-            }
+            specs.extend(self.lexer.words(port, &self.stages[at.stage].fs.env)?);
+        }
+        for spec in specs {
+            self.expose_port(at, &spec, &mut exposed)?;
         }
         let said = format!("EXPOSE [{}]", exposed.join(" "));
         let ports = exposed.into_iter().map(|port| (port, Empty));
@@ -50,7 +52,14 @@ impl Plan {
         if !ip.is_empty() || !host.is_empty() {
             at.lint.warn(&rules::EXPOSE_INVALID_FORMAT, at.lines(), rules::expose_invalid_format(spec));
         }
-        let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+        let bare = match ip.strip_prefix('[').map(|inside| inside.split_once(']')) {
+            None => ip,
+            Some(Some((inside, ""))) => inside,
+            Some(other) => {
+                let wrong = if other.is_none() { "missing ']' in address" } else { "missing port in address" };
+                return fail(format!("invalid IP address {ip}: address {ip}:: {wrong}"));
+            }
+        };
         if !bare.is_empty() && bare.parse::<IpAddr>().is_err() {
             return fail(format!("invalid IP address: {bare}"));
         }

@@ -141,11 +141,10 @@ impl Plan {
     pub(super) fn volume(&mut self, at: &At<'_>, volumes: &[String]) -> Result<()> {
         let mut expanded = Vec::with_capacity(volumes.len());
         for volume in volumes {
-            let volume = self.expand(at, volume)?;
-            if volume.is_empty() {
-                return Err(DockerfileError::user("VOLUME specified can not be an empty string"));
-            }
-            expanded.push(volume);
+            expanded.push(self.expand(at, volume)?);
+        }
+        if expanded.iter().any(String::is_empty) {
+            return Err(DockerfileError::user("VOLUME specified can not be an empty string"));
         }
         let said = format!("VOLUME [{}]", expanded.join(" "));
         let volumes = expanded.into_iter().map(|volume| (volume, Empty));

@@ -33,7 +33,7 @@ pub(crate) use outline::Outlined;
 pub(crate) use supply::{ContextSource, LoadKind, Loaded, Resolved};
 
 use crate::contexts::NamedContext;
-use crate::error::Lines;
+use crate::error::{DockerfileError, Lines};
 use crate::image::{History, Image};
 use crate::instruction::{ArgDefinition, Dockerfile, Instruction};
 use crate::lint::Linter;
@@ -151,6 +151,8 @@ pub(crate) struct Plan {
     ignore: Option<Arc<Patterns>>,
     /// Counts ids.
     next_id: usize,
+    /// A step that no graph can have.
+    refused: Option<DockerfileError>,
     /// Bytes of all texts in which variables were replaced.
     expanded: std::sync::atomic::AtomicUsize,
 }

@@ -100,7 +100,10 @@ impl Plan {
             ..exec
         };
         if exec.args.is_empty() {
-            return Err(DockerfileError::user("arguments are required"));
+            // What else is wrong is told first.
+            let error = DockerfileError::user("failed to marshal LLB definition: arguments are required");
+            self.refused.get_or_insert(error.at(at.lines()));
+            return Ok(());
         }
         self.stages[stage].fs.output = self.builder.exec(exec, constraints).root;
         self.commit(stage, format!("RUN {said} # buildkit"), true);

@@ -78,6 +78,7 @@ impl Plan {
             context: None,
             ignore: None,
             next_id: 0,
+            refused: None,
             expanded: Default::default(),
         };
         let base = Outlined { args: declared, ..Outlined::default() };
@@ -136,8 +137,9 @@ impl Plan {
     fn add_stage(&mut self, position: usize, from: &instruction::Stage, outlined: &Outlined) -> Result<()> {
         let lint = self.request.linter.for_comments(&from.comments);
         let at = |error: DockerfileError| error.at(from.lines);
-        let base = self.lexer.expand(&from.base, &self.globals).map_err(at)?;
+        let (text, mut base) = self.lexer.attempt(&from.base, &self.globals);
         report_undeclared(&base.unmatched, &self.globals, outlined, from.lines, &lint);
+        base.text = text.map_err(at)?;
         if base.text.is_empty() {
             let message = format!("base name ({}) should not be blank", from.base);
             return Err(at(DockerfileError::user(message)));
@@ -185,11 +187,10 @@ impl Plan {
     ) -> Result<(Platform, BTreeSet<String>)> {
         let at = |error: DockerfileError| error.at(from.lines);
         let written = &from.platform;
-        let found = self
-            .lexer
-            .expand(written, &self.globals)
-            .map_err(|error| at(error.while_doing("failed to process arguments for platform ")))?;
+        let (text, mut found) = self.lexer.attempt(written, &self.globals);
         report_undeclared(&found.unmatched, &self.globals, outlined, from.lines, lint);
+        found.text =
+            text.map_err(|error| at(error.while_doing("failed to process arguments for platform ")))?;
         report_platform(from, &found, &self.globals, lint);
         let guess = |mut error: DockerfileError| {
             for name in &found.unmatched {
@@ -339,11 +340,11 @@ impl Plan {
                 continue;
             }
             state[start] = OPEN;
-            // A stage, its next dependency, and where it was asked for.
-            let mut path = vec![(start, 0, None)];
-            while let Some((stage, next, _)) = path.last_mut() {
+            // A stage and its next dependency.
+            let mut path = vec![(start, 0)];
+            while let Some((stage, next)) = path.last_mut() {
                 let stage = *stage;
-                let Some((dep, lines)) = self.stages[stage].deps.get(*next).copied() else {
+                let Some((dep, _)) = self.stages[stage].deps.get(*next).copied() else {
                     state[stage] = DONE;
                     path.pop();
                     continue;
@@ -352,18 +353,19 @@ impl Plan {
                 match state[dep] {
                     UNSEEN => {
                         state[dep] = OPEN;
-                        path.push((dep, 0, Some(lines)));
+                        path.push((dep, 0));
                     }
                     OPEN => {
                         let name = &self.stages[start].shown;
                         let message = format!("circular dependency detected on stage: {name}");
                         let mut error = DockerfileError::user(message);
-                        for (_, _, lines) in &path {
-                            if let Some(lines) = lines {
-                                error = error.at(*lines);
-                            }
+                        let wanted = path.iter().skip(1).map(|(stage, _)| *stage).chain([dep]);
+                        for ((stage, _), wanted) in path.iter().zip(wanted) {
+                            // Of several places that want the same, the last is told.
+                            let found = self.stages[*stage].deps.iter().rfind(|(dep, _)| *dep == wanted);
+                            error = found.into_iter().fold(error, |error, (_, lines)| error.at(*lines));
                         }
-                        return Err(error.at(lines));
+                        return Err(error);
                     }
                     _ => {}
                 }

@@ -117,6 +117,7 @@ impl Plan {
             reachable[stage] = true;
         }
         let mut loads = Vec::new();
+        let mut failed = None;
         for (position, reachable) in reachable.iter().copied().enumerate() {
             let stage = &mut self.stages[position];
             if stage.base.is_some() || stage.dispatched || stage.resolved {
@@ -130,9 +131,14 @@ impl Plan {
                 continue;
             }
             let lines = stage.lines;
-            if let Some(kind) = self.base_load(position, reachable).map_err(|error| error.at(lines))? {
-                loads.push(Load { stage: position, kind });
+            match self.base_load(position, reachable) {
+                Ok(kind) => loads.extend(kind.map(|kind| Load { stage: position, kind })),
+                // Of several names that are none, the last is told.
+                Err(error) => failed = Some(error.at(lines)),
             }
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         if !loads.is_empty() {
             return Ok(loads);
@@ -286,7 +292,9 @@ impl Plan {
                 let (key, value) = split_pair(pair);
                 stage.fs.env.set(key, value);
             }
-            stage.fs.dir.clone_from(&image.config.working_dir);
+            let dir = &image.config.working_dir;
+            stage.fs.dir =
+                if dir.starts_with('/') { dir.clone() } else { crosskit_llb::paths::join(&["/", dir]) };
             if !image.platform.os.is_empty() && !image.platform.architecture.is_empty() {
                 stage.fs.platform = Some(image.platform.normalize());
             }

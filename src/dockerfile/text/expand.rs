@@ -73,13 +73,19 @@ impl Lexer {
 
     /// Replaces variables and takes quotes off.
     pub fn expand(&self, word: &str, variables: &dyn Variables) -> Result<Expanded> {
+        let (text, found) = self.attempt(word, variables);
+        Ok(Expanded { text: text?, ..found })
+    }
+
+    /// The same, with the variables that were met even if it fails. The text stands alone.
+    pub fn attempt(&self, word: &str, variables: &dyn Variables) -> (Result<String>, Expanded) {
         if !word.contains(['$', '\'', '"', self.escape]) {
-            return Ok(Expanded { text: word.to_owned(), ..Expanded::default() });
+            return (Ok(word.to_owned()), Expanded::default());
         }
         let mut walk = Walk::new(self, word, variables, false);
-        walk.check_variables()?;
-        let text = walk.whole(word)?;
-        Ok(Expanded { text, matched: walk.matched, unmatched: walk.unmatched })
+        let text = walk.check_variables().and_then(|()| walk.whole(word));
+        let Walk { matched, unmatched, .. } = walk;
+        (text, Expanded { text: String::new(), matched, unmatched })
     }
 
     /// The same, split where blanks are outside of quotes, after replacement.
@@ -317,14 +323,14 @@ impl<'a> Walk<'a> {
     fn name(&mut self) -> String {
         let mut name = String::new();
         match self.chars.peek().copied() {
-            Some(c) if c.is_numeric() => {
-                while let Some(c) = self.chars.next_if(|c| c.is_numeric()) {
+            Some(c) if is_digit(c) => {
+                while let Some(c) = self.chars.next_if(|c| is_digit(*c)) {
                     name.push(c);
                 }
             }
             Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => name.extend(self.chars.next()),
             _ => {
-                while let Some(c) = self.chars.next_if(|c| c.is_alphanumeric() || *c == '_') {
+                while let Some(c) = self.chars.next_if(|c| is_letter(*c) || is_digit(*c) || *c == '_') {
                     name.push(c);
                 }
             }
@@ -361,8 +367,11 @@ impl<'a> Walk<'a> {
                 Some(c @ ('+' | '-' | '?')) => self.default(&name, c, true),
                 Some(c @ ('#' | '%')) => Err(format!("unsupported modifier (:{c}) in substitution")),
                 Some(c) => {
-                    self.modifier_word(false)?;
-                    Err(format!("unsupported modifier (:{c}) in substitution"))
+                    let word = self.modifier_word(false)?;
+                    match self.lookup(&name) {
+                        None if self.lexer.skip_unset => Ok(format!("${{{name}:{c}{word}}}")),
+                        _ => Err(format!("unsupported modifier (:{c}) in substitution")),
+                    }
                 }
                 None => Err("syntax error: missing '}'".to_owned()),
             },
@@ -405,10 +414,11 @@ impl<'a> Walk<'a> {
 
     fn trim(&mut self, name: &str, modifier: char) -> Step<String> {
         let word = self.modifier_word(true)?;
-        let Some(value) = self.lookup(name) else {
-            let unset = format!("${{{name}{modifier}{word}}}");
-            return Ok(if self.lexer.skip_unset { unset } else { String::new() });
-        };
+        let value = self.lookup(name);
+        if value.is_none() && self.lexer.skip_unset {
+            return Ok(format!("${{{name}{modifier}{word}}}"));
+        }
+        let value = value.unwrap_or_default();
         let (longest, pattern) = match word.strip_prefix(modifier) {
             Some(pattern) => (true, pattern),
             None => (false, word.as_str()),
@@ -440,6 +450,22 @@ impl<'a> Walk<'a> {
         shell_pattern::replace(&pattern, &value, &with, all)
             .map_err(|bad| format!("invalid pattern ({pattern}) in substitution: {}", bad.0))
     }
+}
+
+/// Whether a name may have it: a letter, of any script.
+fn is_letter(c: char) -> bool {
+    c.is_alphabetic() && !is_other_number(c)
+}
+
+/// Likewise a digit.
+fn is_digit(c: char) -> bool {
+    c.is_numeric() && !is_other_number(c)
+}
+
+/// Numbers that are no digits: superscripts, fractions, Roman numerals, circled ones.
+fn is_other_number(c: char) -> bool {
+    matches!(c, '²' | '³' | '¹' | '¼'..='¾' | '\u{2070}'..='\u{2089}' | '\u{2150}'..='\u{218b}')
+        || matches!(c, '\u{2460}'..='\u{24ff}' | '\u{2776}'..='\u{2793}')
 }
 
 /// Whether a text of so many bytes may go on.

@@ -19,6 +19,8 @@ pub struct Statement {
     pub arguments: Arguments,
     /// The whole line after continuation, trimmed.
     pub code: String,
+    /// The blanks behind it.
+    pub blanks: String,
     /// Where it is, with its here-documents.
     pub lines: Lines,
     /// The comment lines right above, without their `#`.
@@ -184,6 +186,7 @@ impl<'a> Reader<'a> {
             flags,
             arguments,
             code: whole.trim().to_owned(),
+            blanks: whole[whole.trim_end().len()..].to_owned(),
             lines: at(self.number),
             comments: std::mem::take(comments),
             heredocs,

@@ -97,8 +97,16 @@ fn split_arguments(keyword: &str, rest: &str, escape: char) -> Result<Arguments>
         "onbuild" if rest.is_empty() => Ok(Arguments::default()),
         "onbuild" => {
             let (keyword, _, inner) = match cut_blank(rest) {
-                // A trigger may not have a trigger; its text is not looked into.
-                Some((inner, _)) if inner.eq_ignore_ascii_case("onbuild") => {
+                // A trigger may not have a trigger; of those within, only what is wrong with the innermost counts.
+                Some((inner, mut rest)) if inner.eq_ignore_ascii_case("onbuild") => {
+                    while let Some((next, deeper)) = cut_blank(rest)
+                        && next.eq_ignore_ascii_case("onbuild")
+                    {
+                        rest = deeper;
+                    }
+                    if !rest.eq_ignore_ascii_case("onbuild") {
+                        split_statement(rest, escape)?;
+                    }
                     (inner.to_owned(), Vec::new(), Arguments::default())
                 }
                 _ => split_statement(rest, escape)?,
