@@ -32,14 +32,17 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// No place of the file.
+    pub(crate) const NOWHERE: Lines = Lines { first: 0, last: u32::MAX };
+
     /// This line alone.
     pub fn one(line: u32) -> Self {
         Lines { first: line, last: line }
     }
 
-    /// As they go over the wire: a range for each line; none for no place at all.
+    /// As they go over the wire: a range for each line.
     pub fn to_ranges(self) -> Vec<pb::Range> {
-        if self == Lines::default() {
+        if self == Lines::NOWHERE {
             return Vec::new();
         }
         let position = |line: u32| Some(pb::Position { line: line as i32, character: 0 });

@@ -256,7 +256,10 @@ impl<B: Bridge + 'static> Frontend<B> {
         linter: Linter,
     ) -> Result<PlatformResult> {
         let request = self.request(file, target.clone(), linter, false);
-        let ((), converted) = self.convert(request, |_| ()).await?;
+        let ((), mut converted) = self.convert(request, |_| ()).await?;
+        if let Some(error) = converted.refused.take() {
+            return Err(error);
+        }
         let platform = target.unwrap_or_else(crosskit_platforms::native).normalize();
         Ok(result(platform, converted))
     }
@@ -354,7 +357,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn result(platform: Platform, converted: Converted) -> PlatformResult {
-    let Converted { graph, image, base_image, epoch, scan } = converted;
+    let Converted { graph, image, base_image, epoch, scan, .. } = converted;
     let id = platform.format_all();
     let mut platform = platform;
     if platform.os == "windows" && image.platform.os == platform.os {

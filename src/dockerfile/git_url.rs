@@ -154,7 +154,8 @@ pub fn parse(text: &str) -> Result<Parsed> {
         (true, _) => {
             let (rest, _, _) = split_tail(&full);
             let tail = rest.split_once("://").map_or("", |(_, tail)| tail);
-            format!("{}://{tail}", address.scheme)
+            let (host, path) = tail.split_at(tail.find('/').unwrap_or(tail.len()));
+            format!("{}://{host}{}", address.scheme, escaped(path))
         }
         (false, _) => format!("{at}{}:{}", address.host, address.path),
     };
@@ -299,6 +300,22 @@ pub fn is_http(text: &str) -> bool {
 /// Whether a source is a repository.
 pub fn is_git(text: &str) -> bool {
     matches!(parse(text), Ok(Parsed::Git(_)))
+}
+
+/// A path as addresses have it: what may not stand in one is escaped, and then everything that need not.
+fn escaped(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&b);
+    if path.bytes().all(|b| plain(b) || b"!'()*[]%".contains(&b)) {
+        return path.to_owned();
+    }
+    let mut out = String::with_capacity(path.len());
+    for byte in crate::plan::percent_decoded(path) {
+        match plain(byte) {
+            true => out.push(byte as char),
+            false => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
             best = Some(option);
         }
     }
-    best
+    best.filter(|best| !best.is_empty())
 }
 
 /// As [`nearest`], whatever the case of letters. The guess is written in the case of `word`.
@@ -59,6 +59,7 @@ mod tests {
         assert_eq!(nearest("buidler", ["base", "builder"]), Some("builder"));
         assert_eq!(nearest("builder", ["builder", "bilder"]), None);
         assert_eq!(nearest("xyz", ["builder"]), None);
+        assert_eq!(nearest("x", [""]), None);
         assert_eq!(nearest_ignoring_case("FORM", ["FROM", "RUN"]).as_deref(), Some("FROM"));
         assert_eq!(nearest_ignoring_case("Form", ["FROM"]).as_deref(), Some("from"));
     }

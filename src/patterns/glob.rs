@@ -4,7 +4,7 @@
 //! at once. So no pattern, however many stars it has, takes more than (length of the path) ×
 //! (length of the pattern / 64) steps.
 
-use crate::{Clean, PatternError};
+use crate::{Clean, PatternError, regular};
 
 /// One position of the automaton.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -275,6 +275,9 @@ fn parse(pattern: &str, dialect: Dialect) -> Result<Vec<Item>, PatternError> {
             '?' => items.push(Item::One),
             '[' => {
                 let (class, next) = parse_class(&chars, at + 1).ok_or_else(bad)?;
+                if dialect == Dialect::Ignore && class.ranges.iter().any(|(lo, hi)| lo > hi) {
+                    return Err(bad());
+                }
                 items.push(Item::Class(class));
                 at = next;
                 continue;
@@ -323,6 +326,43 @@ fn class_char(chars: &[char], at: &mut usize) -> Option<char> {
     Some(c)
 }
 
+/// Checks the parts of a pattern between its stars as the shell's matcher would for the name `.`: no further than it
+/// could match.
+fn check_start(pattern: &str) -> Result<(), PatternError> {
+    let mut name = ".";
+    let mut rest = pattern;
+    while !rest.is_empty() {
+        let part = rest.trim_start_matches('*');
+        let starred = part.len() < rest.len();
+        let (part, behind) = part.split_at(part_end(part));
+        if starred && part.is_empty() {
+            return Ok(());
+        }
+        if !Glob::new(part).map_err(|_| PatternError::Syntax { pattern: pattern.to_string() })?.matches(name) {
+            return Ok(());
+        }
+        name = "";
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// Where the next star that counts is.
+fn part_end(text: &str) -> usize {
+    let mut in_class = false;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '*' if !in_class => return at,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
 /// One line of an ignore file, compiled to the cheapest test that decides it.
 #[derive(Debug, Clone)]
 pub(crate) enum Test {
@@ -330,6 +370,7 @@ pub(crate) enum Test {
     Prefix(Vec<u8>),
     Suffix(Vec<u8>),
     Glob(Box<Glob>),
+    Regular(Box<regex::bytes::Regex>),
 }
 
 impl Test {
@@ -337,7 +378,7 @@ impl Test {
     /// ones, as the field's matchers do.
     pub(crate) fn new(clean: &Clean<'_>) -> Result<Test, PatternError> {
         let text = clean.0;
-        parse(text, Dialect::Shell)?;
+        check_start(text)?;
         let special = |text: &str| text.contains(['*', '?', '[', ']', '\\']);
         if !special(text) {
             return Ok(Test::Exact(text.into()));
@@ -348,7 +389,13 @@ impl Test {
         if let Some(suffix) = text.strip_prefix("**").filter(|s| !special(s)) {
             return Ok(Test::Suffix(suffix.into()));
         }
-        Ok(Test::Glob(Box::new(Glob::ignore(text)?)))
+        match Glob::ignore(text) {
+            Ok(glob) if !regular::needed(text) => Ok(Test::Glob(Box::new(glob))),
+            _ => {
+                let bad = || PatternError::Syntax { pattern: text.to_string() };
+                Ok(Test::Regular(Box::new(regular::compile(text).ok_or_else(bad)?)))
+            }
+        }
     }
 
     pub(crate) fn matches(&self, path: &[u8]) -> bool {
@@ -357,6 +404,7 @@ impl Test {
             Test::Prefix(text) => path.starts_with(text),
             Test::Suffix(text) => path.ends_with(text) || text.strip_prefix(b"/").is_some_and(|t| t == path),
             Test::Glob(glob) => glob.matches(path),
+            Test::Regular(expression) => expression.is_match(path),
         }
     }
 }

@@ -8,6 +8,7 @@
 mod glob;
 mod ignorefile;
 mod paths;
+mod regular;
 
 pub use glob::Glob;
 pub use ignorefile::parse_ignore_file;

@@ -56,6 +56,27 @@ fn single_patterns_match_as_the_field_does() {
         ("bar/../foo", "foo", true),
         ("**/x/**", "a/x/b", true),
         ("**/x/**", "a/x", false),
+        // What only a regular expression can tell.
+        ("a|b/*", "axx", true),
+        ("a|b/*", "x/b/y", true),
+        ("a|b/*", "x/by", false),
+        ("a|b", "axx", false),
+        ("app/(group)/*", "app/(group)/x", true),
+        ("v{2}/*", "vv/x", true),
+        ("v{2}/*", "v{2}/x", false),
+        ("v{1,2}/*", "v/x", true),
+        ("*.{js,ts}", "a.js", false),
+        ("*.{js,ts}", "a.{js,ts}", true),
+        ("bin\\debug/*", "bin5ebug/x", true),
+        ("bin\\debug/*", "bin\\debug/x", false),
+        ("src\\bin", "srcbin", false),
+        ("[[:digit:]]/*", "7/x", true),
+        ("[\\w]/*", "_/x", true),
+        ("**/^a/*", "a/x", true),
+        ("**/^a/*", "b/a/x", false),
+        ("x*/[]a]", "xx/]", true),
+        ("x*/[a-]", "x/-", true),
+        ("x[a*]/y", "xbc/y", false),
     ];
     for (pattern, path, want) in table {
         assert_eq!(list(&[pattern]).matches(path), want, "{pattern:?} on {path:?}");
@@ -102,7 +123,10 @@ fn walks_pass_by_what_cannot_match() {
 
 #[test]
 fn bad_patterns_are_refused() {
-    for bad in ["[", "a[", "[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "a\\", "**["] {
+    for bad in [
+        "[", "a[", "[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "a\\", "**[", "x*/[", "*{2}", "a{2}{3}*", "|{2}*",
+        "a{2,1}*", "a{1001}*", "x*/\\q", "x*/[b-a]", "x*/[[:no:]]",
+    ] {
         let error = Patterns::new([bad]).unwrap_err();
         assert_eq!(error.to_string(), "syntax error in pattern", "{bad}");
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crosskit_llb::{Graph, LocalSource};
 
-use crate::error::Result;
+use crate::error::{DockerfileError, Result};
 use crate::image::Image;
 use crate::plan::Plan;
 use crate::plan::supply::ContextSource;
@@ -18,6 +18,8 @@ pub(crate) struct Converted {
     pub(crate) base_image: Option<Arc<Image>>,
     pub(crate) epoch: Option<i64>,
     pub(crate) scan: ScanTargets,
+    /// A step that could not be made.
+    pub(crate) refused: Option<DockerfileError>,
 }
 
 /// What the stages want to have scanned besides the result.
@@ -49,9 +51,6 @@ impl Plan {
         self.context = self.add_context(context, 0);
         self.dispatch_stages()?;
         self.request.linter.check()?;
-        if let Some(error) = self.refused.take() {
-            return Err(error);
-        }
         let mut read = BTreeSet::new();
         for stage in &self.stages {
             read.extend(stage.context_paths.iter().cloned());
@@ -68,7 +67,8 @@ impl Plan {
         let graph = builder.into_graph(self.stages[self.target].fs.output)?;
         let image = self.result_image();
         let target = &self.stages[self.target];
-        Ok(Converted { graph, image, base_image: target.base_image.clone(), epoch: self.epoch, scan })
+        let (base_image, refused) = (target.base_image.clone(), self.refused.take());
+        Ok(Converted { graph, image, base_image, epoch: self.epoch, scan, refused })
     }
 
     fn scan_targets(&self) -> Result<ScanTargets> {

@@ -308,13 +308,14 @@ pub(crate) fn http_filename(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let path = rest.find('/').map_or("", |at| &rest[at..]);
-    match base(&percent_decoded(path)) {
+    match base(&String::from_utf8_lossy(&percent_decoded(path))) {
         "." | "/" => "__unnamed__".to_owned(),
         name => name.to_owned(),
     }
 }
 
-fn percent_decoded(path: &str) -> String {
+/// The bytes of a path of an address.
+pub(crate) fn percent_decoded(path: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -330,5 +331,5 @@ fn percent_decoded(path: &str) -> String {
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }

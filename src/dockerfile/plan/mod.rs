@@ -26,7 +26,7 @@ use crosskit_llb::{Builder, LocalSource, Output, SourceFile};
 use crosskit_patterns::Patterns;
 use crosskit_platforms::Platform;
 
-pub(crate) use copy::http_filename;
+pub(crate) use copy::{http_filename, percent_decoded};
 pub(crate) use env::Env;
 pub(crate) use globals::Globals;
 pub(crate) use outline::Outlined;

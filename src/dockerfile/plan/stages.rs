@@ -258,7 +258,7 @@ impl Plan {
             Kind::Run(run) => {
                 for mount in &run.mounts {
                     let from = if mount.from.is_empty() { SCRATCH } else { &mount.from };
-                    sources.push(self.source_stage(from, Lines::default()));
+                    sources.push(self.source_stage(from, Lines::NOWHERE));
                 }
             }
             _ => {}

@@ -20,6 +20,11 @@ fn blank(c: char) -> bool {
     matches!(c, '\t' | '\x0b' | '\x0c' | '\r' | ' ')
 }
 
+/// What flags end with.
+fn space(c: char) -> bool {
+    blank(c) || c == '\n'
+}
+
 /// Splits at the first run of blanks.
 fn cut_blank(text: &str) -> Option<(&str, &str)> {
     let (head, tail) = text.split_at(text.find(blank)?);
@@ -48,7 +53,7 @@ fn split_flags(line: &str, escape: char) -> (Vec<String>, &str) {
     let mut flags = Vec::new();
     let mut rest = line;
     loop {
-        rest = rest.trim_start();
+        rest = rest.trim_start_matches(space);
         if !rest.starts_with("--") {
             return (flags, rest);
         }
@@ -58,7 +63,7 @@ fn split_flags(line: &str, escape: char) -> (Vec<String>, &str) {
         let mut chars = rest.char_indices();
         while let Some((at, c)) = chars.next() {
             match quote {
-                None if c.is_whitespace() => {
+                None if space(c) => {
                     end = at;
                     break;
                 }
