@@ -338,7 +338,8 @@ fn check_start(pattern: &str) -> Result<(), PatternError> {
         if starred && part.is_empty() {
             return Ok(());
         }
-        if !Glob::new(part).map_err(|_| PatternError::Syntax { pattern: pattern.to_string() })?.matches(name) {
+        if !Glob::new(part).map_err(|_| PatternError::Syntax { pattern: pattern.to_string() })?.matches(name)
+        {
             return Ok(());
         }
         name = "";

@@ -124,8 +124,24 @@ fn walks_pass_by_what_cannot_match() {
 #[test]
 fn bad_patterns_are_refused() {
     for bad in [
-        "[", "a[", "[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "a\\", "**[", "x*/[", "*{2}", "a{2}{3}*", "|{2}*",
-        "a{2,1}*", "a{1001}*", "x*/\\q", "x*/[b-a]", "x*/[[:no:]]",
+        "[",
+        "a[",
+        "[]a]",
+        "[-]",
+        "[x-]",
+        "[-x]",
+        "[a-b-c]",
+        "a\\",
+        "**[",
+        "x*/[",
+        "*{2}",
+        "a{2}{3}*",
+        "|{2}*",
+        "a{2,1}*",
+        "a{1001}*",
+        "x*/\\q",
+        "x*/[b-a]",
+        "x*/[[:no:]]",
     ] {
         let error = Patterns::new([bad]).unwrap_err();
         assert_eq!(error.to_string(), "syntax error in pattern", "{bad}");

@@ -23,8 +23,8 @@ const CONTROLS: [(char, char); 6] =
 const PLACES: [(char, &str); 4] = [('b', "(?-u:\\b)"), ('B', "(?-u:\\B)"), ('A', "\\A"), ('z', "\\z")];
 /// Names of sets within a class.
 const NAMED: [&str; 14] = [
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper",
-    "word", "xdigit",
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
+    "upper", "word", "xdigit",
 ];
 
 /// Whether a pattern has something that only an expression can tell.
@@ -182,7 +182,8 @@ impl Translation<'_> {
         let mut first = true;
         while first || !self.take("]") {
             first = false;
-            if let Some((name, behind)) = self.rest.strip_prefix("[:").and_then(|rest| rest.split_once(":]")) {
+            if let Some((name, behind)) = self.rest.strip_prefix("[:").and_then(|rest| rest.split_once(":]"))
+            {
                 if !NAMED.contains(&name.strip_prefix('^').unwrap_or(name)) {
                     return None;
                 }
@@ -190,7 +191,9 @@ impl Translation<'_> {
                 self.rest = behind;
                 continue;
             }
-            let set = SETS.iter().find(|(letter, _)| self.rest.strip_prefix('\\').is_some_and(|r| r.starts_with(*letter)));
+            let set = SETS
+                .iter()
+                .find(|(letter, _)| self.rest.strip_prefix('\\').is_some_and(|r| r.starts_with(*letter)));
             if let Some((_, set)) = set {
                 out.push_str(set);
                 self.rest = &self.rest[2..];

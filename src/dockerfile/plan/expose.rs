@@ -56,7 +56,8 @@ impl Plan {
             None => ip,
             Some(Some((inside, ""))) => inside,
             Some(other) => {
-                let wrong = if other.is_none() { "missing ']' in address" } else { "missing port in address" };
+                let wrong =
+                    if other.is_none() { "missing ']' in address" } else { "missing port in address" };
                 return fail(format!("invalid IP address {ip}: address {ip}:: {wrong}"));
             }
         };
