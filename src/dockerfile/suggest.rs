@@ -22,8 +22,11 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Op
 
 /// As [`nearest`], whatever the case of letters. The guess is written in the case of `word`.
 pub fn nearest_ignoring_case<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let lower: Vec<String> = options.into_iter().map(str::to_lowercase).collect();
-    let found = nearest(&word.to_lowercase(), lower.iter().map(String::as_str))?;
+    let small = word.to_lowercase();
+    let mut lower: Vec<String> = options.into_iter().map(str::to_lowercase).collect();
+    // Of several that are equally near, rather one that begins alike.
+    lower.sort_by_key(|option| option.chars().next() != small.chars().next());
+    let found = nearest(&small, lower.iter().map(String::as_str))?;
     Some(match word == word.to_uppercase() && word != word.to_lowercase() {
         true => found.to_uppercase(),
         false => found.to_owned(),
@@ -62,5 +65,6 @@ mod tests {
         assert_eq!(nearest("x", [""]), None);
         assert_eq!(nearest_ignoring_case("FORM", ["FROM", "RUN"]).as_deref(), Some("FROM"));
         assert_eq!(nearest_ignoring_case("Form", ["FROM"]).as_deref(), Some("from"));
+        assert_eq!(nearest_ignoring_case("RNU", ["ENV", "RUN"]).as_deref(), Some("RUN"));
     }
 }

@@ -2,8 +2,10 @@
 
 use super::outcome;
 
-/// The page of a rule, and the rule; a file that breaks it, the message and the lines; a file that does not.
-const RULES: [(&str, &str, &str, &str, [u32; 2], &str); 22] = [
+/// A rule and its page; a file that breaks it, the message and the lines; a file that does not.
+type Row = (&'static str, &'static str, &'static str, &'static str, [u32; 2], &'static str);
+
+const RULES: [Row; 22] = [
     (
         "StageNameCasing",
         "stage-name-casing",
@@ -205,7 +207,9 @@ fn each_rule_is_told_where_it_is_broken_and_nowhere_else() {
 }
 
 /// A directive, the build argument, which rules are then told, and what the build fails with.
-const CHOICES: [(&str, Option<&str>, &[&str], &str); 19] = [
+type Choice = (&'static str, Option<&'static str>, &'static [&'static str], &'static str);
+
+const CHOICES: [Choice; 19] = [
     ("", None, &["FromAsCasing", "JSONArgsRecommended"], ""),
     ("# check=skip=all", None, &[], ""),
     ("# check=skip=JSONArgsRecommended", None, &["FromAsCasing"], ""),
