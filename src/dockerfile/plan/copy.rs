@@ -303,13 +303,22 @@ fn check_checksum(copy: &Copy, add: bool) -> Result<()> {
     Ok(())
 }
 
+/// The name of a downloaded file whose address tells none, or is no address.
+const UNNAMED: &str = "__unnamed__";
+
 /// The name that a downloaded file gets.
 pub(crate) fn http_filename(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let path = rest.find('/').map_or("", |at| &rest[at..]);
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let wrong_host = host.contains(['{', '}', '^', '`', '|', '\\', ' '])
+        || host.contains(['[', ']']) && !(host.starts_with('[') && host.contains(']'));
+    let escape_ok = |escape: &str| escape.len() >= 2 && escape.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+    if wrong_host || !path.split('%').skip(1).all(escape_ok) {
+        return UNNAMED.to_owned();
+    }
     match base(&String::from_utf8_lossy(&percent_decoded(path))) {
-        "." | "/" => "__unnamed__".to_owned(),
+        "." | "/" => UNNAMED.to_owned(),
         name => name.to_owned(),
     }
 }
