@@ -38,7 +38,8 @@ pub(crate) fn without_drive<'a>(path: &'a str, os: &str, keep_slash: bool) -> Re
         return Ok(Cow::default());
     }
     let mut cleaned = crosskit_llb::paths::clean(rest);
-    if keep_slash && rest.ends_with('/') && !cleaned.ends_with('/') {
+    // BuildKit keeps none behind a name of one letter.
+    if keep_slash && rest.ends_with('/') && cleaned.len() > 1 {
         cleaned.push('/');
     }
     Ok(cleaned.into())
@@ -90,6 +91,8 @@ mod tests {
         assert_eq!(normalize("/src", "a/../b/", "linux", true).unwrap(), "/src/b/");
         assert_eq!(normalize("/src", "./", "linux", true).unwrap(), "/src/");
         assert_eq!(normalize("", "/a//b", "linux", false).unwrap(), "/a//b");
+        assert_eq!(without_drive("d\\x\\", "windows", true).unwrap(), "d/x/");
+        assert_eq!(without_drive("d\\", "windows", true).unwrap(), "d");
         assert_eq!(workdir("/a", "b", "linux").unwrap(), "/a/b");
         assert_eq!(workdir("c:\\a", "b", "windows").unwrap(), "\\a\\b");
         assert!(workdir("", "d:\\x", "windows").is_err());

@@ -172,6 +172,10 @@ impl<'a> Walk<'a> {
         if self.depth > MAX_DEPTH {
             return Err(format!("variables are nested more than {MAX_DEPTH} deep"));
         }
+        if self.depth > 1 {
+            // In BuildKit a modifier forgets what its word has before it: of `8${A:-0}` only `0` is exposed.
+            self.word.clear();
+        }
         let mut out = String::new();
         while let Some(c) = self.chars.peek().copied() {
             if Some(c) == stop {

@@ -31,7 +31,7 @@ fn lines_are_joined() {
 
 #[test]
 fn a_file_that_ends_behind_an_escape_character_ends_its_line_there() {
-    assert_eq!(keywords("FROM a\nRUN b \\"), [one("FROM a", 1, 1), one("RUN b", 2, 2)]);
+    assert_eq!(keywords("FROM a\nRUN b \\"), [one("FROM a", 1, 1), one("RUN b ", 2, 2)]);
     assert_eq!(keywords("FROM a\n\\"), [one("FROM a", 1, 1), one("", 2, 2)]);
     assert_eq!(keywords("FROM a\n\\\u{2028}"), [one("FROM a", 1, 1), one("\\", 2, 2)]);
     let text = read(b"FROM a\n\\").unwrap();
