@@ -9,7 +9,7 @@ use crate::text::lines::{Statement, Text, read};
 
 fn keywords(file: &str) -> Vec<(String, u32, u32)> {
     let text = read(file.as_bytes()).unwrap();
-    text.statements.into_iter().map(|s| (s.code, s.lines.first, s.lines.last)).collect()
+    text.statements.into_iter().map(|s| (s.code.trim().to_owned(), s.lines.first, s.lines.last)).collect()
 }
 
 fn one(code: &str, first: u32, last: u32) -> (String, u32, u32) {
@@ -31,7 +31,7 @@ fn lines_are_joined() {
 
 #[test]
 fn a_file_that_ends_behind_an_escape_character_ends_its_line_there() {
-    assert_eq!(keywords("FROM a\nRUN b \\"), [one("FROM a", 1, 1), one("RUN b ", 2, 2)]);
+    assert_eq!(keywords("FROM a\nRUN b \\"), [one("FROM a", 1, 1), one("RUN b", 2, 2)]);
     assert_eq!(keywords("FROM a\n\\"), [one("FROM a", 1, 1), one("", 2, 2)]);
     assert_eq!(keywords("FROM a\n\\\u{2028}"), [one("FROM a", 1, 1), one("\\", 2, 2)]);
     let text = read(b"FROM a\n\\").unwrap();
