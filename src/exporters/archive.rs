@@ -91,7 +91,7 @@ impl Exporter for Archive {
             let session = self.exporters.session(session).await?;
             let options = self.options.settled(exporter, &result)?;
             let mut committed = blobs::commit(&self.exporters.images, &result, &options, &report).await?;
-            let created = match self.options.epoch.or(None) {
+            let created = match self.options.epoch.or(result.epoch_of_all()?) {
                 Some(epoch) => rfc3339(epoch),
                 None => rfc3339(seconds(SystemTime::now())),
             };

@@ -7,6 +7,9 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+/// The name of the time that a frontend wants everything to be of.
+const EPOCH: &str = "source.date.epoch";
+
 /// A computed result. A missing ref is an empty filesystem.
 #[derive(Clone, Default)]
 pub struct Export {
@@ -157,7 +160,19 @@ impl Export {
     /// # Errors
     /// One that is no number.
     pub fn epoch(&self, platform: &NamedPlatform) -> Result<Option<i64>, ExportError> {
-        let Some(text) = self.metadata_of("source.date.epoch", platform).filter(|t| !t.is_empty()) else {
+        Self::read_epoch(self.metadata_of(EPOCH, platform))
+    }
+
+    /// The same for a result that is not per platform.
+    ///
+    /// # Errors
+    /// One that is no number.
+    pub fn epoch_of_all(&self) -> Result<Option<i64>, ExportError> {
+        Self::read_epoch(self.metadata.get(EPOCH).map(Vec::as_slice))
+    }
+
+    fn read_epoch(text: Option<&[u8]>) -> Result<Option<i64>, ExportError> {
+        let Some(text) = text.filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(text);

@@ -97,8 +97,8 @@ fn known_blob(node: &Arc<Node>, form: LayerForm) -> Option<LayerBlob> {
         return node.variant(form);
     }
     let carried = form.carry.then(|| node.carried(|blob| fits(blob, form))).flatten();
-    let fitting = carried.or_else(|| node.blob(|blob| fits(blob, form)));
-    if form.force { fitting } else { fitting.or_else(|| node.blob(|_| true)) }
+    // Without force the first blob counts, whatever other builds had made of it since.
+    carried.or_else(|| node.blob(|blob| !form.force || fits(blob, form)))
 }
 
 async fn layer_blob(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {

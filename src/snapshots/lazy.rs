@@ -162,6 +162,16 @@ impl Snapshots {
     }
 }
 
+/// The annotations of a layer that say how its blob is laid out, for those who mount it without unpacking it. Others
+/// are of the image that the layer came with, and images built on it do not have them.
+const OF_BLOBS: [&str; 5] = [
+    "containerd.io/snapshot/stargz/toc.digest",
+    "io.containers.estargz.uncompressed-size",
+    "containerd.io/snapshot/overlaybd/blob-digest",
+    "containerd.io/snapshot/overlaybd/blob-size",
+    "containerd.io/snapshot/overlaybd/blob-fs-type",
+];
+
 /// What a layer's descriptor tells of the step that made it (BuildKit `cache/manager.go`): those
 /// who hand a cache on say when it was and what it is called.
 struct Told {
@@ -173,10 +183,9 @@ impl Told {
     fn take(desc: &mut Descriptor) -> Told {
         let created = desc.annotations.remove(CREATED).and_then(|text| text.parse().ok());
         let created = created.map(|time: jiff::Timestamp| time.as_nanosecond());
-        Told {
-            created: created.and_then(|nanos| i64::try_from(nanos).ok()),
-            description: desc.annotations.remove(DESCRIPTION),
-        }
+        let description = desc.annotations.remove(DESCRIPTION);
+        desc.annotations.retain(|name, _| OF_BLOBS.contains(&name.as_str()));
+        Told { created: created.and_then(|nanos| i64::try_from(nanos).ok()), description }
     }
 }
 

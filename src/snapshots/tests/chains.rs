@@ -191,6 +191,7 @@ async fn layers_are_packed_as_wanted() {
     let forced = top.layers(LayerForm { force: true, ..zstd }).await.unwrap();
     assert!(forced.iter().all(|l| l.blob.desc.media_type.ends_with("tar+zstd")));
     assert_eq!(forced[2].blob.diff_id, gzip[2].blob.diff_id);
+    assert_eq!(top.layers(zstd).await.unwrap()[0].blob, gzip[0].blob, "another build's wish changes nothing");
     let early = LayerForm { epoch: Some(1), ..LayerForm::default() };
     let rewritten = top.layers(early).await.unwrap();
     assert_ne!(rewritten[0].blob.diff_id, gzip[0].blob.diff_id);
