@@ -103,6 +103,9 @@ impl Bridge for Folder {
                 if !platform.variant.is_empty() {
                     config["variant"] = platform.variant.clone().into();
                 }
+                if query.reference.contains("/onbuild/") {
+                    config["config"]["OnBuild"] = json!(["COPY --from=a x y", "ARG A=$A", "RUN <<E\n$A\nE"]);
+                }
                 (Digest::of(query.reference.as_bytes()).to_string(), config.to_string().into_bytes())
             }
         };
@@ -290,14 +293,71 @@ fn line() -> impl Strategy<Value = String> {
         "ONBUILD COPY --from={} {} {}",
         "RUN --mount=type={},from={},target={} {}",
         "RUN --mount=target={},from={} x",
+        "RUN --mount=type=cache,id={},target={},mode={},uid={} x",
+        "RUN --mount=type=cache,target={},from={},source={},sharing={} x",
+        "RUN --mount=type=secret,id={},env={},target={} x",
+        "RUN --mount=type=secret,target={},mode={} --mount=type=ssh,id={},uid={} x",
+        "RUN --mount=type=tmpfs,target={},size={} x",
+        "RUN --network={} --security={} --device={} {}",
+        "RUN [{}]",
+        "RUN <<E {}\n{}\nE",
+        "COPY --chown={} --chmod={} {} {}",
+        "COPY --exclude={} --from={} {} {}",
+        "COPY <<E <<-'F' {}\n{}\nE\n{}\nF",
+        "ADD --chown={} --unpack={} {} {}",
+        "ADD --keep-git-dir={} --link={} https://x/{}.git#{} y",
+        "ADD http://x/{} {}",
         "HEALTHCHECK --interval={} CMD {}",
+        "HEALTHCHECK --timeout={} --start-period={} --retries={} CMD [{}]",
+        "HEALTHCHECK {}",
         "CMD {}",
+        "CMD [{}]",
+        "ENTRYPOINT {}",
         "SHELL [\"{}\"]",
+        "MAINTAINER {}",
+        "ONBUILD {} {}",
+        "FROM onbuild/{} AS {}",
         "E",
     ]);
     (form, prop::collection::vec(word, 4)).prop_map(|(form, words)| {
         words.into_iter().fold(form.to_owned(), |line, word| line.replacen("{}", word, 1))
     })
+}
+
+/// What a request may say, mostly what it should.
+fn option() -> impl Strategy<Value = (String, String)> {
+    let given = [
+        ("target", "a"),
+        ("target", "0"),
+        ("platform", "linux/arm/v7"),
+        ("platform", "linux/amd64,windows/amd64"),
+        ("no-cache", ""),
+        ("no-cache", "a,b"),
+        ("add-hosts", "a=1.2.3.4"),
+        ("add-hosts", "\"a"),
+        ("shm-size", "-1"),
+        ("ulimit", "nofile=1:2"),
+        ("cpusetcpus", "0-"),
+        ("force-network-mode", "host"),
+        ("label:a", "$A"),
+        ("build-arg:A", "${B}"),
+        ("build-arg:B", ""),
+        ("build-arg:SOURCE_DATE_EPOCH", "1"),
+        ("build-arg:SOURCE_DATE_EPOCH", "a"),
+        ("build-arg:SOURCE_DATE_EPOCH", "context"),
+        ("build-arg:BUILDKIT_DOCKERFILE_CHECK", "error=true;skip=x"),
+        ("context", "https://x/y.git#z"),
+        ("context:a", "docker-image://onbuild/x"),
+        ("context:a", "local:x"),
+        ("context:x", "input:x"),
+        ("context:x::linux/arm64", "https://x/y"),
+        ("context:a", "oci-layout://x@sha256:0"),
+        ("multi-platform", "1"),
+        ("requestid", "frontend.outline"),
+        ("requestid", "frontend.targets"),
+        ("requestid", "frontend.lint"),
+    ];
+    prop::sample::select(given.to_vec()).prop_map(|(key, value)| (key.to_owned(), value.to_owned()))
 }
 
 #[test]
@@ -331,13 +391,17 @@ fn a_short_file_cannot_ask_for_much_memory() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn builds_never_panic(lines in prop::collection::vec(line(), 0..12)) {
+    fn builds_never_panic(
+        lines in prop::collection::vec(line(), 0..12),
+        options in prop::collection::vec(option(), 0..3),
+    ) {
         let file = format!("FROM scratch AS a\n{}", lines.join("\n"));
         let mut case = Case::default();
         case.options.insert("platform".into(), "linux/amd64,linux/arm64".into());
+        case.options.extend(options);
         let folder = Arc::new(Folder::new(Path::new("."), case, Some(file.into_bytes())));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         if let Err(error) = runtime.block_on(build(&folder)) {

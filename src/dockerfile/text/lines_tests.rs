@@ -1,9 +1,10 @@
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use crate::error::Lines;
-use crate::instruction;
+use crate::error::{DockerfileError, Lines};
+use crate::instruction::{self, Dockerfile, Instruction, Stage};
 use crate::lint::Linter;
 use crate::text::lines::{Statement, Text, read};
 
@@ -93,7 +94,8 @@ fn print(text: &Text) -> String {
 /// Whether every statement can be written on a line of its own. One that the file's end cut off behind an escape character
 /// may be empty, and one whose escape character stood before a space other than blank and tab would go on into the next.
 fn has_lines(text: &Text) -> bool {
-    text.statements.iter().all(|Statement { code, .. }| !code.is_empty() && !code.ends_with(text.escape))
+    let fits = |code: &str| !code.trim().is_empty() && !code.ends_with(text.escape);
+    text.statements.iter().all(|statement| fits(&statement.code))
 }
 
 /// Statements without the places that printing changes.
@@ -158,8 +160,113 @@ fn piece() -> impl Strategy<Value = String> {
     prop_oneof![4 => fixed.prop_map(str::to_owned), 1 => any::<String>()]
 }
 
+/// All instructions with all of their flags, and holes for words.
+const INSTRUCTIONS: [&str; 38] = [
+    "ADD --chown=~ --chmod=~ --link --exclude=~ --exclude=~ ~ ~",
+    "ADD --checksum=sha256:~ --keep-git-dir=true --unpack=false https://~/x.git#~ ~",
+    "ADD <<E ~\n~ $A\nE",
+    "ARG A B=~ C=~",
+    "# B is ~\nARG B=~",
+    "CMD [\"~\", \"~\"]",
+    "CMD ~ ~",
+    "COPY --from=~ --chown=~:~ --chmod=~ --link=false --parents --exclude=~ ~ ~ ~",
+    "COPY <<'E' <<-F ~ ~\n~\nE\n\t~\n\tF",
+    "COPY [\"~\", \"~\"]",
+    "ENTRYPOINT [\"~\"]",
+    "entrypoint ~",
+    "ENV A=~ B=\"~\" C='~'",
+    "ENV A ~ ~",
+    "EXPOSE 80 ~/udp",
+    "FROM ~",
+    "FROM --platform=~ ~ AS stage",
+    "from ~ as other",
+    "HEALTHCHECK --interval=1s --timeout=2m --start-period=3h --start-interval=4ms --retries=5 CMD ~",
+    "HEALTHCHECK CMD [\"~\"]",
+    "HEALTHCHECK NONE",
+    "LABEL a=~ \"b c\"=~ ~=d",
+    "MAINTAINER ~",
+    "ONBUILD COPY --from=~ ~ ~",
+    "ONBUILD RUN <<E\n~\nE",
+    "RUN ~ ~",
+    "RUN [\"~\", \"~\"]",
+    "RUN --mount=type=bind,from=~,source=~,target=~,rw --mount=target=~ ~",
+    "RUN --mount=type=cache,id=~,target=~,sharing=locked,mode=0755,uid=1,gid=2,from=~,source=~,ro ~",
+    "RUN --mount=type=tmpfs,target=~,size=1m --network=none --security=insecure ~",
+    "RUN --mount=type=secret,id=~,env=~,required --mount=type=ssh,id=~,mode=0600 --network=host ~",
+    "RUN --device=vendor.com/class=~ --device=name=vendor.com/~,required ~",
+    "RUN <<E cat - <<-\"F\" && ~\n~\nE\n\t~\n\tF",
+    "SHELL [\"~\", \"-c\"]",
+    "STOPSIGNAL ~",
+    "USER ~:~",
+    "VOLUME [\"~\"] ~",
+    "WORKDIR ~",
+];
+
+/// An instruction with words in its holes, perhaps continued on other lines.
+fn instruction() -> impl Strategy<Value = String> {
+    let words = ["a", "b.c", "/d/", "$A", "${B:-x}", "${C%.*}", "é漢", "1", "k=v", "*", "x\\ y", "<&>"];
+    let word = prop::sample::select(words.to_vec());
+    let gap = prop::sample::select(vec![" ", "  ", "\t", " \\\n  ", " \\\n# why\n", " \\\n\n"]);
+    let line = prop::sample::select(INSTRUCTIONS.to_vec());
+    (line, prop::collection::vec(word, 6), prop::option::weighted(0.3, gap)).prop_map(|(line, words, gap)| {
+        let line = words.into_iter().fold(line.to_owned(), |line, word| line.replacen('~', word, 1));
+        match gap {
+            Some(gap) if !line.contains('\n') => line.replacen(' ', gap, 1),
+            _ => line,
+        }
+    })
+}
+
+/// A file without the places that printing changes.
+fn placeless(file: Dockerfile) -> Dockerfile {
+    let nowhere = |instruction: &Instruction| Instruction { lines: Lines::default(), ..instruction.clone() };
+    Dockerfile {
+        global_args: file.global_args.iter().map(nowhere).collect(),
+        stages: file
+            .stages
+            .into_iter()
+            .map(|stage| Stage {
+                lines: Lines::default(),
+                instructions: stage.instructions.iter().map(|one| Arc::new(nowhere(one))).collect(),
+                ..stage
+            })
+            .collect(),
+        ..file
+    }
+}
+
+#[test]
+fn each_kind_of_instruction_is_among_those_that_are_printed() {
+    let mut keywords: Vec<_> = instruction::parse::KEYWORDS.to_vec();
+    for line in INSTRUCTIONS {
+        let file = format!("FROM x\n{}\n", line.replace('~', "a"));
+        let text = read(file.as_bytes()).unwrap();
+        keywords.retain(|keyword| !text.statements[1].keyword.eq_ignore_ascii_case(keyword));
+        if let Err(error) = instruction::parse::dockerfile(text, &Linter::silent()) {
+            panic!("{line}: {error}");
+        }
+    }
+    assert!(keywords.is_empty(), "no line for {keywords:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn instructions_survive_being_printed(lines in prop::collection::vec(instruction(), 1..8)) {
+        let file = format!("ARG A=1\nFROM scratch\n{}\n", lines.join("\n"));
+        let understand = |file: &str| {
+            let text = read(file.as_bytes())?;
+            let printed = print(&text);
+            Ok::<_, DockerfileError>((placeless(instruction::parse::dockerfile(text, &Linter::silent())?), printed))
+        };
+        let Ok((first, printed)) = understand(&file) else {
+            return Ok(());
+        };
+        let (second, again) = understand(&printed).map_err(|error| TestCaseError::fail(format!("{error}:\n{printed}")))?;
+        prop_assert_eq!(first, second);
+        prop_assert_eq!(printed, again);
+    }
 
     #[test]
     fn no_text_panics(pieces in prop::collection::vec(piece(), 0..40)) {

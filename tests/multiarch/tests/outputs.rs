@@ -238,3 +238,103 @@ fn index_annotations_need_an_index() {
     ran.says("index annotations not supported for single platform export");
     daemon.stop();
 }
+
+/// An image with everything that its configuration can say, and no file from outside.
+const SAID: &str = r#"FROM scratch AS files
+COPY --chmod=755 <<run <<data /files/
+#!/bin/sh
+run
+some text
+data
+FROM scratch
+MAINTAINER Some One
+COPY --from=files --chown=7:8 /files /files
+COPY --link <<EOF /linked/by/name
+linked
+EOF
+ENV ONE=1 TWO="two words"
+LABEL plain=1 "html"="<a>&amp;"
+EXPOSE 80 53/udp
+VOLUME /data
+USER 7:8
+WORKDIR /work/here
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=5s --start-interval=1ms --retries=2 CMD ["check"]
+SHELL ["/files/run", "-c"]
+ENTRYPOINT ["/files/run"]
+CMD with a shell
+ONBUILD ENV THREE=3
+ONBUILD COPY --from=files /files/data /data
+"#;
+
+/// One on top of it, whose trigger runs.
+const SAID_MORE: &str = r#"FROM scratch AS files
+COPY <<data /files/
+data of the child
+data
+FROM PARENT
+LABEL child=yes
+CMD []
+"#;
+
+/// SHA-256 sums of the top documents that BuildKit 0.32 writes for the same builds, and with them of all below: index,
+/// manifests, configurations and layers. Layers are not compressed, for no two programs compress alike.
+#[test]
+fn documents_are_those_of_buildkit_to_the_byte() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let sum = |name: &str, dockerfile: &str, output: &str, platforms: &[&str], epoch: &str| {
+        let context = scene.context(name, &[("Dockerfile", dockerfile)]);
+        let file = scene.path("image.tar");
+        let _ = std::fs::remove_file(&file);
+        let output =
+            format!("{output},compression=uncompressed,rewrite-timestamp=true,dest={}", file.display());
+        let mut build = daemon.build(&context).platforms(platforms).opt("build-arg:SOURCE_DATE_EPOCH", epoch);
+        if platforms.len() > 1 {
+            build = build.opt("label:asked", "for");
+        }
+        build.output(&output).run().ok();
+        let images = Images::archive(&file);
+        let mut documents = images.file("index.json");
+        if output.starts_with("type=docker") {
+            documents.extend(images.file("manifest.json"));
+        }
+        crosskit_multiarch::digest_of(&documents)
+    };
+    let (oci, docker_types, docker) =
+        ("type=oci", "type=oci,oci-mediatypes=false", "type=docker,name=example.com/pinned:1");
+    let annotated = "type=oci,\"name=example.com/a:1,example.com/b:2\",annotation.all=1,\
+        annotation[linux/arm64].one=2,annotation-index.of=index,annotation-manifest-descriptor.at=descriptor";
+    let (amd64, both) = (["linux/amd64"], ["linux/amd64", "linux/arm64"]);
+    for (output, platforms, expected) in [
+        (oci, amd64.as_slice(), "59b5be82dff309ab3eae4f543d500b378c3071e454cb3d2ef74043681a9de10a"),
+        (docker_types, &amd64, "1371c0ba14cca40bf138cb619ff9e3d7088020a63a309762e8ca66f9395461d8"),
+        (docker, &amd64, "d30817ac9fcb3a3218695d25cb058dd2608d192dbf7b9280639e121eff2590f6"),
+        (annotated, &both, "1161a3eff2179edd2834a06ce3e07a12e2428cdb1a12adcda08694e4066696d2"),
+    ] {
+        let found = sum("said", SAID, output, platforms, "1700000000");
+        assert_eq!(found, format!("sha256:{expected}"), "{output}");
+    }
+    let parent = scene.registry.reference("said:1");
+    let push = format!("type=image,name={parent},push=true,compression=uncompressed,rewrite-timestamp=true");
+    let build = daemon.build(&scene.path("said")).platforms(&amd64);
+    build.opt("build-arg:SOURCE_DATE_EPOCH", "1700000000").output(&push).run().ok();
+    let dockerfile = SAID_MORE.replace("PARENT", &parent);
+    for (output, expected) in [
+        (oci, "53569dc68f5b3f92a628c52ea05dcb11bcedc0fa99fff70792658677240022b6"),
+        (docker_types, "22a3731d0fa557ad0bbe79fd00b1a404fc978cc25ee6d1ec712d21982ca5047c"),
+        (docker, "c9215352c6db921044e2cb2aa46c6612c030e4afaf6d2227bb8b8d231265e4e4"),
+    ] {
+        let found = sum("said-more", &dockerfile, output, &amd64, "1750000000");
+        assert_eq!(found, format!("sha256:{expected}"), "on top: {output}");
+    }
+    // The time of an archive's entry is that of the Dockerfile where nobody else says one.
+    let timed = format!("ARG SOURCE_DATE_EPOCH=5\n{SAID}");
+    let context = scene.context("timed", &[("Dockerfile", &timed)]);
+    let file = scene.path("timed.tar");
+    let build = daemon.build(&context).platforms(&amd64);
+    build.output(&format!("type=oci,dest={}", file.display())).run().ok();
+    let entry = &Images::archive(&file).index_json()["manifests"][0];
+    assert_eq!(entry["annotations"]["org.opencontainers.image.created"], "1970-01-01T00:00:05Z");
+    daemon.stop();
+}
