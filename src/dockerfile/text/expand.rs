@@ -101,6 +101,11 @@ impl Lexer {
     }
 }
 
+/// BuildKit takes a byte order mark off each word, as if a file began there.
+fn without_mark(word: &str) -> &str {
+    word.strip_prefix('\u{feff}').unwrap_or(word)
+}
+
 struct Walk<'a> {
     lexer: &'a Lexer,
     chars: Peekable<Chars<'a>>,
@@ -120,7 +125,7 @@ impl<'a> Walk<'a> {
     fn new(lexer: &'a Lexer, word: &'a str, variables: &'a dyn Variables, split: bool) -> Self {
         Walk {
             lexer,
-            chars: word.chars().peekable(),
+            chars: without_mark(word).chars().peekable(),
             variables,
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
