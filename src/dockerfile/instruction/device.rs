@@ -20,7 +20,7 @@ impl DeviceFlag {
     /// A field that is none.
     pub fn parse(value: &str) -> Result<DeviceFlag> {
         let fail = |message: String| Err(DockerfileError::user(message));
-        let fields = csv::some_fields(value)
+        let fields = csv::fields(value)
             .map_err(|error| DockerfileError::user(format!("failed to parse csv devices: {error}")))?;
         let mut device = DeviceFlag::default();
         for field in fields {

@@ -100,7 +100,7 @@ fn cut(field: &str) -> (String, Option<&str>) {
 impl MountFlag {
     /// Takes the value of the flag apart.
     pub fn parse(value: &str) -> Result<MountFlag> {
-        let fields = csv::some_fields(value)
+        let fields = csv::fields(value)
             .map_err(|error| DockerfileError::user(format!("failed to parse csv mounts: {error}")))?;
         let mut from = String::new();
         for field in &fields {

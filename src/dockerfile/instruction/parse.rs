@@ -105,7 +105,7 @@ fn stage(statement: Statement, lint: &Linter) -> Result<Stage> {
         doc: doc_comment(&statement.comments, &name),
         name,
         keyword: statement.keyword,
-        code: statement.code.trim().to_owned(),
+        code: statement.code,
         lines: statement.lines,
         comments: statement.comments,
         instructions: Vec::new(),
@@ -181,7 +181,7 @@ pub(crate) fn instruction(statement: Statement, lint: &Linter) -> Result<Instruc
         }
     };
     let Statement { keyword, code, lines, comments, .. } = statement;
-    Ok(Instruction { keyword, code: code.trim().to_owned(), lines, comments, kind })
+    Ok(Instruction { keyword, code, lines, comments, kind })
 }
 
 fn at_least_one(statement: &Statement, keyword: &str) -> Result<Vec<String>> {

@@ -62,10 +62,6 @@ impl Plan {
                 self.builder.update_local(output, &LocalSource { follow_paths, ..local });
             }
         }
-        if self.no_arguments {
-            let message = "failed to marshal LLB definition: arguments are required";
-            return Err(DockerfileError::user(message));
-        }
         let scan = self.scan_targets()?;
         let builder = std::mem::take(&mut self.builder);
         let graph = builder.into_graph(self.stages[self.target].fs.output)?;

@@ -12,7 +12,7 @@ use crate::plan::copy::CopyStep;
 use crate::plan::env::split_pair;
 use crate::plan::{Command, Plan};
 use crate::suggest::nearest;
-use crate::text::expand::{Expanded, Lexer};
+use crate::text::expand::Lexer;
 use crate::text::units;
 
 /// Arguments that steps do not see.

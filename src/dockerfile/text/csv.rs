@@ -52,11 +52,6 @@ pub fn fields(record: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// The same for a flag, where nothing at all is a mistake.
-pub(crate) fn some_fields(record: &str) -> Result<Vec<String>, &'static str> {
-    if record.is_empty() { Err("EOF") } else { fields(record) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

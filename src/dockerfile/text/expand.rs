@@ -80,7 +80,7 @@ impl Lexer {
     /// The same, with the variables that were met even if it fails. The text stands alone.
     pub fn attempt(&self, word: &str, variables: &dyn Variables) -> (Result<String>, Expanded) {
         if !word.contains(['$', '\'', '"', self.escape]) {
-            return (Ok(word.to_owned()), Expanded::default());
+            return (Ok(without_mark(word).to_owned()), Expanded::default());
         }
         let mut walk = Walk::new(self, word, variables, false);
         let text = walk.check_variables().and_then(|()| walk.whole(word));

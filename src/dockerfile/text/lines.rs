@@ -17,7 +17,7 @@ pub struct Statement {
     pub flags: Vec<String>,
     /// What follows.
     pub arguments: Arguments,
-    /// The whole line after continuation. Blanks at its end are part of triggers.
+    /// The whole line after continuation, trimmed.
     pub code: String,
     /// The blanks behind it.
     pub blanks: String,
