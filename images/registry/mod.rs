@@ -28,6 +28,7 @@ pub use pull::Resolved;
 pub use push::{PushOptions, Pushed};
 pub use reference::{Reference, ReferenceError};
 pub use tls::install_crypto_provider;
+pub use transfer::reason;
 
 #[cfg(test)]
 mod challenge_tests;

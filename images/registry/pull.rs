@@ -92,22 +92,26 @@ impl Client {
         Ok(())
     }
 
-    /// Tries mirrors, then the registry itself. What the registry says counts; a mirror may know less.
+    /// Tries mirrors, then the registry itself. What the registry says counts, for a mirror may know less; unless nobody
+    /// answers there.
     pub(super) async fn at_any<T, F: Future<Output = Result<T>>>(
         &self,
         name: &Reference,
         ask: impl Fn(Arc<Endpoint>) -> F,
     ) -> Result<T> {
         let endpoints = self.hosts.for_pull(name.domain()).map_err(Error::from)?;
-        let mut result = Err(Error::invalid("registry", "has no address"));
+        let mut failed = None;
         for endpoint in endpoints {
-            result = ask(endpoint.clone()).await;
-            match &result {
-                Ok(_) => break,
-                Err(error) => tracing::debug!("{} from {}: {error}", name, endpoint.base()),
+            let error = match ask(endpoint.clone()).await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            tracing::debug!("{} from {}: {error}", name, endpoint.base());
+            if failed.as_ref().is_none_or(|before| answer_in(&error) >= answer_in(before)) {
+                failed = Some(error);
             }
         }
-        result
+        Err(failed.unwrap_or_else(|| Error::invalid("registry", "has no address")))
     }
 
     async fn resolve_at(&self, endpoint: &Endpoint, name: &Reference, tag: &str) -> Result<Resolved> {
@@ -334,6 +338,15 @@ async fn next_piece(answer: &mut reqwest::Response, url: &str) -> Result<Option<
         Ok(Ok(piece)) => Ok(piece),
         Ok(Err(error)) => Err(broken(url, reason(&error)).into()),
         Err(_) => Err(broken(url, format!("nothing came for {} s", STALLED_AFTER.as_secs())).into()),
+    }
+}
+
+/// How much of an answer is in an error: none at all, that it is not there, any other.
+fn answer_in(error: &Error) -> u8 {
+    match error {
+        Error::Registry(RegistryError::Transport { .. } | RegistryError::Token { .. }) => 0,
+        Error::Registry(RegistryError::NotFound { .. }) => 1,
+        _ => 2,
     }
 }
 

@@ -71,7 +71,7 @@ fn plain(error: &io::Error) -> String {
 const UNKNOWN_HOST: &str = "failed to lookup address information";
 
 /// What lies behind an error of the HTTP client, whose own words say only that something failed.
-pub(super) fn reason(error: &reqwest::Error) -> String {
+pub fn reason(error: &reqwest::Error) -> String {
     let mut deepest: Option<&dyn std::error::Error> = error.source();
     let mut words = Vec::new();
     while let Some(cause) = deepest {

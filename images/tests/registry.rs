@@ -364,6 +364,20 @@ async fn mirrors_are_asked_first_and_may_know_nothing() {
         front.seen.lock().unwrap()[0].line,
         format!("HEAD /v2/cache/app/manifests/x?ns={ns} HTTP/1.1")
     );
+    // What a mirror says counts where the registry does not answer, unless it says less than the registry.
+    let silent = "127.0.0.1:1";
+    let at = |host: &str, mirror: &str| {
+        let config = HostConfig { mirrors: vec![mirror.to_owned()], ..HostConfig::default() };
+        Client::new(RegistryHosts::new(HashMap::from([(host.to_owned(), config)])), Arc::new(Anonymous))
+    };
+    let unknown = |host: &str| name(host, "app:none");
+    let error = at(silent, &front.host).resolve(&unknown(silent)).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{silent}/app:none: not found"));
+    let refusing = Front::start(&registry.host, |_| Deed::Answer("418 No", String::new()));
+    let error = at(silent, &refusing.host).resolve(&unknown(silent)).await.unwrap_err();
+    assert!(error.to_string().contains("418"), "{error}");
+    let error = at(&registry.host, silent).resolve(&unknown(&registry.host)).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{}/app:none: not found", registry.host));
 }
 
 #[tokio::test]

@@ -170,7 +170,9 @@ impl Builder {
         }
         self.end(job, running).await;
         let answer = outcome.map(|done| api::SolveResponse { exporter_response: done.exported.response });
-        answer.map_err(|e| e.to_status())
+        // Another daemon, whose steps come as graphs, is to know whether to ask elsewhere.
+        let is_graph = request.definition.is_some();
+        answer.map_err(|e| if is_graph { e.to_status() } else { Status::from(e) })
     }
 
     /// Ends a build that has its answer. What steps elsewhere have made and nobody needed here still

@@ -357,9 +357,11 @@ pub(crate) async fn exit_of(ended: Ended, runtime: &Runtime, log: &Path) -> Resu
     if code != 0 {
         let log = log.to_owned();
         exit.runtime_message = tokio::task::spawn_blocking(move || messages(&log)).await.ok().flatten();
-        // runc says it on standard error by itself.
-        if let (Some(message), true) = (&exit.runtime_message, runtime.is_crun()) {
-            stderr.take(Bytes::from(format!("{message}\n"))).await;
+        // runc says it on standard error by itself; crun does so only where the container's side of it fails.
+        if let (Some(message), true) = (&exit.runtime_message, runtime.is_crun())
+            && !String::from_utf8_lossy(&stderr.tail).contains(message.as_str())
+        {
+            stderr.to.take(Bytes::from(format!("{message}\n"))).await;
         }
     }
     Ok(exit)

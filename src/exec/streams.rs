@@ -93,18 +93,36 @@ pub struct WindowSize {
 /// Bytes that are read at once: the size of a pipe.
 pub(crate) const PIECE: usize = 64 << 10;
 
+/// Bytes that are remembered of the end of an output: more than a runtime says when it fails.
+const TAIL: usize = 4 << 10;
+
+/// An output that has been read to its end.
+#[derive(Default)]
+pub(crate) struct Drained {
+    /// Where it went.
+    pub(crate) to: Output,
+    /// How it ended.
+    pub(crate) tail: Vec<u8>,
+}
+
 /// Passes on all that can be read, in order, until the end.
-pub(crate) async fn pump(mut from: impl AsyncRead + Unpin, mut to: Output) -> Output {
+pub(crate) async fn pump(mut from: impl AsyncRead + Unpin, mut to: Output) -> Drained {
     let mut buffer = BytesMut::new();
+    let mut tail = Vec::new();
     loop {
         buffer.reserve(PIECE);
         match from.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => break,
-            Ok(_) => to.take(buffer.split().freeze()).await,
+            Ok(_) => {
+                let piece = buffer.split().freeze();
+                tail.extend_from_slice(&piece[piece.len().saturating_sub(TAIL)..]);
+                tail.drain(..tail.len().saturating_sub(TAIL));
+                to.take(piece).await;
+            }
         }
     }
     to.flush().await;
-    to
+    Drained { to, tail }
 }
 
 /// Passes on all that is given, as long as somebody takes it.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Output, Result, Stdio,
     runtime::Runtime,
-    streams::{feed, next, pump},
+    streams::{Drained, feed, next, pump},
     terminals::Console,
 };
 
@@ -36,7 +36,7 @@ const UNTIL_DRAINED: Duration = Duration::from_millis(200);
 pub(crate) struct Running {
     child: Child,
     stdin: Option<JoinHandle<()>>,
-    outputs: Vec<JoinHandle<Output>>,
+    outputs: Vec<JoinHandle<Drained>>,
     /// Which of the outputs is standard error.
     stderr_at: Option<usize>,
     /// Set when the runtime has ended.
@@ -62,8 +62,8 @@ pub(crate) struct Call {
 /// How a runtime ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
-    /// Where standard error went, to add what the runtime said.
-    pub(crate) stderr: Output,
+    /// Standard error, to add what the runtime said.
+    pub(crate) stderr: Drained,
     pub(crate) canceled: bool,
     /// Whether the runtime had to be ended itself, so that somebody else has to tidy up.
     pub(crate) forced: bool,
@@ -90,7 +90,7 @@ impl Running {
             console.attach(&mut command).map_err(failed)?;
             let child = start(command)?;
             let conversation = console.converse(terminal, stdin, stdout, process_id(&child), ended.clone());
-            outputs.push(tokio::spawn(conversation));
+            outputs.push(tokio::spawn(async { Drained { to: conversation.await, ..Drained::default() } }));
             child
         } else {
             let piped = |output: &Output| match output {
@@ -152,7 +152,7 @@ impl Running {
         }
         let source = |source| Error::Spawn { doing: "waiting for", runtime: self.runtime.clone(), source };
         let status = status.map_err(source)?;
-        let mut stderr = Output::Discard;
+        let mut stderr = Drained::default();
         for (place, mut output) in std::mem::take(&mut self.outputs).into_iter().enumerate() {
             // A canceled step has nobody left to read for; others are read to the last byte.
             let drained = if canceled {

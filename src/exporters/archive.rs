@@ -91,10 +91,8 @@ impl Exporter for Archive {
             let session = self.exporters.session(session).await?;
             let options = self.options.settled(exporter, &result)?;
             let mut committed = blobs::commit(&self.exporters.images, &result, &options, &report).await?;
-            let created = match self.options.epoch.or(result.epoch_of_all()?) {
-                Some(epoch) => rfc3339(epoch),
-                None => rfc3339(seconds(SystemTime::now())),
-            };
+            let epoch = self.options.epoch.or(result.common_epoch()?);
+            let created = rfc3339(epoch.unwrap_or_else(|| seconds(SystemTime::now())));
             committed.root.annotations.entry(CREATED.to_string()).or_insert(created);
             let mut response = told(&committed)?;
             if !names.is_empty() {

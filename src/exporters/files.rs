@@ -114,10 +114,7 @@ impl Files {
     }
 
     async fn trees(&self, export: &Export) -> Result<Vec<PlatformTree>, ExportError> {
-        let platforms = export.platforms()?;
-        if !export.is_map && platforms.len() > 1 {
-            return Err(ExportError::user("unable to export multiple platforms without map"));
-        }
+        let platforms = each_once(export)?;
         let mut trees = Vec::with_capacity(platforms.len());
         for platform in platforms {
             let epoch = self.options.epoch.or(export.epoch(&platform)?);
@@ -191,10 +188,7 @@ impl Files {
 
     /// The roots of the platforms' files, mounted.
     async fn roots(&self, export: &Export) -> Result<Vec<Root>, ExportError> {
-        let platforms = export.platforms()?;
-        if !export.is_map && platforms.len() > 1 {
-            return Err(ExportError::user("unable to export multiple platforms without map"));
-        }
+        let platforms = each_once(export)?;
         let mut roots = Vec::with_capacity(platforms.len());
         for platform in platforms {
             let epoch = self.options.epoch.or(export.epoch(&platform)?);
@@ -256,6 +250,17 @@ fn hashed(tree: &dyn Tree) -> Result<Vec<Named>, ExportError> {
         Ok(Named { name: path, digest })
     };
     files.into_iter().map(hash).collect()
+}
+
+/// The platforms whose files are wanted. One that was asked for twice has its files once.
+fn each_once(export: &Export) -> Result<Vec<NamedPlatform>, ExportError> {
+    let mut platforms = export.platforms()?;
+    if !export.is_map && platforms.len() > 1 {
+        return Err(ExportError::user("unable to export multiple platforms without map"));
+    }
+    let mut seen = HashSet::new();
+    platforms.retain(|platform| seen.insert(platform.id.clone()));
+    Ok(platforms)
 }
 
 fn now() -> i64 {

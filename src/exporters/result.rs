@@ -163,14 +163,6 @@ impl Export {
         Self::read_epoch(self.metadata_of(EPOCH, platform))
     }
 
-    /// The same for a result that is not per platform.
-    ///
-    /// # Errors
-    /// One that is no number.
-    pub fn epoch_of_all(&self) -> Result<Option<i64>, ExportError> {
-        Self::read_epoch(self.metadata.get(EPOCH).map(Vec::as_slice))
-    }
-
     fn read_epoch(text: Option<&[u8]>) -> Result<Option<i64>, ExportError> {
         let Some(text) = text.filter(|text| !text.is_empty()) else {
             return Ok(None);
@@ -179,5 +171,15 @@ impl Export {
         text.parse()
             .map(Some)
             .map_err(|_| ExportError::user(format!("invalid SOURCE_DATE_EPOCH from frontend: {text:?}")))
+    }
+
+    /// The epoch of the whole result: the latest, if the frontend set one for each platform.
+    ///
+    /// # Errors
+    /// One that is no number.
+    pub fn common_epoch(&self) -> Result<Option<i64>, ExportError> {
+        let each =
+            self.platforms()?.iter().map(|platform| self.epoch(platform)).collect::<Result<Vec<_>, _>>()?;
+        Ok(each.into_iter().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().max()))
     }
 }

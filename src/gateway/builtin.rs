@@ -234,7 +234,8 @@ impl dockerfile::Bridge for Asked {
             files::read_file(tree.mounted.path(), &path, limit.map(|limit| (0, limit)))
         });
         let read = read.await.map_err(|_| outside(GatewayError::canceled()))?;
-        read.map_err(|e| outside(e.into()))
+        // Without a particular code, unlike what a frontend of others is told of its own calls.
+        read.map_err(|e| outside(GatewayError::plain(e.to_string())))
     }
 
     async fn resolve_image(&self, query: ImageQuery) -> Result<ResolvedImage, BridgeError> {

@@ -87,6 +87,15 @@ impl GatewayError {
         self.details.to_status(self.code, self.message.clone())
     }
 
+    /// The same for those who would take a code of somebody else's for this daemon's own word that it can't be reached.
+    #[must_use]
+    pub fn by_ourselves(mut self) -> Self {
+        if self.code == Code::Unavailable {
+            self.code = Code::Unknown;
+        }
+        self
+    }
+
     /// As it stands in messages.
     pub fn to_rpc(&self) -> rpc::Status {
         self.details.to_rpc(self.code, self.message.clone())
@@ -151,6 +160,6 @@ impl From<FileError> for GatewayError {
 
 impl From<GatewayError> for Status {
     fn from(error: GatewayError) -> Self {
-        error.to_status()
+        error.by_ourselves().to_status()
     }
 }

@@ -68,7 +68,8 @@ pub async fn solve(
     }
     let source =
         options.get("source").ok_or_else(|| GatewayError::plain("no source specified for gateway"))?;
-    let name = Reference::parse(source).map_err(|e| GatewayError::plain(format!("{source}: {e}")))?;
+    let name = Reference::parse(source)
+        .map_err(|e| GatewayError::plain(format!("invalid context name {source}: {e}")))?;
     check_allowed(&bridge.shared().frontends.gateway_repositories, source, &name)?;
     let Image { graph, config, digest } = match in_place_of(&bridge, source, &options, &inputs).await? {
         Some(image) => image,
@@ -237,7 +238,7 @@ async fn run(
     if exit.is_success(&[]) {
         return Ok(());
     }
-    Err(GatewayError::plain(exit.failure(&config.config.entrypoint)))
+    Err(GatewayError::plain(exit.to_string()))
 }
 
 async fn environment(

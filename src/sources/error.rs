@@ -51,6 +51,9 @@ pub enum SourceError {
         /// What happened.
         source: crosskit_images::Error,
     },
+    /// An image could not be had, and what happened says which.
+    #[error(transparent)]
+    NamedImage(crosskit_images::Error),
     /// A snapshot could not be made.
     #[error(transparent)]
     Snapshot(#[from] crosskit_snapshots::Error),
@@ -129,7 +132,7 @@ impl SourceError {
                 crosskit_session::ErrorKind::Canceled => ErrorKind::Canceled,
                 crosskit_session::ErrorKind::Internal => ErrorKind::Internal,
             },
-            SourceError::Image { source, .. } => match source.kind() {
+            SourceError::Image { source, .. } | SourceError::NamedImage(source) => match source.kind() {
                 crosskit_images::ErrorKind::User => ErrorKind::User,
                 crosskit_images::ErrorKind::Environment => ErrorKind::Environment,
                 crosskit_images::ErrorKind::Unavailable => ErrorKind::Unavailable,

@@ -124,12 +124,19 @@ impl ImageSource {
         }
     }
 
+    /// Looks for the image with a line of progress.
     async fn image(&self, cx: &Arc<dyn SourceContext>) -> Result<&Image, SourceError> {
+        if let Some(image) = self.loaded.get() {
+            return Ok(image);
+        }
+        shown(&**cx, &format!("resolve {}", self.name), self.found(cx)).await
+    }
+
+    async fn found(&self, cx: &Arc<dyn SourceContext>) -> Result<&Image, SourceError> {
         let find = || async {
             let remote = self.remote(cx);
             let platform = self.platform();
-            let finding = load(&*remote, &self.name, &platform);
-            let mut image = shown(&**cx, &format!("resolve {}", self.name), finding).await?;
+            let mut image = load(&*remote, &self.name, &platform).await?;
             if let Some(expected) = self.checksum.filter(|expected| *expected != image.main.digest) {
                 return Err(SourceError::Mismatch(format!(
                     "image digest {} for {} does not match expected checksum {expected}",
@@ -150,9 +157,9 @@ impl ImageSource {
         self.loaded.get_or_try_init(find).await
     }
 
-    /// What the name stands for, and the config.
+    /// What the name stands for, and the config. The step that asks says what it does by its name.
     pub(crate) async fn meta(&self, cx: &Arc<dyn SourceContext>) -> Result<ImageMeta, SourceError> {
-        let image = self.image(cx).await?;
+        let image = self.found(cx).await?;
         Ok(ImageMeta { digest: image.main.digest.to_string(), config: image.config.clone() })
     }
 

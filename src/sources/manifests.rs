@@ -76,7 +76,8 @@ pub(crate) async fn choose(
             return Manifest::parse(&bytes).map_err(failed());
         }
         let index = Index::parse(&bytes).map_err(failed())?;
-        desc = resolve_platform(&index, &Matcher::only(platform), platform).map_err(failed())?.clone();
+        let fitting = resolve_platform(&index, &Matcher::only(platform), platform);
+        desc = fitting.map_err(SourceError::NamedImage)?.clone();
     }
     Err(SourceError::Invalid(format!("{name}: indexes nested too deep")))
 }

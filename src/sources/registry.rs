@@ -83,9 +83,7 @@ impl Remote for InRegistry {
             if let Some(desc) = self.pinned().await? {
                 return Ok(desc);
             }
-            let resolved = self.client.resolve(&self.reference).await;
-            let resolved =
-                resolved.map_err(SourceError::image(format!("failed to resolve {}", self.reference)))?;
+            let resolved = self.client.resolve(&self.reference).await.map_err(SourceError::NamedImage)?;
             if let Some(bytes) = resolved.bytes {
                 let stored = self.shared.parts.snapshots.content().put_async(bytes.to_vec()).await;
                 stored.map_err(SourceError::image("keep manifest"))?;

@@ -33,7 +33,8 @@ async fn a_missing_program_is_said_on_standard_error() {
         let (lab, rootfs) = (Lab::new(runtime), native_rootfs());
         let said = lab.run(process(&rootfs, &["/no/such/program"])).await;
         assert_ne!(said.exit.code, 0);
-        assert!(said.err.contains("/no/such/program"), "{runtime}: {said:?}");
+        let lines = said.err.lines().filter(|line| line.contains("/no/such/program"));
+        assert_eq!(lines.count(), 1, "{runtime}: {said:?}");
         assert!(said.exit.runtime_message.expect("the runtime failed").contains("/no/such/program"));
         lab.assert_clean();
     }

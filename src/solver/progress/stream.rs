@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,6 +9,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
+use super::event::Event;
 use super::job_log::{JobLog, Read};
 
 /// How much later a message may be than the one before it, so that a chatty build does not
@@ -60,19 +62,37 @@ impl Reader {
                 () = tokio::time::sleep_until(last + PACE) => {}
             }
         }
-        let events = match self.log.read(self.position, MESSAGE) {
+        let mut events = match self.log.read(self.position, MESSAGE) {
             Read::Events(events) => events,
             // `changed` has seen something, so that this is the end.
             Read::Nothing => return None,
         };
+        let again = begins_again(&events);
+        events.truncate(again.unwrap_or(events.len()));
         self.position += events.len();
         let mut message = StatusResponse::default();
         for event in &events {
             event.encode(&mut message);
         }
-        // A full message is followed at once by the rest.
-        let full = events.iter().map(super::event::Event::size).sum::<usize>() >= MESSAGE / 2;
+        // A message that is full or was cut is followed at once by the rest.
+        let full = again.is_some() || events.iter().map(Event::size).sum::<usize>() >= MESSAGE / 2;
         self.last = (!full).then(Instant::now);
         Some((message, self))
     }
+}
+
+/// Where a step begins again that has said something before. In one message clients read the states of steps first and
+/// would take the words for some of the new beginning, from before it.
+fn begins_again(events: &[Event]) -> Option<usize> {
+    let mut said = HashSet::new();
+    events.iter().position(|event| match event {
+        Event::Log(log) => {
+            said.insert(log.vertex.as_str());
+            false
+        }
+        Event::Vertex(state) if state.started.is_some() && state.completed.is_none() && !said.is_empty() => {
+            said.contains(state.info.digest.to_string().as_str())
+        }
+        _ => false,
+    })
 }

@@ -29,7 +29,8 @@ struct State {
     /// What was told after the step was announced.
     history: Vec<Event>,
     listeners: Few<Arc<JobLog>>,
-    told: HashMap<String, Instant>,
+    /// The parts that have not ended: when they were told of last, and as what.
+    told: HashMap<String, (Instant, StatusUpdate)>,
 }
 
 /// How far a part of a step is, such as the download of a layer.
@@ -100,13 +101,13 @@ impl VertexProgress {
         {
             let mut state = self.lock();
             let now = Instant::now();
-            let recent = state.told.get(&update.id).is_some_and(|at| now - *at < STATUS_PACE);
+            let recent = state.told.get(&update.id).is_some_and(|(at, _)| now - *at < STATUS_PACE);
             if update.completed.is_some() {
                 state.told.remove(&update.id);
             } else if recent {
                 return;
             } else {
-                state.told.insert(update.id.clone(), now);
+                state.told.insert(update.id.clone(), (now, update.clone()));
             }
         }
         self.emit(Event::Status(Arc::new(control::VertexStatus {
@@ -119,6 +120,13 @@ impl VertexProgress {
             started: update.started.map(Into::into),
             completed: update.completed.map(Into::into),
         })));
+    }
+
+    /// Ends what has not ended of a step that fails: clients show no failure of a step as long as a part of it runs.
+    fn end_parts(&self) {
+        let told = std::mem::take(&mut self.lock().told);
+        let now = Some(SystemTime::now());
+        told.into_values().for_each(|(_, update)| self.status(StatusUpdate { completed: now, ..update }));
     }
 
     /// Tells that a part of the step runs, until what is returned is dropped.
@@ -209,6 +217,9 @@ impl Running {
 
     fn tell(&mut self, error: Option<&str>) {
         self.ended = true;
+        if error.is_some() {
+            self.progress.end_parts();
+        }
         self.progress.emit(Event::Vertex(VertexState {
             started: Some(self.started),
             completed: Some(SystemTime::now()),

@@ -137,8 +137,13 @@ fn real_dir(files: &Path, subdir: &str) -> Result<PathBuf, SourceError> {
     for part in subdir.split('/') {
         dir.push(part);
         walked = if walked.is_empty() { part.to_string() } else { format!("{walked}/{part}") };
-        let found = std::fs::symlink_metadata(&dir)
-            .map_err(SourceError::io(format!("invalid subdir {subdir}: failed to lstat {walked:?}")))?;
+        let doing = format!("invalid subdir {subdir}: failed to lstat {walked:?}");
+        let found = std::fs::symlink_metadata(&dir).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                SourceError::Invalid(format!("{doing}: no such file or directory"))
+            }
+            _ => SourceError::io(doing)(error),
+        })?;
         if !found.is_dir() {
             let text =
                 format!("invalid subdir {subdir}: git subpath {subdir:?} contains non-directory {walked:?}");

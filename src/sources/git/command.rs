@@ -43,11 +43,13 @@ pub(super) struct Git {
     access: Arc<Access>,
     dir: Option<PathBuf>,
     work_tree: Option<PathBuf>,
+    /// Whether the build is not shown what it says.
+    quiet: bool,
 }
 
 impl Git {
     pub(super) fn new(cx: Arc<dyn SourceContext>, access: Access) -> Self {
-        Self { cx, access: Arc::new(access), dir: None, work_tree: None }
+        Self { cx, access: Arc::new(access), dir: None, work_tree: None, quiet: false }
     }
 
     /// The same for a repository.
@@ -97,6 +99,11 @@ impl Git {
     /// Runs it. Returns its output without white space around it.
     pub(super) async fn text(&self, arguments: &[&str]) -> Result<String, SourceError> {
         Ok(String::from_utf8_lossy(&self.run(arguments).await?).trim().to_string())
+    }
+
+    /// Whether it succeeds. What it says is for nobody.
+    pub(super) async fn agrees(&self, arguments: &[&str]) -> bool {
+        Self { quiet: true, ..self.clone() }.run(arguments).await.is_ok()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -168,7 +175,7 @@ impl Git {
         Ok((output.map_err(SourceError::io(doing))?, error.map_err(SourceError::io(doing))?, status))
     }
 
-    /// Keeps what is said, and shows it.
+    /// Keeps what is said, and shows it unless told otherwise.
     async fn gather(&self, from: Option<impl AsyncRead + Unpin>, stream: i32) -> std::io::Result<Vec<u8>> {
         let Some(mut from) = from else { return Ok(Vec::new()) };
         let mut all = Vec::new();
@@ -180,7 +187,9 @@ impl Git {
             }
             if all.len() + len <= LONGEST {
                 all.extend_from_slice(&piece[..len]);
-                self.cx.log(stream, &piece[..len]);
+                if !self.quiet {
+                    self.cx.log(stream, &piece[..len]);
+                }
             }
         }
     }

@@ -113,7 +113,7 @@ async fn prepare(
     sha256: bool,
     anew: bool,
 ) -> Result<(), SourceError> {
-    if !anew && dir.join("HEAD").exists() && git.run(&["remote", "get-url", "origin"]).await.is_ok() {
+    if !anew && dir.join("HEAD").exists() && git.agrees(&["remote", "get-url", "origin"]).await {
         return Ok(());
     }
     let doing = format!("empty {}", dir.display());
@@ -148,7 +148,7 @@ pub(super) async fn init(git: &Git, bare: bool, sha256: bool) -> Result<(), Sour
 
 /// Whether a commit is in the repository.
 async fn has_commit(git: &Git, commit: &str) -> bool {
-    git.run(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await.is_ok()
+    git.agrees(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).await
 }
 
 /// Fetches, unless the commit is there.

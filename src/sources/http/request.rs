@@ -136,13 +136,7 @@ impl HttpSource {
 }
 
 fn failed(url: &str, err: &reqwest::Error) -> SourceError {
-    let mut reason = err.to_string();
-    let mut source = std::error::Error::source(err);
-    while let Some(err) = source {
-        reason = format!("{reason}: {err}");
-        source = err.source();
-    }
-    SourceError::Http { url: url.to_string(), reason }
+    SourceError::Http { url: url.to_string(), reason: crosskit_images::registry::reason(err) }
 }
 
 /// What the file is called: as asked for, as the server says, as the URL says.

@@ -298,7 +298,13 @@ impl ExecOp {
         if let Some(asked) = self.proxied.as_ref().and_then(|proxied| proxied.record.summary()) {
             cx.progress.writer(Stream::Stderr).take(asked.as_bytes());
         }
-        let exit = ended.map_err(exec_error)?;
+        let exit = ended.map_err(|error| {
+            let (words, error) = (meta.args.join(" "), exec_error(error));
+            match error.kind() {
+                ErrorKind::Canceled => error,
+                _ => error.context(format!("process {words:?} did not complete successfully")),
+            }
+        })?;
         if exit.is_success(&meta.valid_exit_codes) {
             return prepared.finish().await;
         }

@@ -333,7 +333,10 @@ impl Building<'_> {
             Ok(session) => session,
             Err(e) if options.optional && !matches!(e, SessionError::Canceled) => return Ok(None),
             Err(e) => {
-                let message = format!("no SSH key {:?} forwarded from the client: {e}", options.id);
+                let mut message = format!("no SSH key {:?} forwarded from the client", options.id);
+                if !e.is_unimplemented() {
+                    message = format!("{message}: {e}");
+                }
                 return Err(OpError::new(ErrorKind::User, message));
             }
         };

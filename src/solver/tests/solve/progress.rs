@@ -123,6 +123,41 @@ async fn statuses_are_paced_but_for_their_ends() {
     assert!(extract[1].completed.is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_was_said_before_a_step_begins_again_is_told_before_it() {
+    let lab = Lab::new();
+    let job = lab.job();
+    let mut status = job.status();
+    let (step, other) = (job.context().step("step", None), job.context().step("other", None));
+    for words in ["first", "second"] {
+        let running = step.begin(false);
+        other.begin(false).end(None);
+        step.log(Stream::Stdout, words.as_bytes());
+        running.end(None);
+    }
+    let begun = Instant::now();
+    let (first, second) = (status.next().await.unwrap(), status.next().await.unwrap());
+    assert_eq!([first.logs.len(), second.logs.len()], [1, 1]);
+    assert_eq!(first.vertexes.last().unwrap().digest, step.digest().to_string());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_has_no_part_that_runs() {
+    let lab = Lab::new();
+    let job = lab.job();
+    let step = job.context().step("pull", None);
+    let part = |id: &str| StatusUpdate { id: id.to_owned(), current: 5, total: 9, ..Default::default() };
+    let running = step.begin(false);
+    step.status(part("a"));
+    step.status(part("b"));
+    running.end(Some("no such layer"));
+    job.close_progress();
+    let all = everything(job.status()).await;
+    let ended: Vec<_> = all.statuses.iter().filter(|status| status.completed.is_some()).collect();
+    assert_eq!(ended.iter().map(|status| status.current).collect::<Vec<_>>(), [5, 5]);
+}
+
 #[tokio::test]
 async fn what_was_running_at_the_end_was_cancelled() {
     let lab = Lab::new();
