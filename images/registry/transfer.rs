@@ -84,6 +84,13 @@ pub fn reason(error: &reqwest::Error) -> String {
         let why = if why.starts_with("Temporary") { why } else { "no such host" };
         return format!("dial tcp: lookup {host}: {why}");
     }
+    if let (true, Some(last), Some(url)) = (error.is_connect(), words.last(), error.url()) {
+        let (host, port) =
+            (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+        if last == "connection refused" {
+            return format!("dial tcp {host}:{port}: connect: {last}");
+        }
+    }
     // Each level repeats what is below it or adds a word of its own; the last one names the cause.
     match words.last() {
         Some(last) if words[0].contains(last.as_str()) => words[0].clone(),

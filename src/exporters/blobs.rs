@@ -1,7 +1,7 @@
 //! The documents and layers of an image in the content store.
 
 use crate::attestations;
-use crate::manifest::{Layer, documents};
+use crate::manifest::{Layer, documents, rfc3339};
 use crate::options::{Compression, ImageOptions};
 use crate::{Export, ExportError, NamedPlatform, Part, Report, snapshot_error};
 use crosskit_images::annotations::AnnotationSet;
@@ -71,7 +71,7 @@ pub async fn commit(
     let part = Part::begin(report, "exporting layers");
     let mut all = Vec::with_capacity(platforms.len());
     for platform in &platforms {
-        all.push(layers_of(export, platform, options));
+        all.push(layers_of(export, platform, options, report));
     }
     let layers = futures::future::try_join_all(all).await?;
     part.end();
@@ -202,6 +202,7 @@ async fn layers_of(
     export: &Export,
     platform: &NamedPlatform,
     options: &ImageOptions,
+    report: &Arc<dyn Report>,
 ) -> Result<Vec<crosskit_snapshots::Layer>, ExportError> {
     let Some(found) = export.of(platform)? else { return Ok(Vec::new()) };
     let epoch = match options.rewrite_timestamp {
@@ -227,14 +228,14 @@ async fn layers_of(
     }
     let of_base =
         layers.iter().zip(&untouched).take_while(|(layer, base)| layer.blob.diff_id == **base).count();
-    if epoch.is_none() || of_base == layers.len() {
-        return Ok(layers);
-    }
+    let Some(seconds) = epoch.filter(|_| of_base < layers.len()) else { return Ok(layers) };
+    let time = rfc3339(seconds).replace('T', " ").replace('Z', " +0000 UTC");
+    let part = Part::begin(report, format!("rewriting layers with source-date-epoch {seconds} ({time})"));
     // The base image's layers keep their times: they are somebody else's.
     let mut rewritten = found.layers(form(options, epoch)).await.map_err(snapshot_error)?;
+    part.end();
     for layer in &mut rewritten {
-        let told = epoch.map(|seconds| (REWRITTEN.to_string(), seconds.to_string()));
-        layer.blob.desc.annotations.extend(told);
+        layer.blob.desc.annotations.insert(REWRITTEN.to_string(), seconds.to_string());
     }
     Ok(layers.into_iter().take(of_base).chain(rewritten.into_iter().skip(of_base)).collect())
 }

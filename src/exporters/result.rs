@@ -160,11 +160,7 @@ impl Export {
     /// # Errors
     /// One that is no number.
     pub fn epoch(&self, platform: &NamedPlatform) -> Result<Option<i64>, ExportError> {
-        Self::read_epoch(self.metadata_of(EPOCH, platform))
-    }
-
-    fn read_epoch(text: Option<&[u8]>) -> Result<Option<i64>, ExportError> {
-        let Some(text) = text.filter(|text| !text.is_empty()) else {
+        let Some(text) = self.metadata_of(EPOCH, platform).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(text);

@@ -55,6 +55,7 @@ pub async fn dockerfile(
     }
     let environment = environment(&bridge).await;
     let options = Options::parse(raw.clone(), environment).map_err(error)?;
+    let imports = cache_imports(&raw)?;
     let asked = Asked::of(&bridge, &inputs);
     let read = Frontend::read(asked, options).await.map_err(error)?;
     if let Some(syntax) = read.forward() {
@@ -85,7 +86,6 @@ pub async fn dockerfile(
     let mut metadata = built.metadata();
     let multi_platform = built.multi_platform;
     let mut handles = indexmap::IndexMap::new();
-    let imports = cache_imports(&raw)?;
     let mut scans = BTreeMap::new();
     for platform in built.platforms {
         if !platform.scan_extras.is_empty() || platform.scan_ignores_cache {

@@ -61,7 +61,7 @@ pub enum SourceError {
     #[error(transparent)]
     Metadata(#[from] crosskit_metadata::Error),
     /// A web server did not answer.
-    #[error("get {url}: {reason}")]
+    #[error("Get {url:?}: {reason}")]
     Http {
         /// Where.
         url: String,

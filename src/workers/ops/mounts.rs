@@ -333,10 +333,14 @@ impl Building<'_> {
             Ok(session) => session,
             Err(e) if options.optional && !matches!(e, SessionError::Canceled) => return Ok(None),
             Err(e) => {
-                let mut message = format!("no SSH key {:?} forwarded from the client", options.id);
-                if !e.is_unimplemented() {
-                    message = format!("{message}: {e}");
-                }
+                let message = match e {
+                    e if e.is_unimplemented() => {
+                        format!("no SSH key {:?} forwarded from the client", options.id)
+                    }
+                    // The client's own words.
+                    SessionError::Call { status, .. } => status.message().to_string(),
+                    e => e.to_string(),
+                };
                 return Err(OpError::new(ErrorKind::User, message));
             }
         };
