@@ -119,12 +119,19 @@ impl Plain {
             line(out, number, self.cut(&timeline.steps[id].name));
         }
         let step = &mut timeline.steps[id];
-        let open_task = self.print_tasks(step, number, out);
+        let mut between = Vec::new();
+        let open_task = self.print_tasks(step, number, &mut between);
         let Some(printed) = self.printed.get_mut(&id) else { return };
         for warning in &step.warnings[printed.warnings..] {
-            line(out, number, format!("WARN: {warning}"));
+            line(&mut between, number, format!("WARN: {warning}"));
         }
         printed.warnings = step.warnings.len();
+        // A line that a step has not ended yet is shown again afterwards, whole.
+        if printed.offset > 0 && !between.is_empty() {
+            out.push(b'\n');
+            printed.offset = 0;
+        }
+        out.append(&mut between);
         print_log(step, printed, out);
         self.current = Some(id);
         if step.spans.completed().is_some() && !open_task {

@@ -106,6 +106,26 @@ fn a_build_in_lines() {
 }
 
 #[test]
+fn nothing_is_shown_in_the_middle_of_a_line() {
+    let text = plain(&[
+        vertexes(vec![begun("a", "[1/1] RUN x", 0)]),
+        log("a", "Password: ", 100),
+        task("a", "linux/arm64 here", 0, 0, 1200, true),
+        log("a", "right\n", 1200),
+        vertexes(vec![done("a", "[1/1] RUN x", 0, 1200)]),
+    ]);
+    assert_eq!(
+        text,
+        "#1 [1/1] RUN x
+#1 0.100 Password: 
+#1 linux/arm64 here 1.2s done
+#1 0.100 Password: right
+#1 DONE 1.2s
+"
+    );
+}
+
+#[test]
 fn failures_are_repeated_at_the_end() {
     let failed =
         |digest: &str, name: &str, error: &str| Vertex { error: error.into(), ..done(digest, name, 0, 50) };

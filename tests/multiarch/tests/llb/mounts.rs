@@ -262,7 +262,7 @@ fn agents_are_reached_by_their_sockets() {
         let absent = "test -e /run/buildkit/ssh_agent.0 || echo no agent";
         let step = |optional: bool| stage.step(absent, |exec, _| exec.ssh = vec![ssh(0o600, optional)]);
         assert_eq!(stage.solve(step(true)).await.ok().said(), "no agent\n");
-        stage.solve(step(false)).await.refused("no SSH key \"raw\" forwarded from the client");
+        stage.solve(step(false)).await.refused("unset ssh forward key raw");
     });
     echo.join().unwrap();
     stage.daemon.stop();
