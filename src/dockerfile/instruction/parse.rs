@@ -411,19 +411,10 @@ fn healthcheck(statement: &Statement) -> Result<Healthcheck> {
 
 /// The text that Go has for a number that is none.
 pub(crate) fn go_parse_int_error(value: &str, error: &std::num::ParseIntError) -> String {
-    go_parse_error("ParseInt", value, error)
-}
-
-/// The same for a number without a sign.
-pub(crate) fn go_parse_uint_error(value: &str, error: &std::num::ParseIntError) -> String {
-    go_parse_error("ParseUint", value, error)
-}
-
-fn go_parse_error(function: &str, value: &str, error: &std::num::ParseIntError) -> String {
     use std::num::IntErrorKind::{NegOverflow, PosOverflow};
     let why = match error.kind() {
         PosOverflow | NegOverflow => "value out of range",
         _ => "invalid syntax",
     };
-    format!("strconv.{function}: parsing {}: {why}", quote::go_quote(value))
+    format!("strconv.ParseInt: parsing {}: {why}", quote::go_quote(value))
 }
