@@ -1,8 +1,9 @@
 //! Walks the instructions of the stages that are needed.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use indexmap::IndexSet;
 
 use crate::error::{DockerfileError, Lines, Result};
 use crate::image::default_path;
@@ -126,7 +127,7 @@ impl Plan {
     }
 
     /// Warns of variables that nothing sets.
-    fn report_unset(&self, at: &At<'_>, names: &BTreeSet<String>) {
+    fn report_unset(&self, at: &At<'_>, names: &IndexSet<String>) {
         if names.is_empty() || !at.lint.listens() {
             return;
         }

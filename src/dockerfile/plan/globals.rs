@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crosskit_platforms::Platform;
+use indexmap::IndexMap;
 
 use crate::error::{DockerfileError, Result};
 use crate::instruction::{Dockerfile, Kind, Stage};
@@ -17,7 +18,7 @@ use crate::text::expand::Lexer;
 #[derive(Debug, Clone)]
 pub(crate) struct Globals {
     pub(crate) args: Env,
-    pub(crate) declared: BTreeMap<String, ArgInfo>,
+    pub(crate) declared: IndexMap<String, ArgInfo>,
     pub(crate) build_args: BTreeMap<String, String>,
     pub(crate) build_platform: Platform,
     pub(crate) target_platform: Platform,
@@ -82,8 +83,8 @@ fn evaluate(
     mut args: Env,
     lexer: Lexer,
     build_args: &BTreeMap<String, String>,
-) -> Result<(Env, BTreeMap<String, ArgInfo>)> {
-    let mut declared: BTreeMap<String, ArgInfo> = BTreeMap::new();
+) -> Result<(Env, IndexMap<String, ArgInfo>)> {
+    let mut declared: IndexMap<String, ArgInfo> = IndexMap::new();
     for instruction in &file.global_args {
         let Kind::Arg(definitions) = &instruction.kind else {
             continue;

@@ -1,6 +1,8 @@
 //! What a build can be given: collected on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+use indexmap::IndexMap;
 
 use crate::error::Lines;
 use crate::plan::Plan;
@@ -22,13 +24,13 @@ pub(crate) struct Asked {
     pub(crate) lines: Lines,
 }
 
-/// What one stage asks for.
+/// What one stage asks for, in the order of the file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Outlined {
-    pub(crate) args: BTreeMap<String, ArgInfo>,
+    pub(crate) args: IndexMap<String, ArgInfo>,
     pub(crate) used: BTreeSet<String>,
-    pub(crate) secrets: BTreeMap<String, Asked>,
-    pub(crate) ssh: BTreeMap<String, Asked>,
+    pub(crate) secrets: IndexMap<String, Asked>,
+    pub(crate) ssh: IndexMap<String, Asked>,
 }
 
 /// What the target and all that it needs ask for, in the order of the file.

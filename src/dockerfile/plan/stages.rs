@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crosskit_llb::Builder;
 use crosskit_platforms::Platform;
+use indexmap::IndexSet;
 
 use crate::contexts::{self, NamedContext};
 use crate::error::{DockerfileError, Lines, Result};
@@ -406,7 +407,7 @@ impl Plan {
 
 /// Warns of variables in FROM that nobody declares.
 fn report_undeclared(
-    unmatched: &BTreeSet<String>,
+    unmatched: &IndexSet<String>,
     globals: &Env,
     outlined: &Outlined,
     lines: Lines,

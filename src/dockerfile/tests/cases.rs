@@ -243,6 +243,74 @@ fn dockerfiles_become_what_is_expected() {
     assert!(wrong.is_empty(), "{} differ; BLESS=1 accepts:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// What becomes of a text with these options.
+fn of_text(text: &str, options: &[(&str, &str)]) -> (Result<Value, DockerfileError>, Vec<Value>) {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let case = Case { options: options.iter().map(own).collect(), ..Case::default() };
+    let folder = Arc::new(Folder::new(Path::new("."), case, Some(text.as_bytes().to_vec())));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    (runtime.block_on(build(&folder)), warnings(&folder))
+}
+
+#[test]
+fn an_outline_tells_what_the_checks_found() {
+    let text = "ARG Z=1 A=2\nFROM busybox:$Z$A\nENV old style\nRUN --mount=type=secret,id=s --mount=type=secret,id=r id\n";
+    let outline = ("requestid", "frontend.outline");
+    let (answer, found) = of_text(text, &[outline]);
+    let answer: Value =
+        serde_json::from_str(answer.unwrap()["answer"]["result.json"].as_str().unwrap()).unwrap();
+    let names = |list: &str| -> Vec<String> {
+        answer[list].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (names("args"), names("secrets")),
+        (vec!["Z".into(), "A".into()], vec!["s".into(), "r".into()])
+    );
+    assert_eq!(found.len(), 1);
+    assert!(found[0]["short"].as_str().unwrap().starts_with("LegacyKeyValueFormat: "), "{found:?}");
+    let (answer, found) = of_text(text, &[outline, ("build-arg:BUILDKIT_DOCKERFILE_CHECK", "error=true")]);
+    assert_eq!(answer.unwrap_err().to_string(), "lint violation found for rules: LegacyKeyValueFormat");
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_all_advice() {
+    let targets = &[("requestid", "frontend.targets")];
+    for (text, options, message, advice) in [
+        (
+            "FROM a b AS c\n",
+            &[][..],
+            "FROM requires either one or three arguments",
+            &["FromAsCasing: 'b' "][..],
+        ),
+        ("FROM a\nRUN x\nCOPY ${B?x} /\n", &[], "B: x", &["UndefinedVar: Usage of undefined variable '$B'"]),
+        ("FROM ${N?x}\n", &[], "N: x", &["UndefinedArgInFrom: FROM argument 'N' is not declared"]),
+        ("", &[], "the Dockerfile cannot be empty", &[]),
+        ("", targets, "file with no instructions", &[]),
+        ("ARG a\n", &[], "dockerfile contains no stages to build", &[]),
+        (
+            "# check=error=true no more\nFROM a\nENV b c\n",
+            &[],
+            "lint violation found for rules: LegacyKeyValueFormat",
+            &["LegacyKeyValueFormat: "],
+        ),
+    ] {
+        let (answer, found) = of_text(text, options);
+        let error = answer.unwrap_err().to_string();
+        assert!(error.contains(message), "{text:?}: {error}");
+        let short = |found: &Value| found["short"].as_str().unwrap().to_owned();
+        let found: Vec<_> = found.iter().map(short).filter(|one| !one.contains("InvalidDefault")).collect();
+        assert_eq!(found.len(), advice.len(), "{text:?}: {found:?}");
+        assert!(found.iter().zip(advice).all(|(found, want)| found.starts_with(want)), "{text:?}: {found:?}");
+    }
+    let (none, _) = of_text("ARG a\n", targets);
+    let answer = none.unwrap()["answer"]["result.json"].take();
+    assert!(answer.as_str().unwrap().contains("\"targets\": null"), "{answer}");
+    let (wrong, _) = of_text("# check=what\nFROM a\n", &[("requestid", "frontend.lint")]);
+    let answer = wrong.unwrap()["answer"]["result.json"].take();
+    assert!(answer.as_str().unwrap().contains("failed to parse check options: "), "{answer}");
+}
+
 /// Lines of instructions with holes, so that random files are mostly valid and sometimes not.
 fn line() -> impl Strategy<Value = String> {
     let word = prop::sample::select(vec![

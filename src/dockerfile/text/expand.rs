@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::str::Chars;
 
+use indexmap::IndexSet;
+
 use crate::error::{DockerfileError, Result};
 use crate::text::quote::go_quote;
 use crate::text::shell_pattern;
@@ -61,8 +63,8 @@ pub struct Expanded {
     pub text: String,
     /// The variables that were set.
     pub matched: BTreeSet<String>,
-    /// The variables that were not.
-    pub unmatched: BTreeSet<String>,
+    /// The variables that were not, in the order of the text.
+    pub unmatched: IndexSet<String>,
 }
 
 impl Lexer {
@@ -111,7 +113,7 @@ struct Walk<'a> {
     chars: Peekable<Chars<'a>>,
     variables: &'a dyn Variables,
     matched: BTreeSet<String>,
-    unmatched: BTreeSet<String>,
+    unmatched: IndexSet<String>,
     depth: usize,
     split: bool,
     words: Vec<String>,
@@ -128,7 +130,7 @@ impl<'a> Walk<'a> {
             chars: without_mark(word).chars().peekable(),
             variables,
             matched: BTreeSet::new(),
-            unmatched: BTreeSet::new(),
+            unmatched: IndexSet::new(),
             depth: 0,
             split,
             words: Vec::new(),

@@ -90,6 +90,8 @@ fn words_are_split_after_replacement() {
     assert_eq!(Lexer::new('`').expand("a\\b`$", &NoVariables).unwrap().text, "a\\b$");
     let found = Lexer::new('\\').expand("$A $U", &Few).unwrap();
     assert!(found.matched.contains("A") && found.unmatched.contains("U"));
+    let found = Lexer::new('\\').expand("$Z $A $U $Z $B", &Few).unwrap();
+    assert!(found.unmatched.iter().eq(["Z", "U", "B"]), "as they come: {:?}", found.unmatched);
 }
 
 /// One variable of a megabyte.
