@@ -3,7 +3,7 @@
 use crate::node::{Node, Parents};
 use crate::record::{LayerBlob, Origin, Record};
 use crate::{About, Error, Kind, Ref, Result, Snapshots, clean, unpack};
-use crosskit_images::{ContentStore, Descriptor, Digest};
+use crosskit_images::{ContentStore, Descriptor, Digest, annotations};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -162,8 +162,8 @@ impl Snapshots {
     }
 }
 
-/// The annotations of a layer that say how its blob is laid out, for those who mount it without unpacking it. Others
-/// are of the image that the layer came with, and images built on it do not have them.
+/// The annotations of a layer that say how its blob is laid out, for those who mount it without unpacking it. Beside
+/// them those stay that name the repositories which have the blob. Others are of the image that the layer came with, and images built on it do not have them.
 const OF_BLOBS: [&str; 5] = [
     "containerd.io/snapshot/stargz/toc.digest",
     "io.containers.estargz.uncompressed-size",
@@ -184,7 +184,9 @@ impl Told {
         let created = desc.annotations.remove(CREATED).and_then(|text| text.parse().ok());
         let created = created.map(|time: jiff::Timestamp| time.as_nanosecond());
         let description = desc.annotations.remove(DESCRIPTION);
-        desc.annotations.retain(|name, _| OF_BLOBS.contains(&name.as_str()));
+        desc.annotations.retain(|name, _| {
+            OF_BLOBS.contains(&name.as_str()) || name.starts_with(annotations::DISTRIBUTION_SOURCE)
+        });
         Told { created: created.and_then(|nanos| i64::try_from(nanos).ok()), description }
     }
 }
