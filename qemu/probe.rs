@@ -40,8 +40,9 @@ pub(crate) fn run_named(architecture: &Architecture) -> Result<(u8, bool)> {
     let trial = Trial { of_argv0: true, ..Trial::default() };
     let code = execute(architecture, trial, None)?;
     let kept = code == i32::from(NAME[0]);
-    // Else it sees its path. Only amd64 has levels to be found out, and whatever else this may be is told better.
-    let level = if kept && architecture.name != "amd64" { 1 } else { run(architecture)? };
+    // Else it sees its path; whatever else this may be is told better. Only amd64 has levels to be found out.
+    let ran = kept || code == i32::from(b'/');
+    let level = if ran && architecture.name != "amd64" { 1 } else { run(architecture)? };
     Ok((level, kept))
 }
 
