@@ -439,3 +439,22 @@ fn versions_have_a_package_a_number_and_a_revision() {
         assert!(program == "buildctl" || words.len() == 4, "{said}");
     }
 }
+
+#[test]
+fn the_examples_of_units_are_ones_that_systemd_takes() {
+    let scene = Scene::set();
+    let program = scene.programs.path("buildkitd").display().to_string();
+    let mut command = Command::new(scene.parts.on_machine("systemd-analyze"));
+    command.args(["verify", "--man=no"]);
+    for unit in ["buildkit.service", "buildkit.socket"] {
+        let example = crosskit_multiarch::workspace().join("examples/systemd").join(unit);
+        let text = std::fs::read_to_string(example).expect("read the example");
+        assert!(
+            !unit.ends_with("service") || text.contains("ExecStart=/usr/local/bin/buildkitd --addr fd://\n")
+        );
+        scene.write("units", unit, &text.replace("/usr/local/bin/buildkitd", &program));
+        command.arg(scene.path("units").join(unit));
+    }
+    // What it does not understand it says, and succeeds.
+    assert_eq!(Ran::run(&mut command).ok().said().trim(), "");
+}
