@@ -311,10 +311,9 @@ fn in_a_terminal(command: &Command, more: &[(&str, &str)]) -> String {
 fn variables_choose_how_progress_is_shown() {
     let scene = Scene::set();
     let daemon = scene.daemon();
-    let context = scene.context(
-        "c",
-        &[("Dockerfile", "FROM BASE\nRUN for i in 1 2 3 4 5 6 7 8 9; do echo line $i; sleep 0.1; done\n")],
-    );
+    // The last line stays for longer than a terminal's picture does: a step that has ended shows none.
+    let run = "RUN for i in 1 2 3 4 5 6 7 8 9; do echo line $i; sleep 0.1; done; sleep 0.5";
+    let context = scene.context("c", &[("Dockerfile", &format!("FROM BASE\n{run}\n"))]);
     let (address, local) = (daemon.address(), format!("={}", context.display()));
     let (first, second) = (format!("context{local}"), format!("dockerfile{local}"));
     let arguments = [
