@@ -8,7 +8,7 @@ use crate::flags::{self, Flags, Stop};
 use crate::install::{Installed, Source, install, named, uninstall, wanted};
 use crate::record::Record;
 use crate::repair::{Repaired, repair};
-use crate::status::{Owners, State, Status, status, table};
+use crate::status::{Owners, State, Status, status, table, takers};
 use crate::{Binfmt, Result, persist, supported_platforms};
 
 /// What the program takes from its environment.
@@ -106,7 +106,7 @@ fn perform(
     {
         say(format!("warning: --restore will not know what was there before: {error}"));
     }
-    let found = if flags.status { Some(work.statuses(&work.everything())?) } else { None };
+    let found = if flags.status { Some(work.statuses(&work.everything()?)?) } else { None };
     let supported: Vec<String> = supported_platforms().iter().map(|p| p.normalize().format_all()).collect();
     let emulators: Vec<String> =
         work.binfmt.entries()?.into_iter().filter(|entry| entry.enabled).map(|entry| entry.name).collect();
@@ -220,7 +220,8 @@ impl<'a> Work<'a> {
     }
 
     fn statuses(&self, of: &[&'static Architecture]) -> Result<Vec<Status>> {
-        of.iter().map(|known| status(&self.binfmt, known, &self.source, &self.owners)).collect()
+        let entries = self.binfmt.entries()?;
+        Ok(of.iter().map(|known| status(&entries, known, &self.source, &self.owners)).collect())
     }
 
     /// The architectures that names stand for; `all` for those that have an entry.
@@ -229,11 +230,9 @@ impl<'a> Work<'a> {
         for name in names {
             match name.as_str() {
                 "all" => {
-                    for known in Architecture::all() {
-                        if !crate::status::takers(&self.binfmt, known)?.is_empty() {
-                            found.push(known);
-                        }
-                    }
+                    let entries = self.binfmt.entries()?;
+                    let taken = |known: &&Architecture| !takers(&entries, known).is_empty();
+                    found.extend(Architecture::all().iter().filter(taken));
                 }
                 name => found.push(named(name)?),
             }
@@ -242,12 +241,13 @@ impl<'a> Work<'a> {
     }
 
     /// What a table of all has: those beyond the usual ones only where something is there for them.
-    fn everything(&self) -> Vec<&'static Architecture> {
+    fn everything(&self) -> Result<Vec<&'static Architecture>> {
+        let entries = self.binfmt.entries()?;
         let worth = |known: &&Architecture| {
-            let taken = || crate::status::takers(&self.binfmt, known).is_ok_and(|takers| !takers.is_empty());
+            let taken = || !takers(&entries, known).is_empty();
             !known.beyond || taken() || self.source.emulator(known).is_ok()
         };
-        Architecture::all().iter().filter(worth).collect()
+        Ok(Architecture::all().iter().filter(worth).collect())
     }
 }
 

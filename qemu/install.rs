@@ -62,10 +62,15 @@ impl Source {
     }
 }
 
-/// The architecture that a name stands for, however it is spelled.
+/// The architecture's own name, however it is spelled.
+fn plain(name: &str) -> String {
+    Platform::parse(name).map_or_else(|_| name.to_owned(), |platform| platform.architecture)
+}
+
+/// The architecture that a name stands for.
 pub(crate) fn named(name: &str) -> Result<&'static Architecture> {
-    let parsed = Platform::parse(name).map_or_else(|_| name.to_owned(), |platform| platform.architecture);
-    Architecture::by_name(&parsed).ok_or(Error::UnknownArchitecture { name: parsed })
+    let name = plain(name);
+    Architecture::by_name(&name).ok_or(Error::UnknownArchitecture { name })
 }
 
 /// What `--install` names: `all` is every architecture that does not run yet and has an emulator here.
@@ -80,7 +85,7 @@ pub(crate) fn wanted(asked: &[String], source: &Source) -> Vec<String> {
             });
             names.extend(missing.map(|known| known.name.clone()));
         } else {
-            names.push(Platform::parse(name).map_or_else(|_| name.clone(), |platform| platform.architecture));
+            names.push(plain(name));
         }
     }
     names
@@ -102,7 +107,8 @@ pub(crate) fn runs_natively(architecture: &Architecture) -> bool {
 /// Registers the emulator of one architecture and proves it by executing a program. An entry that does not work is
 /// replaced; one of ours that turns out not to work is taken back.
 pub(crate) fn install(binfmt: &Binfmt, name: &str, source: &Source) -> Result<Installed> {
-    let architecture = named(name)?;
+    let architecture =
+        Architecture::by_name(name).ok_or_else(|| Error::UnknownArchitecture { name: name.to_owned() })?;
     if runs_natively(architecture) {
         return Ok(Installed::Unneeded);
     }

@@ -174,6 +174,14 @@ impl Error {
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Puts a file in its place whole, and its folder if that is missing.
+pub(crate) fn write_whole(path: &std::path::Path, text: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(file_error("making", folder))?;
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(file_error("writing", path))
+}
+
 /// `map_err` argument for a file operation.
 pub(crate) fn file_error(doing: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();

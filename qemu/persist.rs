@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Binfmt, Error, Result, file_error};
+use crate::{Binfmt, Error, Result, file_error, write_whole};
 
 /// Below the root of the machine.
 const FILE: &str = "etc/binfmt.d/crosskit.conf";
@@ -44,7 +44,7 @@ pub(crate) fn persist(root: &Path, binfmt: &Binfmt) -> Result<(PathBuf, usize)> 
         text.extend_from_slice(&entry.line());
         text.push(b'\n');
     }
-    write(&path, &text)?;
+    write_whole(&path, &text)?;
     Ok((path, kept.len()))
 }
 
@@ -63,13 +63,6 @@ pub(crate) fn forget(root: &Path, names: &[String]) -> Result<()> {
     }
     match entries(&kept) {
         0 => fs::remove_file(&path).map_err(file_error("removing", &path)),
-        _ => write(&path, kept.as_bytes()),
+        _ => write_whole(&path, kept.as_bytes()),
     }
-}
-
-fn write(path: &Path, text: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(file_error("making", folder))?;
-    let new = path.with_extension("new");
-    fs::write(&new, text).and_then(|()| fs::rename(&new, path)).map_err(file_error("writing", path))
 }

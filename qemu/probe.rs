@@ -1,7 +1,7 @@
 //! Finding out what runs, by running it.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsRawFd, BorrowedFd},
@@ -39,7 +39,7 @@ pub fn run_in(private: &PrivateBinfmt, architecture: &Architecture) -> Result<u8
 pub(crate) fn run_named(architecture: &Architecture) -> Result<(u8, bool)> {
     let trial = Trial { of_argv0: true, ..Trial::default() };
     let code = execute(architecture, trial, None)?;
-    let kept = code == i32::from(NAME[0]);
+    let kept = is_name(code);
     // Else it sees its path; whatever else this may be is told better. Only amd64 has levels to be found out.
     let ran = kept || code == i32::from(b'/');
     let level = if ran && architecture.name != "amd64" { 1 } else { run(architecture)? };
@@ -73,13 +73,18 @@ pub fn prove(architecture: &Architecture) -> Proof {
     Proof {
         alone: trial(Trial::default()),
         host: trial(Trial { among_others: true, ..Trial::default() }),
-        argv0: execute(architecture, argv0, None).is_ok_and(|code| code == i32::from(NAME[0])),
+        argv0: execute(architecture, argv0, None).is_ok_and(is_name),
         script: trial(Trial { script: true, ..Trial::default() }),
     }
 }
 
 /// What a program is called by: no path begins with its first character.
-const NAME: &[u8] = b"named";
+const NAME: &CStr = c"named";
+
+/// Whether an exit code says that a program was called by it.
+fn is_name(code: i32) -> bool {
+    NAME.to_bytes().first().is_some_and(|first| code == i32::from(*first))
+}
 
 /// How a program is executed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,12 +117,10 @@ fn execute(architecture: &Architecture, trial: Trial, user_namespace: Option<Bor
     let (file, script) = (text(&folder.0.join("probe"))?, text(&folder.0.join("script"))?);
     let root = text(&folder.0)?;
     let started = match (trial.script, trial.among_others) {
-        (true, _) => c"/script",
-        (false, false) => c"/probe",
-        (false, true) => &*file,
+        (true, _) => c"/script".to_owned(),
+        (false, false) => c"/probe".to_owned(),
+        (false, true) => file.clone(),
     };
-    let called = CString::new(NAME).map_err(|nul| broken(nul.to_string()))?;
-    let (started, called) = (started.to_owned(), called);
     let namespace = user_namespace.map(|fd| fd.as_raw_fd());
 
     let mut command = Command::new("/probe");
@@ -140,7 +143,7 @@ fn execute(architecture: &Architecture, trial: Trial, user_namespace: Option<Bor
             }
             nix::unistd::chdir(c"/")?;
             // Not left to Command: its execvp would take a file that the kernel refuses for a shell script.
-            let arguments = [called.as_ptr(), std::ptr::null()];
+            let arguments = [NAME.as_ptr(), std::ptr::null()];
             let nothing = [std::ptr::null()];
             libc::execve(started.as_ptr(), arguments.as_ptr(), nothing.as_ptr());
             Err(io::Error::last_os_error())
@@ -185,13 +188,17 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes one, in the folder for temporary files if that will do.
     pub fn new() -> Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let executable = |path: &Path| {
             let no_exec = rustix::fs::StatVfsMountFlags::from_bits_retain(libc::ST_NOEXEC);
             rustix::fs::statvfs(path).is_ok_and(|about| !about.f_flag.contains(no_exec))
         };
         let candidates = [std::env::temp_dir(), "/var/tmp".into(), "/run".into(), "/dev/shm".into()];
-        let parent = candidates.iter().find(|path| executable(path)).unwrap_or(&candidates[0]);
+        Self::below(candidates.iter().find(|path| executable(path)).unwrap_or(&candidates[0]))
+    }
+
+    /// Makes one in this folder.
+    pub fn below(parent: &Path) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!(".crosskit-probe-{}-{number}", std::process::id()));
         // Whatever is there is left from an earlier process of the same id.

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Binfmt, Entry, Error, Result, file_error};
+use crate::{Binfmt, Entry, Error, Result, file_error, write_whole};
 
 /// Below the root of the machine.
 const FILE: &str = "var/lib/crosskit/binfmt.json";
@@ -70,12 +70,9 @@ impl Record {
 
     fn write(&self, root: &Path) -> Result<()> {
         let path = file(root);
-        let folder = path.parent().unwrap_or(root);
-        fs::create_dir_all(folder).map_err(file_error("making", folder))?;
         let text =
             serde_json::to_vec_pretty(self).map_err(|error| file_error("writing", &path)(error.into()))?;
-        let new = path.with_extension("new");
-        fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(file_error("writing", &path))
+        write_whole(&path, &text)
     }
 
     /// Takes out what was put there and puts in what was taken. Gives the names of both.

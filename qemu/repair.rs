@@ -23,14 +23,15 @@ pub(crate) fn repair(
     owners: &Owners,
     force: bool,
 ) -> Result<Repaired> {
-    let before = status(binfmt, architecture, source, owners)?;
+    let entries = binfmt.entries()?;
+    let before = status(&entries, architecture, source, owners);
     if before.state.is_good() {
         return Ok(Repaired::Fine);
     }
     let native = Architecture::native().is_some_and(|host| host.name == architecture.name);
     let standard = source.entry_name(architecture);
-    let (takers, foreign): (Vec<Entry>, Vec<Entry>) =
-        takers(binfmt, architecture)?.into_iter().partition(|entry| is_qemus(entry, architecture));
+    let (takers, foreign): (Vec<&Entry>, Vec<&Entry>) =
+        takers(&entries, architecture).into_iter().partition(|entry| is_qemus(entry, architecture));
     match foreign.first() {
         Some(first) if !force => {
             return Err(Error::Foreign {
@@ -47,11 +48,11 @@ pub(crate) fn repair(
             binfmt.unregister(&entry.name)?;
         }
     } else {
-        let own = takers.iter().find(|entry| entry.name == standard);
+        let own = takers.iter().copied().find(|entry| entry.name == standard);
         if let (State::Disabled, Some(own)) = (before.state, own) {
             binfmt.enable(&own.name, true)?;
         }
-        let again = status(binfmt, architecture, source, owners)?;
+        let again = status(&binfmt.entries()?, architecture, source, owners);
         if again.entry.as_ref() != Some(&standard) || !matches!(again.state, State::Ok | State::Shadowed) {
             replace(binfmt, own, architecture, &source.registration(architecture)?)?;
         }
@@ -60,7 +61,7 @@ pub(crate) fn repair(
         }
     }
     probe::run(architecture)?;
-    let after = status(binfmt, architecture, source, owners)?;
+    let after = status(&binfmt.entries()?, architecture, source, owners);
     match after.state.is_good() {
         true => Ok(Repaired::Was(before.problems)),
         false => {

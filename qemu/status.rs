@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::install::{Source, runs_natively};
 use crate::probe::{Proof, prove};
-use crate::{Binfmt, Emulator, Entry, Result, program};
+use crate::{Emulator, Entry, program};
 
 /// How it is about an architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -105,18 +105,18 @@ impl Owners {
     }
 }
 
-/// Looks at one architecture. Runs up to six small processes.
+/// Looks at one architecture, with the entries that there are. Runs up to six small processes.
 pub(crate) fn status(
-    binfmt: &Binfmt,
+    entries: &[Entry],
     architecture: &Architecture,
     source: &Source,
     owners: &Owners,
-) -> Result<Status> {
-    let takers = takers(binfmt, architecture)?;
+) -> Status {
+    let takers = takers(entries, architecture);
     let standard = source.entry_name(architecture);
-    let enabled: Vec<&Entry> = takers.iter().filter(|entry| entry.enabled).collect();
+    let enabled: Vec<&Entry> = takers.iter().copied().filter(|entry| entry.enabled).collect();
     let main = enabled.iter().find(|entry| entry.name == standard).or(enabled.first()).copied();
-    let main = main.or(takers.first());
+    let main = main.or(takers.first().copied());
     let mut found = Status {
         architecture: architecture.name.clone(),
         state: State::Ok,
@@ -130,12 +130,12 @@ pub(crate) fn status(
     };
     let native = Architecture::native().is_some_and(|host| host.name == architecture.name);
     let Some(main) = main.filter(|_| !enabled.is_empty()) else {
-        return Ok(without_entry(found, main, architecture, source, native));
+        return without_entry(found, main, architecture, source, native);
     };
     if native {
         found.state = State::Shadowed;
         found.problems.push(format!("{} takes the programs that this processor runs by itself", main.name));
-        return Ok(found);
+        return found;
     }
     let emulator = Emulator { architecture: architecture.name.clone(), path: main.interpreter.clone() };
     let checked = emulator.check();
@@ -159,13 +159,13 @@ pub(crate) fn status(
         }
         found.problems.push(format!("{} takes its programs as well", others.join(", ")));
     }
-    Ok(found)
+    found
 }
 
 /// The entries that take an architecture's programs.
-pub(crate) fn takers(binfmt: &Binfmt, architecture: &Architecture) -> Result<Vec<Entry>> {
+pub(crate) fn takers<'a>(entries: &'a [Entry], architecture: &Architecture) -> Vec<&'a Entry> {
     let image = program(architecture).unwrap_or_default();
-    Ok(binfmt.entries()?.into_iter().filter(|entry| entry.takes(&image)).collect())
+    entries.iter().filter(|entry| entry.takes(&image)).collect()
 }
 
 fn without_entry(
