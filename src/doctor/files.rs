@@ -16,13 +16,6 @@ pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The capabilities that a process here can ever have, as bits.
-pub(crate) fn bounding_set() -> u64 {
-    let status = text("/proc/self/status");
-    let line = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or_default()
-}
-
 /// Room on a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Room {

@@ -2,6 +2,8 @@
 
 use crate::Finding;
 use crate::files::Room;
+use crosskit_exec::name_servers;
+use std::net::IpAddr;
 
 /// Numbers that a kernel's release begins with: `6.18.0-1-amd64`.
 fn version(release: &str) -> Option<(u32, u32)> {
@@ -27,14 +29,12 @@ pub(crate) fn kernel(release: &str) -> Finding {
     }
 }
 
-/// What a daemon that is not rootless needs, by number (include/uapi/linux/capability.h).
-const NEEDED: [(u32, &str); 4] =
-    [(21, "CAP_SYS_ADMIN"), (6, "CAP_SETGID"), (7, "CAP_SETUID"), (0, "CAP_CHOWN")];
+/// What a daemon that is not rootless needs.
+const NEEDED: [&str; 4] = ["CAP_SYS_ADMIN", "CAP_SETGID", "CAP_SETUID", "CAP_CHOWN"];
 /// What steps lack where the daemon lacks it.
-const WANTED: [(u32, &str); 4] =
-    [(12, "CAP_NET_ADMIN"), (27, "CAP_MKNOD"), (18, "CAP_SYS_CHROOT"), (24, "CAP_SYS_RESOURCE")];
+const WANTED: [&str; 4] = ["CAP_NET_ADMIN", "CAP_MKNOD", "CAP_SYS_CHROOT", "CAP_SYS_RESOURCE"];
 
-pub(crate) fn rights(root: bool, bounding: u64) -> Finding {
+pub(crate) fn rights(root: bool, own: &[&str]) -> Finding {
     let check = "rights";
     if !root {
         return Finding::fail(
@@ -43,10 +43,10 @@ pub(crate) fn rights(root: bool, bounding: u64) -> Finding {
             "run as root, or in a user namespace: rootlesskit crosskit doctor",
         );
     }
-    let lacking = |list: &[(u32, &'static str)]| -> Vec<&str> {
-        list.iter().filter(|(number, _)| bounding >> number & 1 == 0).map(|(_, name)| *name).collect()
+    let lacking = |list: [&'static str; 4]| -> Vec<&str> {
+        list.into_iter().filter(|name| !own.contains(name)).collect()
     };
-    let (needed, wanted) = (lacking(&NEEDED), lacking(&WANTED));
+    let (needed, wanted) = (lacking(NEEDED), lacking(WANTED));
     match (needed.is_empty(), wanted.is_empty()) {
         (false, _) => Finding::fail(
             check,
@@ -98,15 +98,7 @@ pub(crate) fn cgroups(mountinfo: &str) -> Finding {
 
 pub(crate) fn names(resolv: &str, resolved: &str) -> Finding {
     let check = "names";
-    let servers = |text: &str| -> Vec<String> {
-        let server = |line: &str| {
-            let mut words = line.split_whitespace();
-            (words.next() == Some("nameserver")).then(|| words.next().map(str::to_owned)).flatten()
-        };
-        text.lines().filter_map(server).collect()
-    };
-    let own = |server: &String| server.starts_with("127.") || server == "::1";
-    let listed = servers(resolv);
+    let listed = name_servers(resolv);
     if listed.is_empty() {
         return Finding::warn(
             check,
@@ -114,7 +106,8 @@ pub(crate) fn names(resolv: &str, resolved: &str) -> Finding {
             "name one there, or with [dns] in buildkitd.toml: else the public ones 8.8.8.8 and 8.8.4.4 are asked",
         );
     }
-    if listed.iter().all(own) && servers(resolved).is_empty() {
+    if listed.iter().all(IpAddr::is_loopback) && name_servers(resolved).is_empty() {
+        let listed: Vec<String> = listed.iter().map(IpAddr::to_string).collect();
         return Finding::warn(
             check,
             format!(

@@ -56,7 +56,7 @@ impl Finding {
 /// Looks at this machine; `root` is where the daemon keeps its state. Runs for some 100 ms.
 pub fn examine(root: &Path) -> Vec<Finding> {
     let mut all = vec![judged::kernel(&files::kernel_release())];
-    all.push(judged::rights(files::is_root(), files::bounding_set()));
+    all.push(judged::rights(files::is_root(), &crosskit_exec::own_capabilities()));
     all.push(judged::cgroups(&files::text("/proc/self/mountinfo")));
     all.push(tried::namespaces());
     all.push(tried::runtime(root));

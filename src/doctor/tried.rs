@@ -2,26 +2,15 @@
 
 use crate::Finding;
 use crosskit_qemu::detect::{Ways, detect};
+use crosskit_qemu::probe::Folder;
 use crosskit_qemu::{Emulators, Support};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-/// A folder for trials, on the disk that the daemon's state is on; gone when dropped.
-struct Trial(PathBuf);
-
-impl Trial {
-    fn new(root: &Path) -> Result<Trial, String> {
-        let parent = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-        let folder = parent.join(format!(".crosskit-doctor-{}", std::process::id()));
-        std::fs::create_dir(&folder).map_err(|error| format!("making {}: {error}", folder.display()))?;
-        Ok(Trial(folder))
-    }
-}
-
-impl Drop for Trial {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A folder for trials, on the disk that the daemon's state is on.
+fn trial(root: &Path) -> Result<Folder, String> {
+    let parent = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    Folder::below(parent).map_err(|error| error.to_string())
 }
 
 /// Makes all namespaces of a step at once, by the program that is on every machine.
@@ -53,8 +42,8 @@ pub(crate) fn namespaces() -> Finding {
 /// Runs a container.
 pub(crate) fn runtime(root: &Path) -> Finding {
     let check = "runtime";
-    let tried = Trial::new(root)
-        .and_then(|trial| crosskit_exec::try_runtime(None, &trial.0).map_err(|error| error.to_string()));
+    let tried = trial(root)
+        .and_then(|trial| crosskit_exec::try_runtime(None, trial.path()).map_err(|error| error.to_string()));
     match tried {
         Ok(chosen) => Finding::ok(check, format!("{} {}: {}", chosen.name, chosen.version, chosen.why)),
         Err(why) => Finding::fail(check, why, "install crun or runc"),
@@ -64,8 +53,8 @@ pub(crate) fn runtime(root: &Path) -> Finding {
 /// Mounts an overlay.
 pub(crate) fn snapshots(root: &Path) -> Finding {
     let check = "snapshots";
-    let tried = Trial::new(root)
-        .and_then(|trial| crosskit_snapshots::try_overlay(&trial.0).map_err(|error| error.to_string()));
+    let tried = trial(root)
+        .and_then(|trial| crosskit_snapshots::try_overlay(trial.path()).map_err(|error| error.to_string()));
     match tried {
         Ok(()) => Finding::ok(check, "overlay"),
         Err(why) => Finding::warn(

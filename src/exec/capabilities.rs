@@ -85,8 +85,8 @@ pub(crate) fn sandbox() -> Vec<&'static str> {
     DEFAULT.into_iter().filter(|name| OWN.contains(name)).collect()
 }
 
-/// All that this daemon can give.
-pub(crate) fn insecure() -> Vec<&'static str> {
+/// All that this daemon can give, by their names: `CAP_SYS_ADMIN`.
+pub fn insecure() -> Vec<&'static str> {
     OWN.clone()
 }
 

@@ -43,6 +43,7 @@ mod rootfs_tests;
 #[cfg(test)]
 mod trust_tests;
 
+pub use capabilities::insecure as own_capabilities;
 pub use container::{Access, Container};
 pub use crosskit_qemu::detect::Ways;
 pub use emulation::{Emulation, How};
@@ -54,6 +55,7 @@ pub use process::{
     Security, Ulimit,
 };
 pub use resolv::DnsConfig;
+pub use resolv::name_servers;
 pub use runtime::{Chosen, try_runtime};
 pub use signals::signal_number;
 pub use streams::{Output, Stdio, Terminal, WindowSize};

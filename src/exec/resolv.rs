@@ -43,6 +43,11 @@ pub(crate) struct ResolvConf {
     pub(crate) other: Vec<String>,
 }
 
+/// The name servers of a resolv.conf's text; those that are no addresses are left out.
+pub fn name_servers(text: &str) -> Vec<IpAddr> {
+    ResolvConf::parse(text).nameservers
+}
+
 impl ResolvConf {
     /// Reads a file's text. The last `search` line counts, options add up, servers that are no addresses are left out.
     pub(crate) fn parse(text: &str) -> Self {
