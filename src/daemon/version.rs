@@ -1,14 +1,10 @@
 //! Who answers when a client asks for the version.
 
-macro_rules! number {
-    () => {
-        "v0.31.0"
-    };
-}
+use std::sync::LazyLock;
 
 /// Clients switch features on by this: from 0.31 on they use everything that is announced in
 /// the capabilities, and nothing of what came later.
-pub const VERSION: &str = number!();
+pub const VERSION: &str = "v0.31.0";
 
 /// The package, as shown by `debug workers` and `Info`.
 pub const PACKAGE: &str = "crosskit";
@@ -20,7 +16,7 @@ pub const DOCKERFILE: &str = "1.26.0";
 pub const REVISION: &str = concat!("crosskit-", env!("CARGO_PKG_VERSION"));
 
 /// All of it in four words with the program's name before: so scripts and buildx's older releases read it.
-pub const SHOWN: &str = concat!("crosskit ", number!(), " crosskit-", env!("CARGO_PKG_VERSION"));
+pub static SHOWN: LazyLock<String> = LazyLock::new(|| format!("{PACKAGE} {VERSION} {REVISION}"));
 
 /// The same as a message.
 pub fn record() -> crosskit_api::types::BuildkitVersion {

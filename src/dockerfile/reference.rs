@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::{DockerfileError, Result};
+use crate::text::is_lower;
 
 /// A name in full: `docker.io/library/alpine:3.20@sha256:…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,10 +119,6 @@ impl fmt::Display for Reference {
         }
         Ok(())
     }
-}
-
-fn is_lower(text: &str) -> bool {
-    text.chars().all(|c| c.to_lowercase().eq([c]))
 }
 
 /// `[host[:port]/]part/part…`.

@@ -55,7 +55,7 @@ pub fn command() -> Command {
     };
     let mut command = Command::new("buildkitd")
         .about("build daemon")
-        .version(crate::version::SHOWN)
+        .version(crate::version::SHOWN.as_str())
         .disable_version_flag(true)
         .arg(
             Arg::new("version")

@@ -3,6 +3,7 @@
 use crate::error::Lines;
 use crate::instruction::Stage;
 use crate::lint::{Linter, rules};
+use crate::text::{is_lower, is_upper};
 
 /// Names that a stage should not have.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -31,8 +32,6 @@ pub(crate) fn keywords(stages: &[Stage], lint: &Linter) {
             first.chain(stage.instructions.iter().map(|i| (i.keyword.as_str(), i.lines)))
         })
     };
-    let is_lower = |word: &str| word.chars().all(|c| c.to_lowercase().eq([c]));
-    let is_upper = |word: &str| word.chars().all(|c| c.to_uppercase().eq([c]));
     let lower = all().filter(|(word, _)| is_lower(word)).count();
     let upper = all().filter(|(word, _)| !is_lower(word) && is_upper(word)).count();
     let majority_lower = lower > upper;
