@@ -23,6 +23,7 @@ for_building=(cc:gcc make:make git:git ar:binutils)
 for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar flock:util-linux mount:mount
   openssl:openssl ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base
   /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables
+  rootlesskit:rootlesskit newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
   systemd-analyze:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap)
 
 # OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)

@@ -208,7 +208,8 @@ impl Applier<'_> {
         match done {
             // Only the real root may make devices; without them most images still run.
             Err(LayerError::Io { ref source, .. })
-                if source.raw_os_error() == Some(Errno::PERM.raw_os_error()) && in_user_namespace() =>
+                if source.raw_os_error() == Some(Errno::PERM.raw_os_error())
+                    && crosskit_rootless::is_inside() =>
             {
                 tracing::warn!("device {} left out: devices cannot be made in a user namespace", shown(path));
                 return Ok(());
@@ -282,11 +283,4 @@ impl Applier<'_> {
         utimensat(dir.fd(), base, &stamps(header.mtime), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| LayerError::io("set time of", path, e))
     }
-}
-
-/// Whether this process is not root of the whole machine.
-fn in_user_namespace() -> bool {
-    // The initial namespace maps all numbers to themselves.
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }

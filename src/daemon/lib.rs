@@ -41,6 +41,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::from(e.use_stderr()));
         }
     };
+    if let Err(e) = take_rights(&given) {
+        return failed(&e);
+    }
     let (config, warnings) = match config::flags::resolve(&given) {
         Ok(resolved) => resolved,
         Err(e) => return failed(&e),
@@ -79,6 +82,21 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => failed(&e.to_string()),
     }
+}
+
+/// Lets an ordinary user's daemon become root of a user namespace, if it was told to.
+fn take_rights(given: &clap::ArgMatches) -> Result<(), String> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    if config::flags::wants_rootless(given)? != Some(true) {
+        return Err(
+            "rootless mode requires to be executed as the mapped root in a user namespace; give --rootless, \
+                    which makes one, or start this with rootlesskit"
+                .to_string(),
+        );
+    }
+    crosskit_rootless::enter().map_err(|e| e.to_string())
 }
 
 #[allow(clippy::print_stderr)]

@@ -134,6 +134,8 @@ impl Daemon {
             platforms: config.worker.platforms.clone(),
             network: config.worker.network.clone().from_environment(),
             binary: config.worker.binary.clone(),
+            rootless: config.worker.rootless,
+            shares_processes: config.worker.no_process_sandbox,
             cgroup_parent: config.worker.cgroup_parent.clone(),
             max_parallelism: config.worker.max_parallelism,
             devices: devices(&config.cdi),
@@ -344,6 +346,7 @@ fn dns(given: crate::config::Dns) -> Result<crosskit_exec::DnsConfig, StartError
 fn driver(name: &str) -> DriverChoice {
     match name {
         "overlayfs" => DriverChoice::Overlay,
+        "fuse-overlayfs" => DriverChoice::FuseOverlay,
         "native" => DriverChoice::Native,
         _ => DriverChoice::Auto,
     }

@@ -17,8 +17,9 @@ use crate::{
     executor::Shared,
     hosts,
     leftovers::Mark,
+    marks::IpcMark,
     rootfs::Rootfs,
-    sandbox::{self, OwnFiles},
+    sandbox::{self, OwnFiles, Shown},
     seccomp,
     spec::{
         Annotations, ConsoleSize, Cpu, IdMapping, Linux, Memory, ProcessSpec, Resources, Rlimit, Root, Spec,
@@ -44,7 +45,8 @@ pub(crate) fn new_id() -> String {
 pub(crate) struct Bundle {
     pub(crate) dir: PathBuf,
     pub(crate) id: String,
-    pub(crate) cgroup: String,
+    /// None for a daemon that may make none.
+    pub(crate) cgroup: Option<String>,
     /// A cgroup of our own around the step's, if its memory is limited: counts what was killed after the step's is gone.
     pub(crate) counting_cgroup: Option<String>,
     rootfs: Rootfs,
@@ -53,6 +55,8 @@ pub(crate) struct Bundle {
     shown: Vec<Mount>,
     trusted: Option<Trusted>,
     pub(crate) inherited: Inherited,
+    /// What its processes are known by if they have the daemon's process ids.
+    pub(crate) ipc_mark: Option<IpcMark>,
     _mark: Mark,
 }
 
@@ -109,17 +113,28 @@ impl Bundle {
         } else {
             &process.cgroup_parent
         };
-        let own_cgroup = cgroups::path(parent, &id);
-        let counts = process.resources.memory != 0 && cgroups::is_unified() && own_cgroup.starts_with('/');
-        let (cgroup, counting_cgroup) =
-            if counts { (format!("{own_cgroup}/step"), Some(own_cgroup)) } else { (own_cgroup, None) };
+        let rights = shared.rights;
+        let own_cgroup = (!rights.rootless).then(|| cgroups::path(parent, &id));
+        let counts = process.resources.memory != 0 && cgroups::is_unified();
+        let counting_cgroup = own_cgroup.clone().filter(|path| counts && path.starts_with('/'));
+        let cgroup = counting_cgroup.as_ref().map(|path| format!("{path}/step")).or(own_cgroup);
+        let unlimited = rights.rootless && process.resources != LinuxResources::default();
+        if unlimited {
+            tracing::warn!(
+                id,
+                "limits of processor and memory are not kept: a rootless daemon has no control groups"
+            );
+        }
+        let marked =
+            || IpcMark::new().map_err(file_error("making an IPC namespace from", Path::new("/proc")));
+        let ipc_mark = rights.shares_processes.then(marked).transpose()?;
         let mut env = process.env.clone();
         if !env.iter().any(|variable| variable.starts_with("PATH=")) {
             env.insert(0, DEFAULT_PATH.to_owned());
         }
         let proxy = network.proxy.map(Proxy::environment).unwrap_or_default();
         tell(&mut env, &proxy);
-        let in_user_namespace = way.private().is_some();
+        let in_user_namespace = rights.rootless || way.private().is_some();
         let inherited = Inherited {
             env,
             cwd,
@@ -130,7 +145,7 @@ impl Bundle {
             rootfs: process.rootfs.clone(),
             proxy,
         };
-        let mark = Mark::set(&shared.ledger, &id, &cgroup)?;
+        let mark = Mark::set(&shared.ledger, &id, cgroup.as_deref().unwrap_or_default())?;
         let mut bundle = Self {
             dir,
             id,
@@ -141,6 +156,7 @@ impl Bundle {
             shown: Vec::new(),
             trusted: None,
             inherited,
+            ipc_mark,
             _mark: mark,
         };
         if let Some(proxy) = network.proxy.filter(|_| process.readonly_rootfs) {
@@ -174,10 +190,21 @@ impl Bundle {
         };
         let files = OwnFiles { resolv: &resolv.to_string_lossy(), hosts: &hosts.to_string_lossy() };
         let private = way.private();
-        let confinement = sandbox::confinement(process.security, private.is_some());
-        let bind_sys = private.is_some() && process.network != Network::None;
+        let rights = shared.rights;
+        let mut confinement = sandbox::confinement(process.security, self.inherited.in_user_namespace);
+        if rights.shares_processes {
+            confinement = confinement.beside_others();
+        }
+        let new_network = process.network == Network::None;
+        let shown = Shown {
+            sys: rights.sys(private.is_some(), new_network || network.path.is_some(), new_network),
+            cgroups: !rights.rootless,
+            all_processes: rights.shares_processes,
+            // Those of an IPC namespace that the user namespace does not own cannot be mounted.
+            queues: !(rights.shares_processes && private.is_some()),
+        };
         let asked = self.shown.iter().chain(&process.mounts);
-        let mounts = sandbox::mounts(&confinement, &files, process.shm_size, bind_sys, asked);
+        let mounts = sandbox::mounts(&confinement, &files, process.shm_size, shown, asked);
         let filtered = confinement.filtered && seccomp::is_available();
         let ids = |ranges: &[crosskit_qemu::IdRange]| -> Vec<IdMapping> {
             let same = |range: &crosskit_qemu::IdRange| IdMapping {
@@ -198,13 +225,18 @@ impl Bundle {
             hooks: None,
             annotations: filter.filter(|_| filtered).map(|seccomp| Annotations { seccomp }),
             linux: Linux {
-                resources: resources(confinement.device_rules, &process.resources),
-                cgroups_path: self.cgroup.clone(),
+                resources: if rights.rootless {
+                    Resources::default()
+                } else {
+                    resources(confinement.device_rules, &process.resources)
+                },
+                cgroups_path: self.cgroup.clone().unwrap_or_default(),
                 namespaces: sandbox::namespaces(
                     process.network,
                     network.path.map(|path| path.to_string_lossy().into_owned()),
                     cgroups::is_unified(),
                     private.map(|made| made.user_namespace_path().to_string_lossy().into_owned()),
+                    rights.shares_processes,
                 ),
                 uid_mappings: private.map(|made| ids(made.users())).unwrap_or_default(),
                 gid_mappings: private.map(|made| ids(made.groups())).unwrap_or_default(),

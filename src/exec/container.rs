@@ -18,6 +18,7 @@ use crate::{
     bundle::{Inherited, absolute, rlimit, tell},
     error::file_error,
     executor::{Shared, exit_of},
+    marks::IpcMark,
     networks::namespaces,
     supervise::{Call, Running, read_pid},
 };
@@ -64,6 +65,8 @@ pub struct Access {
     pub(crate) inherited: Arc<Inherited>,
     /// The network namespace that the runtime has to be started in.
     pub(crate) entered: Option<Arc<fs::File>>,
+    /// What its processes are known by if they have the daemon's process ids.
+    pub(crate) ipc_mark: Option<IpcMark>,
     /// Set when the first process has ended.
     pub(crate) ended: CancellationToken,
 }
@@ -120,7 +123,7 @@ impl Access {
                 namespaces::enter(&mut command, namespace);
             }
             let (folder, id) = (access.folder.clone(), access.id.clone());
-            let call = Call { command, folder, id, pid_file };
+            let call = Call { command, folder, id, pid_file, ipc_mark: access.ipc_mark, first: false };
             Running::start(&runtime, call, io).map(|running| (running, runtime))
         });
         let broken =

@@ -26,6 +26,7 @@ use crate::{
     filter, hosts, leftovers,
     networks::{NetworkOptions, Networks, Places, namespaces},
     resolv::{ResolvFiles, replace},
+    rights::Rights,
     runtime::{Runtime, messages},
     supervise::{Call, Ended, Running},
 };
@@ -44,6 +45,11 @@ pub struct ExecConfig {
     pub emulator_folders: Vec<PathBuf>,
     /// Which ways of emulation may be used.
     pub ways: Ways,
+    /// Whether the daemon is root of a user namespace only: containers then have no cgroups, and of devices and of the
+    /// kernel's files what is to be had.
+    pub rootless: bool,
+    /// Whether containers have the daemon's process ids, for where they can have none of their own.
+    pub shares_processes: bool,
     /// Parent of steps' cgroups, if they name none; empty for the root.
     pub cgroup_parent: String,
     /// The network of steps that ask for none in particular.
@@ -73,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) ledger: PathBuf,
     pub(crate) resolv: ResolvFiles,
     pub(crate) hosts: PathBuf,
+    pub(crate) rights: Rights,
     networks: Arc<Networks>,
     platforms: Platforms,
     runtime: OnceCell<Arc<Runtime>>,
@@ -112,6 +119,7 @@ impl Executor {
             ledger,
             resolv: ResolvFiles::new(root, config.dns.clone()),
             hosts,
+            rights: Rights::new(config.rootless, config.shares_processes),
             networks: Arc::new(networks),
             platforms: Platforms::new(config.emulator_folders.clone(), config.ways, tasks.clone()),
             runtime: OnceCell::new(),
@@ -211,10 +219,10 @@ impl Shared {
     pub(crate) async fn runtime(self: &Arc<Self>) -> Result<Arc<Runtime>> {
         let choose = || async {
             let config = self.config.clone();
-            let (trial, ledger) = (self.trial()?, self.ledger.clone());
+            let (trial, ledger, rights) = (self.trial()?, self.ledger.clone(), self.rights);
             let select = move || {
                 let _trial = trial;
-                Runtime::select(config.runtime.as_deref(), &config.root, &ledger)
+                Runtime::select(config.runtime.as_deref(), &config.root, &ledger, rights)
             };
             let chosen = tokio::task::spawn_blocking(select)
                 .await
@@ -281,8 +289,12 @@ impl Shared {
             if let Some(namespace) = inside {
                 namespaces::enter(&mut command, namespace);
             }
+            if let Some(mark) = &bundle.ipc_mark {
+                mark.put_on(&mut command);
+            }
             let (folder, id, pid_file) = (bundle.dir.clone(), bundle.id.clone(), bundle.pid_file());
-            match Running::start(&starter, Call { command, folder, id, pid_file }, io) {
+            let (ipc_mark, first) = (bundle.ipc_mark.clone(), true);
+            match Running::start(&starter, Call { command, folder, id, pid_file, ipc_mark, first }, io) {
                 Ok(running) => Ok((bundle, running, way, given)),
                 Err(error) => {
                     // There is something worse to tell.
@@ -302,6 +314,7 @@ impl Shared {
             folder: bundle.dir.clone(),
             inherited: Arc::new(bundle.inherited.clone()),
             entered,
+            ipc_mark: bundle.ipc_mark.clone(),
             ended: first_ended.clone(),
         });
         let ended = running.finish(cancel).await;
@@ -339,10 +352,12 @@ fn delete(runtime: &Runtime, bundle: &Bundle) {
     if !command.status().is_ok_and(|status| status.success()) {
         tracing::warn!(id = bundle.id, said = messages(&bundle.log()), "a container could not be deleted");
     }
-    for pid in cgroups::processes(&bundle.cgroup) {
-        crate::supervise::kill_contained(pid);
+    if let Some(cgroup) = &bundle.cgroup {
+        for pid in cgroups::processes(cgroup) {
+            crate::supervise::kill_contained(pid, None);
+        }
+        cgroups::remove(cgroup);
     }
-    cgroups::remove(&bundle.cgroup);
     let _ = fs::remove_dir_all(runtime.state.join(&bundle.id));
 }
 

@@ -9,6 +9,7 @@ use std::{path::Path, process::Stdio};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{
+    marks::IpcMark,
     runtime::{ProbeBundle, Runtime},
     seccomp,
 };
@@ -22,7 +23,8 @@ pub(crate) fn make(runtime: &Runtime, run_root: &Path) -> Option<String> {
     if !runtime.is_crun() || !seccomp::is_available() {
         return None;
     }
-    let bundle = ProbeBundle::make(run_root, &runtime.ledger, Some(seccomp::profile()), None).ok()?;
+    let bundle =
+        ProbeBundle::make(run_root, &runtime.ledger, runtime.rights, Some(seccomp::profile()), None).ok()?;
     let quiet = |mut command: std::process::Command| {
         command
             .stdin(Stdio::null())
@@ -31,13 +33,21 @@ pub(crate) fn make(runtime: &Runtime, run_root: &Path) -> Option<String> {
             .status()
             .is_ok_and(|s| s.success())
     };
+    let mark = runtime.rights.shares_processes.then(IpcMark::new).transpose().ok()?;
     let mut create = runtime.command(&bundle.log());
+    if let Some(mark) = &mark {
+        mark.put_on(&mut create);
+    }
     create.args(["create", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
     let created = quiet(create);
     let filter = std::fs::read(runtime.state.join(&bundle.id).join("seccomp.bpf"));
     let mut delete = runtime.command(&bundle.log());
     delete.args(["delete", "--force", &bundle.id]);
     quiet(delete);
+    if let Some(mark) = mark {
+        // With no process ids of its own nor a cgroup to know it by, it may have been left waiting.
+        mark.kill_all_but(None);
+    }
     let filter =
         filter.ok().filter(|bytes| created && !bytes.is_empty() && bytes.len() % INSTRUCTION == 0)?;
     let encoded = STANDARD.encode(filter);

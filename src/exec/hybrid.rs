@@ -5,6 +5,7 @@
 use std::{io, path::Path};
 
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
@@ -29,8 +30,20 @@ pub(crate) fn leave() -> io::Result<()> {
     let none: Option<&std::ffi::CStr> = None;
     // Else the unmounting would spread to the machine.
     mount(none, CGROUPS, none, MsFlags::MS_PRIVATE, none)?;
-    umount2(UNIFIED, MntFlags::MNT_DETACH)?;
-    Ok(())
+    hide()
+}
+
+/// Takes the second hierarchy out of sight. In a user namespace the mounts that came with it cannot be taken down; but they
+/// can be covered.
+fn hide() -> io::Result<()> {
+    let none: Option<&std::ffi::CStr> = None;
+    match umount2(UNIFIED, MntFlags::MNT_DETACH) {
+        Err(Errno::EINVAL) => {
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+            Ok(mount(Some(c"none"), UNIFIED, Some(c"tmpfs"), flags, none)?)
+        }
+        hidden => Ok(hidden?),
+    }
 }
 
 /// Gives the whole process a mount namespace of its own without the second hierarchy, if the machine is hybrid; returns
@@ -43,6 +56,6 @@ pub fn isolate_process() -> io::Result<bool> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let none: Option<&std::ffi::CStr> = None;
     mount(none, c"/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
-    umount2(UNIFIED, MntFlags::MNT_DETACH)?;
+    hide()?;
     Ok(true)
 }

@@ -48,7 +48,7 @@ pub(crate) fn sweep(run_root: &Path, containers: &Path, ledger: &Path) {
         let id = mark.file_name().to_string_lossy().into_owned();
         tracing::info!(id, "removing a container that an earlier daemon has left");
         if let Some(pid) = read_pid(&containers.join(&id).join("pid")) {
-            kill_contained(pid);
+            kill_contained(pid, None);
         }
         // Empty if the daemon was killed between making and filling the file: then there was no container yet.
         let cgroup = fs::read_to_string(mark.path()).unwrap_or_default();
@@ -104,7 +104,7 @@ fn end(cgroup: &str) {
     let whole = cgroup.strip_suffix("/step").unwrap_or(cgroup);
     let deadline = Instant::now() + UNTIL_GONE;
     loop {
-        cgroups::processes(cgroup).iter().for_each(|pid| _ = kill_contained(*pid));
+        cgroups::processes(cgroup).iter().for_each(|pid| _ = kill_contained(*pid, None));
         // A process that is ending is not listed any more and keeps its cgroup for a moment.
         cgroups::remove(whole);
         if !cgroups::exists(whole) || Instant::now() > deadline {

@@ -15,6 +15,8 @@ use crate::{
     error::file_error,
     hybrid,
     leftovers::Mark,
+    marks::IpcMark,
+    rights::Rights,
     sandbox,
     spec::{Annotations, Linux, MountSpec, ProcessSpec, Resources, Root, Seccomp, Spec, User, VERSION},
 };
@@ -43,6 +45,8 @@ pub(crate) struct Runtime {
     pub(crate) chosen: Chosen,
     /// Whether it has to run where version 2 cgroups beside version 1 are not seen.
     leaves_hybrid: bool,
+    /// What its containers can have.
+    pub(crate) rights: Rights,
     /// Where it keeps what it knows of its containers.
     pub(crate) state: PathBuf,
     /// Where trial containers are noted.
@@ -51,14 +55,19 @@ pub(crate) struct Runtime {
 
 impl Runtime {
     /// Finds a runtime by running a container with each candidate. Blocks for 10–100 ms.
-    pub(crate) fn select(explicit: Option<&Path>, run_root: &Path, ledger: &Path) -> Result<Self> {
+    pub(crate) fn select(
+        explicit: Option<&Path>,
+        run_root: &Path,
+        ledger: &Path,
+        rights: Rights,
+    ) -> Result<Self> {
         if let Some(named) = explicit {
             let path = if named.components().count() > 1 { Some(named.to_owned()) } else { find(named) };
             let tried = |why: &dyn std::fmt::Display| Error::NoRuntime {
                 tried: format!("{}: {why}", named.display()),
             };
             let path = path.ok_or_else(|| tried(&"there is no such program on PATH"))?;
-            return Self::try_one(&path, run_root, ledger, "it is named in the configuration")
+            return Self::try_one(&path, run_root, ledger, rights, "it is named in the configuration")
                 .map_err(|why| tried(&why));
         }
         let mut failures: Vec<String> = Vec::new();
@@ -72,7 +81,7 @@ impl Runtime {
             } else {
                 format!("it runs containers here; {}", failures.join("; "))
             };
-            match Self::try_one(&path, run_root, ledger, &why) {
+            match Self::try_one(&path, run_root, ledger, rights, &why) {
                 Ok(runtime) => return Ok(runtime),
                 Err(why) => failures.push(format!("{} does not work: {why}", path.display())),
             }
@@ -81,11 +90,11 @@ impl Runtime {
     }
 
     /// Runs a container with this program, if need be out of sight of a hybrid hierarchy.
-    fn try_one(path: &Path, run_root: &Path, ledger: &Path, why: &str) -> Result<Self> {
+    fn try_one(path: &Path, run_root: &Path, ledger: &Path, rights: Rights, why: &str) -> Result<Self> {
         let (name, version) = identify(path)?;
         let chosen = Chosen { path: path.to_owned(), version, why: why.to_owned(), name };
         let state = run_root.join(format!("state-{}", chosen.name));
-        let mut runtime = Self { chosen, leaves_hybrid: false, state, ledger: ledger.to_owned() };
+        let mut runtime = Self { chosen, leaves_hybrid: false, rights, state, ledger: ledger.to_owned() };
         let Err(error) = runtime.probe(run_root, None, None) else { return Ok(runtime) };
         if !hybrid::is_hybrid() {
             return Err(error);
@@ -117,6 +126,11 @@ impl Runtime {
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             // What is typed at the daemon's terminal is for the daemon.
             .process_group(0);
+        match (self.rights.rootless, self.is_crun()) {
+            (false, _) => {}
+            (true, true) => _ = command.args(["--cgroup-manager", "disabled"]),
+            (true, false) => _ = command.args(["--rootless", "true"]),
+        }
         if self.leaves_hybrid {
             // SAFETY: only system calls without allocation between fork and exec.
             unsafe {
@@ -133,9 +147,12 @@ impl Runtime {
         seccomp: Option<&'static Seccomp>,
         filter: Option<&str>,
     ) -> Result<()> {
-        let bundle = ProbeBundle::make(run_root, &self.ledger, seccomp, filter)?;
-        let status = self
-            .command(&bundle.log())
+        let bundle = ProbeBundle::make(run_root, &self.ledger, self.rights, seccomp, filter)?;
+        let mut command = self.command(&bundle.log());
+        if self.rights.shares_processes {
+            IpcMark::new().map_err(self.spawn_error("making an IPC namespace for"))?.put_on(&mut command);
+        }
+        let status = command
             .args(["run", "--bundle"])
             .arg(&bundle.dir)
             .arg(&bundle.id)
@@ -166,7 +183,8 @@ impl Runtime {
 pub fn try_runtime(explicit: Option<&Path>, folder: &Path) -> Result<Chosen> {
     let ledger = folder.join("ledger");
     std::fs::create_dir_all(&ledger).map_err(file_error("making", &ledger))?;
-    Runtime::select(explicit, folder, &ledger).map(|runtime| runtime.chosen)
+    let rights = Rights::new(crosskit_rootless::is_inside(), false);
+    Runtime::select(explicit, folder, &ledger, rights).map(|runtime| runtime.chosen)
 }
 
 /// Name and version from what a program says with `--version`: `crun version 1.8.1`.
@@ -211,6 +229,8 @@ pub(crate) fn messages(log: &Path) -> Option<String> {
 pub(crate) struct ProbeBundle {
     pub(crate) dir: PathBuf,
     pub(crate) id: String,
+    /// Empty for none.
+    cgroup: String,
     _rootfs: probe::Folder,
     _mark: Mark,
 }
@@ -219,6 +239,7 @@ impl ProbeBundle {
     pub(crate) fn make(
         run_root: &Path,
         ledger: &Path,
+        rights: Rights,
         seccomp: Option<&'static Seccomp>,
         filter: Option<&str>,
     ) -> Result<Self> {
@@ -236,9 +257,15 @@ impl ProbeBundle {
             })
             .map_err(file_error("writing", &file))?;
         std::fs::create_dir_all(&dir).map_err(file_error("making", &dir))?;
-        let mark = Mark::set(ledger, &id, &cgroups::path("", &id))?;
-        let bundle = Self { dir, id, _rootfs: rootfs, _mark: mark };
-        let confinement = sandbox::confinement(Security::Sandbox, false);
+        let cgroup = if rights.rootless { String::new() } else { cgroups::path("", &id) };
+        let mark = Mark::set(ledger, &id, &cgroup)?;
+        let bundle = Self { dir, id, cgroup, _rootfs: rootfs, _mark: mark };
+        let confinement = sandbox::confinement(Security::Sandbox, rights.rootless);
+        let proc = if rights.shares_processes {
+            MountSpec::new("/proc", "bind", "/proc", &["rbind"])
+        } else {
+            MountSpec::new("/proc", "proc", "proc", &[])
+        };
         let args = ["/probe".to_owned()];
         let spec = Spec {
             oci_version: VERSION,
@@ -256,16 +283,23 @@ impl ProbeBundle {
             },
             root: Root { path: bundle._rootfs.path().to_string_lossy(), readonly: false },
             hostname: crate::DEFAULT_HOSTNAME,
-            mounts: vec![
-                MountSpec::new("/proc", "proc", "proc", &[]),
-                MountSpec::new("/dev", "tmpfs", "tmpfs", &["mode=755"]),
-            ],
+            mounts: vec![proc, MountSpec::new("/dev", "tmpfs", "tmpfs", &["mode=755"])],
             hooks: None,
             annotations: filter.map(|seccomp| Annotations { seccomp }),
             linux: Linux {
-                resources: Resources { devices: confinement.device_rules.into(), memory: None, cpu: None },
-                cgroups_path: cgroups::path("", &bundle.id),
-                namespaces: sandbox::namespaces(Network::Sandbox, None, cgroups::is_unified(), None),
+                resources: Resources {
+                    devices: rights.device_rules(confinement.device_rules),
+                    memory: None,
+                    cpu: None,
+                },
+                cgroups_path: bundle.cgroup.clone(),
+                namespaces: sandbox::namespaces(
+                    Network::Sandbox,
+                    None,
+                    cgroups::is_unified(),
+                    None,
+                    rights.shares_processes,
+                ),
                 uid_mappings: Vec::new(),
                 gid_mappings: Vec::new(),
                 devices: Vec::new(),
@@ -288,6 +322,8 @@ impl ProbeBundle {
 impl Drop for ProbeBundle {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.dir);
-        cgroups::remove(&cgroups::path("", &self.id));
+        if !self.cgroup.is_empty() {
+            cgroups::remove(&self.cgroup);
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::{
     Mount, MountSource, Network, Security, capabilities,
+    rights::Sys,
     spec::{Capabilities, Device, DeviceRule, MountSpec, Namespace},
 };
 
@@ -24,6 +25,8 @@ const MASKED: [&str; 11] = [
     "/sys/devices/virtual/powercap",
     "/proc/scsi",
 ];
+/// Those of them that are not below `/proc`.
+const MASKED_OF_SYS: [&str; 2] = ["/sys/firmware", "/sys/devices/virtual/powercap"];
 /// Files of the kernel that change the machine; read-only.
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -103,6 +106,14 @@ pub(crate) fn confinement(security: Security, in_user_namespace: bool) -> Confin
     }
 }
 
+impl Confinement {
+    /// The same where `/proc` is the daemon's: nothing can be laid over parts of that.
+    pub(crate) fn beside_others(self) -> Self {
+        let masked: &[&str] = if self.masked.is_empty() { &[] } else { &MASKED_OF_SYS };
+        Self { masked, readonly: &[], ..self }
+    }
+}
+
 fn insecure_devices(only_existing: bool) -> Vec<Device> {
     let character = INSECURE_DEVICES.iter().map(|(path, major, minor)| Device {
         path: (*path).to_owned(),
@@ -143,27 +154,39 @@ pub(crate) struct OwnFiles<'a> {
     pub(crate) hosts: &'a str,
 }
 
+/// What a container sees of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    /// `/sys`.
+    pub(crate) sys: Sys,
+    /// Control groups.
+    pub(crate) cgroups: bool,
+    /// The daemon's processes besides its own.
+    pub(crate) all_processes: bool,
+    /// Message queues.
+    pub(crate) queues: bool,
+}
+
 /// All mounts of a container in order; a later one replaces an earlier one at the same place.
 pub(crate) fn mounts<'a>(
     confinement: &Confinement,
     files: &OwnFiles<'a>,
     shm_size: u64,
-    bind_sys: bool,
+    shown: Shown,
     asked: impl IntoIterator<Item = &'a Mount>,
 ) -> Vec<MountSpec<'a>> {
     let access = confinement.access;
     let shm_kib = if shm_size == 0 { SHM_KIB } else { shm_size.div_ceil(1024) };
     let mut shm = MountSpec::new("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777"]);
     shm.options.push(Cow::Owned(format!("size={shm_kib}k")));
-    let sys = if bind_sys {
-        // In a user namespace that does not own the network it shows, sysfs cannot be mounted, only shown.
-        MountSpec::new("/sys", "bind", "/sys", &["rbind", "nosuid", "noexec", "nodev", access])
+    let proc = if shown.all_processes {
+        MountSpec::new("/proc", "bind", "/proc", &["rbind"])
     } else {
-        MountSpec::new("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])
+        MountSpec::new("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])
     };
     let own_file = ["nosuid", "noexec", "nodev", "rbind", "ro"];
     let mut mounts = vec![
-        MountSpec::new("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        proc,
         MountSpec::new("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         MountSpec::new(
             "/dev/pts",
@@ -172,12 +195,37 @@ pub(crate) fn mounts<'a>(
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         shm,
-        MountSpec::new("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        sys,
+    ];
+    if shown.queues {
+        mounts.push(MountSpec::new("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+    }
+    match shown.sys {
+        Sys::Own => {
+            mounts.push(MountSpec::new("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]))
+        }
+        // In a user namespace that does not own the network it shows, sysfs cannot be mounted, only shown.
+        Sys::Bound => {
+            mounts.push(MountSpec::new(
+                "/sys",
+                "bind",
+                "/sys",
+                &["rbind", "nosuid", "noexec", "nodev", access],
+            ));
+        }
+        Sys::Absent => {}
+    }
+    mounts.extend([
         MountSpec::new("/etc/resolv.conf", "bind", files.resolv, &own_file),
         MountSpec::new("/etc/hosts", "bind", files.hosts, &own_file),
-        MountSpec::new("/sys/fs/cgroup", "cgroup", "cgroup", &[access, "nosuid", "noexec", "nodev"]),
-    ];
+    ]);
+    if shown.cgroups {
+        mounts.push(MountSpec::new(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[access, "nosuid", "noexec", "nodev"],
+        ));
+    }
     for mount in asked {
         let spec = asked_mount(mount);
         match mounts.iter_mut().find(|other| other.destination == spec.destination) {
@@ -217,9 +265,12 @@ pub(crate) fn namespaces(
     prepared: Option<String>,
     unified_cgroups: bool,
     user: Option<String>,
+    shares_processes: bool,
 ) -> Vec<Namespace> {
     let new = |kind| Namespace { kind, path: None };
-    let mut all = vec![new("pid"), new("ipc"), new("uts"), new("mount")];
+    // One that shares processes has the daemon's process ids, and the IPC namespace that its own are known by.
+    let mut all = if shares_processes { Vec::new() } else { vec![new("pid"), new("ipc")] };
+    all.extend([new("uts"), new("mount")]);
     match (network, prepared) {
         (Network::None, _) => all.push(new("network")),
         (_, Some(path)) => all.push(Namespace { kind: "network", path: Some(path) }),

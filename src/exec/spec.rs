@@ -152,6 +152,7 @@ impl<'a> MountSpec<'a> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Linux<'a> {
     pub(crate) resources: Resources<'a>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(crate) cgroups_path: String,
     pub(crate) namespaces: Vec<Namespace>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -201,7 +202,7 @@ pub(crate) struct Device {
     pub(crate) gid: Option<u32>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Resources<'a> {
     pub(crate) devices: Cow<'static, [DeviceRule]>,
     #[serde(skip_serializing_if = "Option::is_none")]

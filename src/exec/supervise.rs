@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, Output, Result, Stdio,
+    marks::IpcMark,
     runtime::Runtime,
     streams::{Drained, feed, next, pump},
     terminals::Console,
@@ -43,6 +44,8 @@ pub(crate) struct Running {
     ended: CancellationToken,
     signals: Option<tokio::sync::mpsc::Receiver<i32>>,
     pid_file: PathBuf,
+    ipc_mark: Option<IpcMark>,
+    first: bool,
     runtime: PathBuf,
     id: String,
 }
@@ -57,6 +60,10 @@ pub(crate) struct Call {
     pub(crate) id: String,
     /// Where the runtime writes the process's id.
     pub(crate) pid_file: PathBuf,
+    /// What the container's processes are known by if they have the daemon's process ids.
+    pub(crate) ipc_mark: Option<IpcMark>,
+    /// Whether the container ends with this process.
+    pub(crate) first: bool,
 }
 
 /// How a runtime ended.
@@ -72,7 +79,7 @@ pub(crate) struct Ended {
 impl Running {
     /// Starts the runtime. To be called from a blocking thread within the runtime of tokio.
     pub(crate) fn start(runtime: &Runtime, call: Call, io: Stdio) -> Result<Self> {
-        let Call { command, folder, id, pid_file } = call;
+        let Call { command, folder, id, pid_file, ipc_mark, first } = call;
         let mut command = Command::from(command);
         command.arg("--pid-file").arg(&pid_file);
         let Stdio { stdin, stdout, stderr, terminal, signals } = io;
@@ -114,13 +121,30 @@ impl Running {
             child
         };
         let runtime = runtime.chosen.path.clone();
-        Ok(Self { child, stdin: input, outputs, stderr_at, ended, signals, pid_file, runtime, id })
+        Ok(Self {
+            child,
+            stdin: input,
+            outputs,
+            stderr_at,
+            ended,
+            signals,
+            pid_file,
+            ipc_mark,
+            first,
+            runtime,
+            id,
+        })
     }
 
     /// Waits for the end; when canceled, kills the container and waits until the runtime has tidied up.
     pub(crate) async fn finish(mut self, cancel: &CancellationToken) -> Result<Ended> {
         let mut signals = self.signals.take();
+        // With the first process ends what it has started, which no end of process ids takes along: crun waits for that.
+        let whole = self.ipc_mark.clone().filter(|_| self.first);
         let runtime_pid = process_id(&self.child);
+        let ending = whole_end(whole.clone(), self.pid_file.clone(), runtime_pid);
+        tokio::pin!(ending);
+        let mut has_ended = false;
         let (mut canceled, mut forced) = (false, false);
         let status = loop {
             tokio::select! {
@@ -128,6 +152,9 @@ impl Running {
                 () = cancel.cancelled() => {
                     canceled = true;
                     let killed = self.kill().await;
+                    if let Some(mark) = whole.clone() {
+                        let _ = tokio::task::spawn_blocking(move || mark.kill_all_but(runtime_pid)).await;
+                    }
                     match tokio::time::timeout(UNTIL_TIDY, self.child.wait()).await {
                         Ok(status) if killed => break status,
                         Ok(status) => { forced = true; break status; }
@@ -138,6 +165,7 @@ impl Running {
                         }
                     }
                 }
+                () = &mut ending, if !has_ended => has_ended = true,
                 Some(number) = next(&mut signals) => match Signal::try_from(number) {
                     // The runtime passes signals on, but it cannot pass on what it never sees.
                     Ok(Signal::SIGKILL) => { self.kill().await; }
@@ -146,6 +174,10 @@ impl Running {
                 },
             }
         };
+        if let Some(mark) = whole {
+            // What else runs in the container may hold its outputs.
+            let _ = tokio::task::spawn_blocking(move || mark.kill_all_but(None)).await;
+        }
         self.ended.cancel();
         if let Some(stdin) = self.stdin.take() {
             stdin.abort();
@@ -175,7 +207,7 @@ impl Running {
         let deadline = tokio::time::Instant::now() + UNTIL_STARTED;
         loop {
             if let Some(pid) = read_pid(&self.pid_file)
-                && kill_contained(pid)
+                && kill_contained(pid, self.ipc_mark.as_ref())
             {
                 return true;
             }
@@ -195,6 +227,13 @@ impl Running {
     }
 }
 
+/// Waits for the end of the first process with a mark, and kills all others but for the runtime. Without a mark, forever.
+async fn whole_end(mark: Option<IpcMark>, pid_file: PathBuf, runtime: Option<i32>) {
+    let Some(mark) = mark else { return std::future::pending().await };
+    mark.first_ended(pid_file).await;
+    let _ = tokio::task::spawn_blocking(move || mark.kill_all_but(runtime)).await;
+}
+
 fn process_id(child: &Child) -> Option<i32> {
     child.id().and_then(|pid| i32::try_from(pid).ok())
 }
@@ -208,17 +247,16 @@ pub(crate) fn read_pid(file: &Path) -> Option<i32> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok().filter(|pid| *pid > 1)
 }
 
-/// Kills a process if it is in a process id namespace below ours: a number that has since been given to another process
-/// of this machine is left alone.
-pub(crate) fn kill_contained(pid: i32) -> bool {
+/// Kills a process if it is in a process id namespace below ours, or has a mark: a number that has since been given to
+/// another process of this machine is left alone.
+pub(crate) fn kill_contained(pid: i32, mark: Option<&IpcMark>) -> bool {
     use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
-    let status =
-        std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
-    let levels = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))
-        .map_or(0, |ids| ids.split_whitespace().count());
-    levels > 1 && pidfd_send_signal(&process, Signal::KILL).is_ok()
+    let Some(process) = rustix::process::Pid::from_raw(pid) else { return false };
+    let Ok(process) = pidfd_open(process, PidfdFlags::empty()) else { return false };
+    let is_below = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        ids.is_some_and(|ids| ids.split_whitespace().count() > 1)
+    };
+    mark.map_or_else(is_below, |mark| mark.is_on(pid)) && pidfd_send_signal(&process, Signal::KILL).is_ok()
 }

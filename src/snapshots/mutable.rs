@@ -192,6 +192,11 @@ impl MutableRef {
         if self.mounted.lock().unwrap_or_else(PoisonError::into_inner).strong_count() > 0 {
             return Err(Error::StillMounted { id: self.id.clone() });
         }
+        if self.snapshots.0.driver.marks_its_own_way() {
+            let (store, folder) = (self.snapshots.0.clone(), self.layer_dir());
+            let finishing = tokio::task::spawn_blocking(move || store.driver.finish(&folder));
+            finishing.await.unwrap_or(Err(Error::Canceled))?;
+        }
         if !self.snapshots.0.driver.stacks() {
             self.prepare().await?;
         } else if !self.prepared.load(Ordering::Acquire)

@@ -28,10 +28,10 @@ pub fn worker_id(root: &Path) -> Result<String, WorkerError> {
 
 /// A folder in memory for this daemon alone, named after its root folder so that a daemon that
 /// was killed finds what it left there.
-pub fn volatile_folder(base: &str, root: &Path) -> Result<PathBuf, WorkerError> {
+pub fn volatile_folder(base: &Path, root: &Path) -> Result<PathBuf, WorkerError> {
     use sha2::Digest;
     let name = hex::encode(&sha2::Sha256::digest(root.as_os_str().as_encoded_bytes())[..8]);
-    let path = Path::new(base).join(name);
+    let path = base.join(name);
     let make = || {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)
@@ -72,13 +72,13 @@ pub fn leave_memory(path: &Path) {
 }
 
 /// Labels by which clients and filters know a worker.
-pub fn labels(snapshotter: &str, network: &str) -> BTreeMap<String, String> {
+pub fn labels(snapshotter: &str, network: &str, process_mode: &str) -> BTreeMap<String, String> {
     let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
     [
         ("org.mobyproject.buildkit.worker.executor", "oci"),
         ("org.mobyproject.buildkit.worker.hostname", hostname.as_str()),
         ("org.mobyproject.buildkit.worker.network", network),
-        ("org.mobyproject.buildkit.worker.oci.process-mode", "sandbox"),
+        ("org.mobyproject.buildkit.worker.oci.process-mode", process_mode),
         ("org.mobyproject.buildkit.worker.selinux.enabled", "false"),
         ("org.mobyproject.buildkit.worker.snapshotter", snapshotter),
     ]

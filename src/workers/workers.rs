@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{OnceCell, Semaphore};
 
-/// Where the daemon's folder in memory is made.
+/// Where the daemon's folder in memory is made, unless its user has a place for that.
 const VOLATILE: &str = "/run/crosskit";
 
 /// How the worker on this machine is set up.
@@ -52,6 +52,10 @@ pub struct WorkerOptions {
     pub network: NetworkOptions,
     /// The runtime; None for the best one found.
     pub binary: Option<String>,
+    /// Whether the daemon is root of a user namespace only.
+    pub rootless: bool,
+    /// Whether steps have the daemon's process ids.
+    pub shares_processes: bool,
     /// Where cgroups of steps hang.
     pub cgroup_parent: String,
     /// How many steps run at a time; 0 for no limit.
@@ -133,13 +137,19 @@ impl Workers {
                     .map_err(|e| WorkerError::Platform { platform: text.clone(), why: e.to_string() })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let volatile = records::volatile_folder(VOLATILE, &options.root)?;
+        let users = crosskit_rootless::Folders::usual().and_then(|folders| folders.runtime);
+        let volatile = match &users {
+            Some(folder) => records::volatile_folder(folder, &options.root)?,
+            None => records::volatile_folder(VOLATILE.as_ref(), &options.root)?,
+        };
         let id = records::worker_id(&options.root)?;
         let nameservers = options.dns.as_ref().map(|dns| dns.nameservers.clone()).unwrap_or_default();
         let executor = Executor::new(ExecConfig {
             root: volatile.join("exec"),
             ledger: Some(records::ledger(&volatile)),
             runtime: options.binary.map(PathBuf::from),
+            rootless: options.rootless,
+            shares_processes: options.shares_processes,
             cgroup_parent: options.cgroup_parent,
             network: options.network,
             networks: Some(options.root.join("networks")),
@@ -163,7 +173,8 @@ impl Workers {
             scratch,
             http: options.http,
         });
-        let mut labels = records::labels(options.snapshots.driver(), executor.network());
+        let process_mode = if options.shares_processes { "no-sandbox" } else { "sandbox" };
+        let mut labels = records::labels(options.snapshots.driver(), executor.network(), process_mode);
         labels.extend(options.labels);
         let places = (options.max_parallelism > 0).then(|| Arc::new(Semaphore::new(options.max_parallelism)));
         let parallelism = match options.max_parallelism {

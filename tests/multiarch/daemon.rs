@@ -38,6 +38,8 @@ pub struct DaemonOptions {
     pub emulators: bool,
     /// The wrapper to start it through, such as `unshare` with its arguments.
     pub through: Vec<OsString>,
+    /// Where the program is for the wrapper, when it is not where it is for us.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for DaemonOptions {
@@ -50,6 +52,7 @@ impl Default for DaemonOptions {
             environment: Vec::new(),
             emulators: true,
             through: Vec::new(),
+            program: None,
         }
     }
 }
@@ -100,7 +103,7 @@ impl Daemon {
         let text =
             format!("{}\n[registry.\"{}\"]\n  http = true\n", options.config, scene.registry.address());
         std::fs::write(&config, text).expect("write the daemon's config");
-        let program = scene.programs.path("buildkitd");
+        let program = options.program.unwrap_or_else(|| scene.programs.path("buildkitd"));
         let mut command = match options.through.split_first() {
             Some((wrapper, rest)) => {
                 let mut command = Command::new(wrapper);

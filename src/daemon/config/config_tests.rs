@@ -1,4 +1,5 @@
 use super::*;
+use crosskit_exec::networks::NetworkMode;
 use crosskit_scheduler::Kind;
 use crosskit_workers::discover::{Place, Selection};
 

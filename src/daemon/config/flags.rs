@@ -2,19 +2,24 @@
 
 use super::{Config, Space, check_snapshotter, network};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use crosskit_exec::networks::NetworkMode;
+use crosskit_rootless::Folders;
 use std::path::{Path, PathBuf};
 
 /// Where the config file is looked for where `--config` doesn't say; it may be missing there.
-pub const DEFAULT_CONFIG: &str = "/etc/buildkit/buildkitd.toml";
+pub fn usual_file() -> PathBuf {
+    let users = Folders::usual().and_then(|folders| folders.config);
+    users.unwrap_or_else(|| PathBuf::from("/etc/buildkit")).join("buildkitd.toml")
+}
+
+/// The flag for a daemon without the machine's rights.
+const ROOTLESS: &str = "rootless";
 
 /// Flags whose features are not there yet: using one is an error.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("oci-worker-proxy-snapshotter-path", "proxy snapshotters are not available"),
     ("oci-worker-apparmor-profile", "AppArmor profiles are not applied yet"),
     ("oci-worker-selinux", "SELinux labels are not applied yet"),
-    ("oci-worker-no-process-sandbox", "steps without their own process namespace are not available yet"),
-    ("oci-worker-rootless", "rootless mode is not available yet"),
-    ("rootless", "rootless mode is not available yet"),
 ];
 
 /// Flags that change nothing here.
@@ -71,6 +76,10 @@ pub fn command() -> Command {
                 .hide(true),
         )
         .arg(text("root", "path to state directory"))
+        .arg(switch(
+            ROOTLESS,
+            "run without the machine's rights; an ordinary user's daemon makes its user namespace itself",
+        ))
         .arg(switch("proxy-network", "let the steps of all builds reach the network through a proxy only"))
         .arg(text("addr", "listening address (socket or tcp); may be given several times"))
         .arg(text("log-format", "log formatter: json or text"))
@@ -87,7 +96,12 @@ pub fn command() -> Command {
         .arg(text("cdi-spec-dir", "directory to scan for CDI spec files; may be given several times"))
         .arg(text("oci-worker", "enable oci workers (true/false/auto)"))
         .arg(text("oci-worker-labels", "user-specific annotation labels (com.example.foo=bar)"))
-        .arg(text("oci-worker-snapshotter", "name of snapshotter (overlayfs, native)"))
+        .arg(switch("oci-worker-rootless", "as --rootless"))
+        .arg(switch(
+            "oci-worker-no-process-sandbox",
+            "let steps have the daemon's process ids, where they can have none of their own",
+        ))
+        .arg(text("oci-worker-snapshotter", "name of snapshotter (auto, overlayfs, fuse-overlayfs, native)"))
         .arg(text("oci-worker-platform", "override supported platforms for worker"))
         .arg(text("oci-worker-net", "worker network type (auto, bridge, cni or host)"))
         .arg(text("oci-cni-config-path", "path of cni config file"))
@@ -130,9 +144,7 @@ pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
             (Config::default(), vec![warning])
         }
         Some(path) => Config::load(Path::new(path)).map_err(|e| e.to_string())?,
-        None if Path::new(DEFAULT_CONFIG).exists() => {
-            Config::load(Path::new(DEFAULT_CONFIG)).map_err(|e| e.to_string())?
-        }
+        None if usual_file().exists() => Config::load(&usual_file()).map_err(|e| e.to_string())?,
         None => (Config::default(), Vec::new()),
     };
     for (name, why) in UNSUPPORTED {
@@ -222,8 +234,26 @@ pub fn resolve(given: &ArgMatches) -> Result<(Config, Vec<String>), String> {
     Ok((config, warnings))
 }
 
+/// Whether the flags say that this daemon does without the machine's rights.
+///
+/// # Errors
+/// A flag that is neither true nor false.
+pub fn wants_rootless(given: &ArgMatches) -> Result<Option<bool>, String> {
+    Ok(switched(given, "oci-worker-rootless")?.or(switched(given, ROOTLESS)?))
+}
+
 fn worker(given: &ArgMatches, config: &mut Config) -> Result<(), String> {
     let worker = &mut config.worker;
+    worker.rootless = wants_rootless(given)?.unwrap_or(worker.rootless);
+    if let Some(shared) = switched(given, "oci-worker-no-process-sandbox")? {
+        worker.no_process_sandbox = shared;
+    }
+    if worker.no_process_sandbox && !worker.rootless {
+        return Err(
+            "can't enable NoProcessSandbox without Rootless: steps could end processes of this machine"
+                .to_string(),
+        );
+    }
     match last(given, "oci-worker") {
         None | Some("auto") => {}
         Some("true") => worker.enabled = true,
@@ -255,6 +285,9 @@ fn worker(given: &ArgMatches, config: &mut Config) -> Result<(), String> {
         worker.platforms = platforms;
     }
     network::apply_flags(&mut worker.network, |name| last(given, &format!("oci-{name}")))?;
+    if worker.rootless && worker.network.mode == NetworkMode::Auto {
+        worker.network.mode = NetworkMode::Host;
+    }
     if let Some(binary) = last(given, "oci-worker-binary").filter(|b| !b.is_empty()) {
         worker.binary = Some(binary.to_string());
     }
@@ -319,7 +352,6 @@ fn group_id(group: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crosskit_exec::networks::NetworkMode;
 
     fn parse(args: &[&str]) -> Result<(Config, Vec<String>), String> {
         let mut line = vec!["buildkitd"];
@@ -369,11 +401,17 @@ mod tests {
     }
 
     #[test]
+    fn rights_are_given_up_by_flags() {
+        let (config, _) = parse(&["--rootless", "--oci-worker-no-process-sandbox"]).unwrap();
+        assert!(config.worker.rootless && config.worker.no_process_sandbox);
+        assert!(parse(&["--oci-worker-rootless"]).unwrap().0.worker.rootless);
+        assert!(!parse(&["--rootless=false"]).unwrap().0.worker.rootless);
+        let refused = parse(&["--rootless=false", "--oci-worker-no-process-sandbox"]).unwrap_err();
+        assert!(refused.starts_with("can't enable NoProcessSandbox without Rootless"), "{refused}");
+    }
+
+    #[test]
     fn what_is_not_there_is_said() {
-        assert_eq!(
-            parse(&["--rootless"]).unwrap_err(),
-            "--rootless is not supported: rootless mode is not available yet"
-        );
         assert!(parse(&["--containerd-worker=true"]).unwrap_err().contains("no containerd worker"));
         assert!(parse(&["--oci-worker-net=wifi"]).unwrap_err().contains("unknown network mode"));
         assert!(parse(&["--oci-cni-pool-size=many"]).unwrap_err().contains("takes a number"));

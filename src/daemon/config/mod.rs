@@ -8,7 +8,8 @@ mod schema;
 pub mod units;
 
 use crosskit_exec::devices::SPEC_FOLDERS;
-use crosskit_exec::networks::{NetworkMode, NetworkOptions};
+use crosskit_exec::networks::NetworkOptions;
+use crosskit_rootless::Folders;
 pub use farm::Farm;
 pub use reader::{Document, Settings, read};
 use std::collections::BTreeMap;
@@ -132,12 +133,16 @@ pub struct WorkerConfig {
     pub labels: BTreeMap<String, String>,
     /// Platforms to announce; empty for what the machine can run.
     pub platforms: Vec<String>,
-    /// `auto`, `overlayfs` or `native`.
+    /// `auto`, `overlayfs`, `fuse-overlayfs` or `native`.
     pub snapshotter: String,
     /// The network of steps that ask for none in particular.
     pub network: NetworkOptions,
     /// The runtime; empty for the best one found.
     pub binary: Option<String>,
+    /// Whether the daemon does without what only the machine's root may: usual in a user namespace.
+    pub rootless: bool,
+    /// Whether steps have the daemon's process ids.
+    pub no_process_sandbox: bool,
     /// Where cgroups of steps hang.
     pub cgroup_parent: String,
     /// How many steps run at a time; 0 for no limit.
@@ -239,9 +244,13 @@ pub struct Frontends {
 
 impl Default for Config {
     fn default() -> Self {
+        let users = Folders::usual();
+        let users = users.as_ref();
+        let root = users.and_then(|folders| folders.state.clone());
+        let address = users.and_then(Folders::address);
         Config {
-            root: PathBuf::from("/var/lib/buildkit"),
-            addresses: vec!["unix:///run/buildkit/buildkitd.sock".to_string()],
+            root: root.unwrap_or_else(|| PathBuf::from("/var/lib/buildkit")),
+            addresses: vec![address.unwrap_or_else(|| "unix:///run/buildkit/buildkitd.sock".to_string())],
             uid: None,
             gid: None,
             tls: Tls::default(),
@@ -269,8 +278,10 @@ impl Default for WorkerConfig {
             labels: BTreeMap::new(),
             platforms: Vec::new(),
             snapshotter: "auto".to_string(),
-            network: NetworkOptions { mode: NetworkMode::Auto, ..NetworkOptions::default() },
+            network: network::usual(),
             binary: None,
+            rootless: crosskit_rootless::is_inside(),
+            no_process_sandbox: false,
             cgroup_parent: String::new(),
             max_parallelism: 0,
             gc: true,
@@ -313,8 +324,8 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn usual() -> Result<Config, ConfigError> {
-        let path = Path::new(flags::DEFAULT_CONFIG);
-        if path.exists() { Config::load(path).map(|(config, _)| config) } else { Ok(Config::default()) }
+        let path = flags::usual_file();
+        if path.exists() { Config::load(&path).map(|(config, _)| config) } else { Ok(Config::default()) }
     }
 
     fn apply(&mut self, s: &Settings) -> Result<(), (String, String)> {
@@ -395,6 +406,8 @@ impl WorkerConfig {
         }
         network::apply(&mut self.network, s)?;
         self.binary = s.text("worker/oci/binary").filter(|b| !b.is_empty()).map(str::to_string);
+        self.rootless = s.bool("worker/oci/rootless").unwrap_or(self.rootless);
+        self.no_process_sandbox = s.bool("worker/oci/noProcessSandbox") == Some(true);
         self.cgroup_parent = s.text("worker/oci/defaultCgroupParent").unwrap_or_default().to_string();
         if let Some(limit) = s.int("worker/oci/max-parallelism") {
             self.max_parallelism = usize::try_from(limit).map_err(|_| {
@@ -451,10 +464,10 @@ fn registry(s: &Settings, host: &str) -> Registry {
 /// The snapshotters there are.
 pub(crate) fn check_snapshotter(name: &str) -> Result<String, String> {
     match name {
-        "auto" | "overlayfs" | "native" => Ok(name.to_string()),
-        other => {
-            Err(format!("snapshotter {other:?} is not available; use \"auto\", \"overlayfs\" or \"native\""))
-        }
+        "auto" | "overlayfs" | "fuse-overlayfs" | "native" => Ok(name.to_string()),
+        other => Err(format!(
+            "snapshotter {other:?} is not available; use \"auto\", \"overlayfs\", \"fuse-overlayfs\" or \"native\""
+        )),
     }
 }
 

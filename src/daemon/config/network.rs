@@ -1,12 +1,22 @@
 //! The network of steps that ask for none in particular, from the file and from flags.
 
 use super::Settings;
-use crosskit_exec::networks::NetworkOptions;
+use crosskit_exec::networks::{NetworkMode, NetworkOptions};
+use crosskit_rootless::Folders;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// The longest name that an interface may have, in bytes (include/uapi/linux/if.h, IFNAMSIZ).
 const INTERFACE_NAME: usize = 15;
+
+/// What counts where nothing is said.
+pub(super) fn usual() -> NetworkOptions {
+    let mut network = NetworkOptions { mode: NetworkMode::Auto, ..NetworkOptions::default() };
+    if let Some(folder) = Folders::usual().and_then(|folders| folders.config) {
+        network.config = folder.join("cni.json");
+    }
+    network
+}
 
 /// Takes what the file says.
 pub(super) fn apply(network: &mut NetworkOptions, s: &Settings) -> Result<(), (String, String)> {

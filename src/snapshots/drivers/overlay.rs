@@ -25,7 +25,8 @@ pub(crate) struct Overlay {
 impl Overlay {
     /// Mounts one for trial.
     pub(crate) fn probe(root: &Path) -> Result<Overlay> {
-        let driver = Overlay { user_xattrs: in_user_namespace(), one_by_one: AtomicBool::new(true) };
+        let driver =
+            Overlay { user_xattrs: crosskit_rootless::is_inside(), one_by_one: AtomicBool::new(true) };
         let dir = root.join(format!("probe-{}", crate::ids::new_id()));
         let outcome = driver.try_in(&dir);
         if let Err(why) = std::fs::remove_dir_all(&dir) {
@@ -193,12 +194,4 @@ fn common_parent(plan: &MountPlan<'_>) -> PathBuf {
             common.ancestors().find(|a| path.starts_with(a)).unwrap_or(Path::new("/")).to_path_buf()
         })
         .unwrap_or_else(|| "/".into())
-}
-
-/// Whether this process is root of a user namespace only, where `trusted.` attributes are refused.
-fn in_user_namespace() -> bool {
-    match std::fs::read_to_string("/proc/self/uid_map") {
-        Ok(map) => map.split_whitespace().ne(["0", "0", "4294967295"]),
-        Err(_) => false,
-    }
 }

@@ -1,0 +1,79 @@
+//! A daemon without the machine's rights.
+
+use crosskit_multiarch::{Daemon, Images, OrdinaryUser, Scene};
+
+const IDS: &str = "100000:65536";
+
+/// What needs more than one user id, removals and folders that hide others, what a step leaves running, both platforms.
+const DOCKERFILE: &str = r#"FROM BASE AS below
+RUN mkdir -p /d/e /gone && touch /d/e/f /d/kept /gone/x && chown -R 7:8 /d/kept
+FROM below
+ARG TARGETARCH
+RUN --mount=type=cache,target=/cache,id=c-$TARGETARCH echo once >> /cache/times; cp /cache/times /times
+RUN rm -rf /gone && rm -rf /d/e && mkdir /d/e && echo $TARGETARCH > /d/e/made
+RUN (sleep 1000 &) ; sleep 2000 & id -u > /id; cat /proc/self/uid_map > /map
+USER 7:8
+RUN touch /tmp/mine
+"#;
+
+/// Builds for two platforms and looks at what came of it.
+fn builds(scene: &Scene, daemon: &Daemon, name: &str) {
+    let context = scene.context("context", &[("Dockerfile", DOCKERFILE)]);
+    let pushed = scene.registry.reference(&format!("{name}:1"));
+    let build = || {
+        let output = format!("type=image,name={pushed},push=true");
+        daemon.build(&context).opt("platform", "linux/amd64,linux/arm64").output(&output).run().ok()
+    };
+    build();
+    let images = Images::Repository(&scene.registry, name.to_owned());
+    let index = scene.registry.manifest(name, "1").expect("it was pushed");
+    let index = serde_json::from_slice(&index).expect("JSON");
+    for architecture in ["amd64", "arm64"] {
+        let tree = images.tree(&images.json(Images::entry(&index, &format!("linux/{architecture}"))));
+        assert_eq!(tree.text("d/e/made"), format!("{architecture}\n"), "{name}");
+        assert_eq!(tree.text("times"), "once\n", "{name}");
+        assert_eq!(tree.text("id"), "0\n", "{name}");
+        assert!(!tree.text("map").contains("4294967295"), "{name}: {}", tree.text("map"));
+        let owner = |path: &str| (tree.0[path].uid, tree.0[path].gid);
+        assert_eq!((owner("d/kept"), owner("tmp/mine")), ((7, 8), (7, 8)), "{name}");
+        for gone in ["gone", "gone/x", "d/e/f", "d/e/.wh..wh..opq", "d/e/.wh..opq"] {
+            assert!(!tree.has(gone), "{name}: {gone} is there");
+        }
+    }
+    build().says("CACHED");
+}
+
+#[test]
+fn an_ordinary_user_builds_with_every_way_of_starting_it() {
+    let scene = Scene::set();
+    let user = OrdinaryUser::new(&scene, IDS);
+    let kit: &[&str] = &["rootlesskit"];
+    // What starts the daemon, its arguments, the snapshotter, the runtime, and the label about processes.
+    let ways: [(&str, &[&str], &[&str], &str, &str, &str); 6] = [
+        ("kit", kit, &[], "overlayfs", "crun", "sandbox"),
+        ("alone", &[], &["--rootless"], "overlayfs", "crun", "sandbox"),
+        ("shared", kit, &["--oci-worker-no-process-sandbox"], "overlayfs", "crun", "no-sandbox"),
+        (
+            "runc",
+            &[],
+            &["--rootless", "--oci-worker-binary=runc", "--oci-worker-no-process-sandbox"],
+            "overlayfs",
+            "runc",
+            "no-sandbox",
+        ),
+        ("fuse", kit, &["--oci-worker-snapshotter=fuse-overlayfs"], "fuse-overlayfs", "crun", "sandbox"),
+        ("copies", &[], &["--rootless", "--oci-worker-snapshotter=native"], "native", "crun", "sandbox"),
+    ];
+    for (name, before, arguments, snapshotter, runtime, processes) in ways {
+        let daemon = scene.daemon_with(user.daemon(&scene, name, before, arguments));
+        let labels = [("snapshotter", snapshotter), ("oci.process-mode", processes), ("network", "host")];
+        let workers = daemon.buildctl(&["debug", "workers", "--verbose"]).ok();
+        for (label, value) in labels {
+            let line = workers.stdout.lines().find(|line| line.contains(&format!(".worker.{label}:")));
+            assert!(line.is_some_and(|line| line.ends_with(value)), "{name}: {line:?}, not {value}");
+        }
+        workers.says(&format!("{runtime} ")).says("linux/arm64");
+        builds(&scene, &daemon, name);
+        daemon.stop();
+    }
+}
