@@ -81,6 +81,7 @@ fn end_runtimes(run_root: &Path) {
             let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if is_runtime_of(&command, run_root) {
+                end_container_of(pid.as_raw_nonzero().get());
                 found |= pidfd_send_signal(&process, Signal::KILL).is_ok();
             }
         }
@@ -89,6 +90,43 @@ fn end_runtimes(run_root: &Path) {
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Kills what a runtime has started, which nothing else may tell of where there are no cgroups. It is the parent of all that
+/// has lost its own.
+fn end_container_of(runtime: i32) {
+    let deadline = Instant::now() + UNTIL_GONE;
+    loop {
+        let below = descendants(runtime);
+        let killed = below.iter().filter(|pid| kill_child(**pid)).count();
+        if killed == 0 || Instant::now() > deadline {
+            break;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// All processes that a process has started, and those that they have, as far as they have not ended.
+fn descendants(process: i32) -> Vec<i32> {
+    let mut all = vec![process];
+    let mut at = 0;
+    while let Some(parent) = all.get(at) {
+        let children =
+            fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        all.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        at += 1;
+    }
+    all.split_off(1)
+}
+
+/// Kills a process that was just seen to be somebody's child. False if it has ended, or may not be killed.
+fn kill_child(pid: i32) -> bool {
+    let Some(process) = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        return false;
+    };
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended = state.rsplit_once(") ").is_none_or(|(_, fields)| fields.starts_with('Z'));
+    !ended && pidfd_send_signal(&process, Signal::KILL).is_ok()
 }
 
 /// Whether a command line is that of a runtime that keeps its state in this folder: `crun --root FOLDER/state-crun …`.

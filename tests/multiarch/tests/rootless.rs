@@ -1,7 +1,9 @@
 //! A daemon without the machine's rights.
 
-use crosskit_multiarch::{Daemon, Images, OrdinaryUser, Scene};
+use crosskit_multiarch::{Daemon, DaemonOptions, Images, OrdinaryUser, Scene};
+use std::time::Duration;
 
+/// Ids that the user may give away.
 const IDS: &str = "100000:65536";
 
 /// What needs more than one user id, removals and folders that hide others, what a step leaves running, both platforms.
@@ -43,16 +45,25 @@ fn builds(scene: &Scene, daemon: &Daemon, name: &str) {
     build().says("CACHED");
 }
 
+/// A name, what starts the daemon, its arguments, the snapshotter, the runtime, and the label about processes.
+type Way = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
 #[test]
 fn an_ordinary_user_builds_with_every_way_of_starting_it() {
     let scene = Scene::set();
     let user = OrdinaryUser::new(&scene, IDS);
-    let kit: &[&str] = &["rootlesskit"];
-    // What starts the daemon, its arguments, the snapshotter, the runtime, and the label about processes.
-    let ways: [(&str, &[&str], &[&str], &str, &str, &str); 6] = [
-        ("kit", kit, &[], "overlayfs", "crun", "sandbox"),
+    const KIT: &[&str] = &["rootlesskit"];
+    let ways: [Way; 6] = [
+        ("kit", KIT, &[], "overlayfs", "crun", "sandbox"),
         ("alone", &[], &["--rootless"], "overlayfs", "crun", "sandbox"),
-        ("shared", kit, &["--oci-worker-no-process-sandbox"], "overlayfs", "crun", "no-sandbox"),
+        ("shared", KIT, &["--oci-worker-no-process-sandbox"], "overlayfs", "crun", "no-sandbox"),
         (
             "runc",
             &[],
@@ -61,7 +72,7 @@ fn an_ordinary_user_builds_with_every_way_of_starting_it() {
             "runc",
             "no-sandbox",
         ),
-        ("fuse", kit, &["--oci-worker-snapshotter=fuse-overlayfs"], "fuse-overlayfs", "crun", "sandbox"),
+        ("fuse", KIT, &["--oci-worker-snapshotter=fuse-overlayfs"], "fuse-overlayfs", "crun", "sandbox"),
         ("copies", &[], &["--rootless", "--oci-worker-snapshotter=native"], "native", "crun", "sandbox"),
     ];
     for (name, before, arguments, snapshotter, runtime, processes) in ways {
@@ -74,6 +85,52 @@ fn an_ordinary_user_builds_with_every_way_of_starting_it() {
         }
         workers.says(&format!("{runtime} ")).says("linux/arm64");
         builds(&scene, &daemon, name);
+        daemon.stop();
+    }
+}
+
+#[test]
+fn what_a_user_lacks_is_said_with_what_to_do() {
+    let scene = Scene::set();
+    let user = OrdinaryUser::new(&scene, IDS);
+    let refused = |user: &OrdinaryUser, before: &[&str], arguments: &[&str]| {
+        Daemon::fails_to_start(&scene, user.daemon(&scene, "refused", before, arguments))
+    };
+    refused(&user, &[], &[]).says("give --rootless");
+    refused(&user, &["setpriv", "--no-new-privs"], &["--rootless"])
+        .says("newuidmap")
+        .says("0 41000 1 1 100000 65536");
+    let plain = DaemonOptions {
+        name: "plain".into(),
+        arguments: vec!["--oci-worker-no-process-sandbox".into()],
+        ..DaemonOptions::default()
+    };
+    Daemon::fails_to_start(&scene, plain).says("can't enable NoProcessSandbox without Rootless");
+
+    let scene = Scene::set();
+    let poor = OrdinaryUser::new(&scene, "");
+    let options = poor.daemon(&scene, "refused", &[], &["--rootless"]);
+    Daemon::fails_to_start(&scene, options)
+        .says("/etc/subuid gives user crosskit-test no ids")
+        .says("usermod --add-subuids");
+}
+
+#[test]
+fn a_rootless_daemon_that_is_killed_leaves_nothing_in_the_way_of_the_next() {
+    let scene = Scene::set();
+    let user = OrdinaryUser::new(&scene, IDS);
+    for (name, more) in
+        [("own", "--oci-worker-snapshotter=fuse-overlayfs"), ("shared", "--oci-worker-no-process-sandbox")]
+    {
+        let options = || user.daemon(&scene, name, &[], &["--rootless", more]);
+        let daemon = scene.daemon_with(options());
+        let context = scene.context("waits", &[("Dockerfile", "FROM BASE\nRUN echo here && sleep 1000\n")]);
+        let mut build = daemon.build(&context).start();
+        build.wait_for(" here", Duration::from_secs(60));
+        daemon.kill();
+        drop(build);
+        let daemon = scene.daemon_with(options());
+        builds(&scene, &daemon, &format!("after-{name}"));
         daemon.stop();
     }
 }
