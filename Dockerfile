@@ -1,5 +1,5 @@
-# The appliance: a daemon that `docker buildx create --driver docker-container` starts (daemon, the default), and an
-# installer of emulators (binfmt). `make image` builds it; docs/appliance.md says how it is used.
+# The appliance: a daemon that `docker buildx create --driver docker-container` starts (daemon, the default), the same for
+# an ordinary user (rootless), and an installer of emulators (binfmt). `make image` builds it; docs/appliance.md says how it is used.
 #
 # Programs that were built already take the place of the stage `binaries`: --build-context binaries=FOLDER, with
 # `crosskit` in it; `binaries::linux/arm64=FOLDER` for one platform. In the same way `emulators`.
@@ -38,6 +38,23 @@ FROM ${BASE} AS binfmt
 COPY --from=binaries /crosskit /usr/bin/binfmt
 COPY --from=emulators --link / /usr/bin/
 ENTRYPOINT ["/usr/bin/binfmt"]
+
+FROM ${BASE} AS unprivileged
+COPY appliance/unprivileged.sh /
+RUN /unprivileged.sh /unprivileged
+
+FROM scratch AS rootless
+COPY --from=emulators --link / /usr/bin/
+COPY --from=root --link / /
+COPY --from=unprivileged --link /unprivileged/ /
+ENV HOME=/home/user USER=user XDG_RUNTIME_DIR=/run/user/1000 TMPDIR=/home/user/.local/tmp \
+    BUILDKIT_HOST=unix:///run/user/1000/buildkit/buildkitd.sock
+USER 1000:1000
+VOLUME /home/user/.local/share/buildkit
+ENTRYPOINT ["buildkitd", "--rootless"]
+LABEL org.opencontainers.image.title="crosskit, rootless" \
+      org.opencontainers.image.description="Container builds for many platforms, as BuildKit's daemon, by an ordinary user" \
+      org.opencontainers.image.licenses="Apache-2.0"
 
 FROM scratch AS daemon
 COPY --from=emulators --link / /usr/bin/

@@ -3,7 +3,8 @@
 #
 #   BUILDCTL, BUILDKITD      the programs (buildctl, buildkitd)
 #   BUILDKITD_FLAGS          more arguments of the daemon
-#   ROOTLESSKIT              what starts the daemon for users without rights (rootlesskit, if this is not root)
+#   ROOTLESSKIT              what starts the daemon of an ordinary user, such as rootlesskit with its options; it makes its
+#                            user namespace itself if this is not set
 set -eu
 : "${BUILDCTL:=buildctl}" "${BUILDCTL_CONNECT_RETRIES_MAX:=10}" "${BUILDKITD:=buildkitd}" "${BUILDKITD_FLAGS:=}"
 
@@ -27,7 +28,7 @@ if [ "$(id -u)" = 0 ]; then
 else
   address=unix://${XDG_RUNTIME_DIR:-$folder}/buildkitd-$$.sock
   # shellcheck disable=SC2086
-  ${ROOTLESSKIT:-rootlesskit} "$BUILDKITD" $BUILDKITD_FLAGS --addr="$address" > "$folder/log" 2>&1 &
+  ${ROOTLESSKIT:-} "$BUILDKITD" --rootless $BUILDKITD_FLAGS --addr="$address" > "$folder/log" 2>&1 &
 fi
 daemon=$!
 

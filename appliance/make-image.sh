@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the appliance's images with crosskit itself, from the program that was built here, for this machine's platform.
 #
-#   appliance/make-image.sh [STAGE]     daemon (usual) or binfmt
+#   appliance/make-image.sh [STAGE]     daemon (usual), rootless or binfmt
 #
 #   PROGRAM   the program; usual is target/release/crosskit
 #   BASE      an image to stand on, such as debian:stable-slim; usual is a Debian root made from this machine's own packages
@@ -29,7 +29,7 @@ if [ -n "${BASE:-}" ]; then
 else
   mkdir -p "$place/base"
   printf 'FROM scratch\nADD base.tar /\n' > "$place/base/Dockerfile"
-  ln -f "$parts/appliance/base.tar" "$place/base/base.tar" 2> /dev/null || cp "$parts/appliance/base.tar" "$place/base/base.tar"
+  ln -f "$parts/appliance/root.tar" "$place/base/base.tar" 2> /dev/null || cp "$parts/appliance/root.tar" "$place/base/base.tar"
   build --local context="$place/base" --local dockerfile="$place/base" --metadata-file "$place/base.json" \
     --output type=oci,tar=false,dest="$place/layout"
   digest=$(sed -n 's/.*"containerimage.digest": "\([^"]*\)".*/\1/p' "$place/base.json")

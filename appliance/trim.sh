@@ -12,6 +12,8 @@ rm -rf /usr/bin/git-shell /usr/bin/scalar \
   /usr/share/zoneinfo /usr/share/bug /usr/share/pixmaps /usr/share/common-licenses /usr/share/gitweb /usr/share/debconf \
   /usr/lib/*/perl* /usr/lib/*/libperl* /usr/lib/*/libdb-5* /usr/lib/*/libapt* /usr/lib/*/*.a /usr/lib/*/gconv /usr/lib/*/libmvec* \
   /usr/lib/systemd /usr/lib/udev /usr/lib/apt /usr/lib/locale /usr/bin/apt* /usr/bin/perl* /usr/bin/gpgv /etc/apt \
+  /usr/bin/rootless* /usr/bin/slirp4netns /usr/bin/newuidmap /usr/bin/newgidmap /usr/lib/*/libslirp* /usr/lib/*/libsubid* \
+  /usr/lib/*/libglib-* /usr/lib/*/libgio-* /usr/lib/*/libgobject-* /usr/lib/*/libgmodule-* /usr/lib/*/libgthread-* \
   /usr/lib/openssh/ssh-keysign /usr/lib/openssh/ssh-pkcs11-helper /usr/lib/openssh/ssh-sk-helper \
   /var/lib/apt /var/lib/dpkg/info /var/cache /var/log
 mkdir -p /var/cache /var/log

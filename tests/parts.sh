@@ -8,7 +8,7 @@
 # Small everyday programs are installed on the machine. The rest is unpacked, not installed, into the parts
 # folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
 # the machine runs:
-#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/base.tar, busybox/ARCH/busybox (static, one per platform)
+#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/root.tar, busybox/ARCH/busybox (static, one per platform)
 # QEMU, buildx and the foreign busyboxes come from a newer suite ($CROSSKIT_TEST_SUITE) of the archive that this
 # machine's own apt is set up with. Nothing there: no action, well under a second.
 set -euo pipefail
@@ -59,7 +59,7 @@ missing_parts() { # -> one line per file that the parts folder lacks
     [ -x "$parts/qemu-others/qemu-$qemu" ] || echo "qemu-others/qemu-$qemu"
   done
   [ -x "$parts/engine/usr/sbin/dockerd" ] || echo engine/usr/sbin/dockerd
-  [ -f "$parts/appliance/base.tar" ] || echo appliance/base.tar
+  [ -f "$parts/appliance/root.tar" ] || echo appliance/root.tar
   [ -x "$parts/bin/docker-buildx" ] || echo bin/docker-buildx
   [ -x "$parts/bin/docker-registry" ] || echo bin/docker-registry
 }
@@ -204,9 +204,9 @@ make_base() {
   done < <(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' 2>> "$log")
   say "making a root of $name with what a builder needs"
   mkdir -p "$parts/appliance"
-  logged mmdebstrap --variant=minbase --include=crun,runc,git,openssh-client,gpg,ca-certificates,fuse-overlayfs \
-    "$name" "$work/base.tar" "deb $address $name main"
-  mv "$work/base.tar" "$parts/appliance/base.tar"
+  logged mmdebstrap --variant=minbase --include=crun,runc,git,openssh-client,gpg,ca-certificates,fuse-overlayfs,rootlesskit,slirp4netns,uidmap,libcap2-bin \
+    "$name" "$work/root.tar" "deb $address $name main"
+  mv "$work/root.tar" "$parts/appliance/root.tar"
 }
 
 fetch_parts() {
@@ -217,7 +217,7 @@ fetch_parts() {
   trap 'rm -rf "$work"' EXIT
   if grep -q '^bin/docker-registry$' <<< "$wanted"; then fetch_registry; fi
   if grep -q '^engine/usr/sbin/dockerd$' <<< "$wanted"; then fetch_engine; fi
-  if grep -q '^appliance/base.tar$' <<< "$wanted"; then make_base; fi
+  if grep -q '^appliance/root.tar$' <<< "$wanted"; then make_base; fi
   wanted=$(missing_parts)
   [ -n "$wanted" ] || return 0
   private_apt

@@ -34,6 +34,17 @@ impl Rights {
         Self { rootless, shares_processes, sysfs: !rootless || can_mount_sysfs() }
     }
 
+    /// What to do where no runtime works, for these reasons.
+    pub(crate) fn advice(self, reasons: &[String]) -> Option<String> {
+        let about_proc = |reason: &String| {
+            reason.contains("proc`") || reason.contains("\"proc\"") || reason.contains("/proc")
+        };
+        let masked = self.rootless && !self.shares_processes && reasons.iter().any(about_proc);
+        let advice = "in a container whose /proc has masked parts, start it with --security-opt systempaths=unconfined, or give \
+                      the daemon --oci-worker-no-process-sandbox";
+        masked.then(|| advice.to_owned())
+    }
+
     /// Rules about devices, which cgroups keep.
     pub(crate) fn device_rules(self, rules: &'static [DeviceRule]) -> Cow<'static, [DeviceRule]> {
         if self.rootless { Cow::Borrowed(&[]) } else { rules.into() }

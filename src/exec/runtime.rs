@@ -86,6 +86,7 @@ impl Runtime {
                 Err(why) => failures.push(format!("{} does not work: {why}", path.display())),
             }
         }
+        failures.extend(rights.advice(&failures));
         Err(Error::NoRuntime { tried: failures.join("; ") })
     }
 

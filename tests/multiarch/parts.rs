@@ -39,7 +39,7 @@ impl Parts {
 
     /// An archive of a Debian root with what the appliance's image needs of it.
     pub fn appliance_base(&self) -> PathBuf {
-        self.file("appliance/base.tar")
+        self.file("appliance/root.tar")
     }
 
     /// The registry server.

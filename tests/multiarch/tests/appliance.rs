@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const DAEMON: &str = "crosskit:daemon";
+const ROOTLESS: &str = "crosskit:rootless";
 const BINFMT: &str = "crosskit:binfmt";
 
 const DOCKERFILE: &str =
@@ -130,8 +131,50 @@ fn buildx_starts_it_and_builds_with_it() {
     assert_eq!(engine.docker(&["ps", "-aq"]).ok().stdout, "");
     assert_eq!(engine.docker(&["volume", "ls", "-q"]).ok().stdout, "");
     // Here, because making the root that both stand on takes most of the time.
+    runs_for_an_ordinary_user(&scene, &daemon, &engine, &context);
     installs_emulators(&scene, &daemon, &engine);
     daemon.stop();
+}
+
+/// The same for an ordinary user, who has no rights in its container.
+fn runs_for_an_ordinary_user(scene: &Scene, daemon: &Daemon, engine: &Engine, context: &str) {
+    make_image(scene, daemon, engine, "rootless", ROOTLESS);
+    const OPTIONS: [&str; 3] =
+        ["--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined", "--network=host"];
+    const SHARED: &str = "--oci-worker-no-process-sandbox";
+    let run = |more: &[&str], words: &[&str]| {
+        let image = [ROOTLESS];
+        engine.docker(&[&["run"], &OPTIONS[..], more, &image[..], words].concat())
+    };
+    run(&["--rm", "--entrypoint=id"], &[]).ok().says("uid=1000(user)");
+    // Where parts of /proc are masked steps can have no process ids of their own, and that is said.
+    run(&["--detach", "--name=masked"], &[]).ok();
+    let build = format!(
+        "mkdir /tmp/c; printf 'FROM {}\\nRUN true\\n' > /tmp/c/Dockerfile; \
+         buildctl --wait build --frontend dockerfile.v0 --local context=/tmp/c --local dockerfile=/tmp/c",
+        scene.base()
+    );
+    engine.docker(&["exec", "masked", "sh", "-c", &build]).fails().says(SHARED);
+    engine.docker(&["rm", "--force", "--volumes", "masked"]).ok();
+    let flags = format!("--env=BUILDKITD_FLAGS={SHARED}");
+    run(&["--rm", "--entrypoint=buildctl-daemonless.sh", &flags], &["debug", "workers"])
+        .ok()
+        .says("linux/arm64");
+    let kit = ["rootlesskit", "buildkitd", SHARED];
+    run(&["--detach", "--name=kit", "--entrypoint=", "--volume=kit:/home/user/.local/share/buildkit"], &kit)
+        .ok();
+    engine.docker(&["exec", "kit", "buildctl", "--wait", "debug", "workers"]).ok().says("linux/arm64");
+    engine.docker(&["rm", "--force", "--volumes", "kit"]).ok();
+    engine.docker(&["volume", "rm", "kit"]).ok();
+
+    let create = ["create", "--name=theirs", "--use", "--bootstrap", "--driver=docker-container"];
+    let image = format!("--driver-opt=image={ROOTLESS},network=host");
+    engine.buildx(&[&create[..], &[&image]].concat()).ok();
+    let out = scene.path("theirs");
+    let local = format!("--output=type=local,dest={}", out.display());
+    engine.buildx(&["build", "--platform=linux/amd64,linux/arm64", &local, context]).ok();
+    assert_eq!(Tree::of_folder(&out).text("linux_arm64/made"), "made for arm64\n");
+    engine.buildx(&["rm", "theirs"]).ok();
 }
 
 /// The other image installs emulators and says what is there.
