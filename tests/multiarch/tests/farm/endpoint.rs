@@ -136,6 +136,8 @@ impl Endpoint {
             platforms: Vec::new(),
             network: Default::default(),
             binary: None,
+            rootless: false,
+            shares_processes: false,
             cgroup_parent: String::new(),
             max_parallelism: 0,
             dns: None,
