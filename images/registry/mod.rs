@@ -27,7 +27,7 @@ pub use progress::{BlobState, Progress, Silent};
 pub use pull::Resolved;
 pub use push::{PushOptions, Pushed};
 pub use reference::{Reference, ReferenceError};
-pub use tls::install_crypto_provider;
+pub use tls::{install_crypto_provider, web_client};
 pub use transfer::reason;
 
 #[cfg(test)]

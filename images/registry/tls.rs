@@ -10,7 +10,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use super::hosts::HostConfig;
+use super::hosts::{HostConfig, is_local};
 
 /// How long a registry may take to accept a connection, as in BuildKit.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,6 +99,15 @@ pub(super) fn client(config: &HostConfig, skip_verify: bool, local: bool) -> Res
         client = client.no_proxy();
     }
     client.build().map_err(|e| e.to_string())
+}
+
+/// A client for whatever is at an address that is no registry, with the system's certificate authorities.
+///
+/// # Errors
+/// An address or certificates that can't be used.
+pub fn web_client(url: &str) -> Result<reqwest::Client, String> {
+    let parsed = reqwest::Url::parse(url).map_err(|e| format!("{url:?} is no URL: {e}"))?;
+    client(&HostConfig::default(), false, parsed.host_str().is_some_and(is_local))
 }
 
 /// Takes any certificate: what `insecure = true` asks for.

@@ -196,7 +196,7 @@ impl Chains {
             for layer in &made.layers {
                 let blob = layer.blob.desc.digest.to_string();
                 at = *chains.entry((at, blob.clone())).or_insert_with(|| {
-                    layers.push(CacheLayer { blob: blob.clone(), parent: at });
+                    layers.push(CacheLayer { blob: blob.clone(), parent: at, annotations: None });
                     layers.len() as i64 - 1
                 });
                 blobs.entry(blob).or_insert_with(|| layer.clone());

@@ -27,6 +27,26 @@ pub struct CacheLayer {
     /// The place of the layer below; -1 for none. What is not written is 0.
     #[serde(rename = "parent", default, skip_serializing_if = "is_zero")]
     pub parent: i64,
+    /// What is to be known of the blob, where no manifest tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<LayerAnnotations>,
+}
+
+/// What is to be known of a layer's blob.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LayerAnnotations {
+    /// The type of the blob.
+    #[serde(rename = "mediaType", default, skip_serializing_if = "String::is_empty")]
+    pub media_type: String,
+    /// The digest of the tar in it.
+    #[serde(rename = "diffID", default, skip_serializing_if = "String::is_empty")]
+    pub diff_id: String,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub size: i64,
+    /// When it was made, RFC 3339.
+    #[serde(rename = "createdAt", default)]
+    pub created: String,
 }
 
 /// A key: its name, the keys of its inputs, what it leads to.
@@ -129,7 +149,7 @@ impl CacheConfig {
         let moved = |index: i64| place(index, new.len()).map_or(index, |at| new[at] as i64);
         self.layers = order
             .iter()
-            .map(|at| CacheLayer { blob: old[*at].blob.clone(), parent: moved(old[*at].parent) })
+            .map(|at| CacheLayer { parent: moved(old[*at].parent), ..old[*at].clone() })
             .collect();
         for record in &mut self.records {
             record.results.iter_mut().for_each(|result| result.layer = moved(result.layer));

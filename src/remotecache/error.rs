@@ -53,6 +53,14 @@ pub enum RemoteCacheError {
         /// What happened.
         source: Box<crosskit_session::SessionError>,
     },
+    /// A store of objects.
+    #[error("{doing}: {source}")]
+    Store {
+        /// What was being done.
+        doing: String,
+        /// What happened.
+        source: Box<crosskit_objectstores::StoreError>,
+    },
     /// Snapshots.
     #[error("{doing}: {source}")]
     Snapshots {
@@ -98,6 +106,11 @@ impl RemoteCacheError {
                 crosskit_snapshots::Kind::Canceled => ErrorKind::Canceled,
                 crosskit_snapshots::Kind::Internal => ErrorKind::Internal,
             },
+            E::Store { source, .. } => match source.kind() {
+                crosskit_objectstores::ErrorKind::User => ErrorKind::User,
+                crosskit_objectstores::ErrorKind::Environment => ErrorKind::Environment,
+                crosskit_objectstores::ErrorKind::Unavailable => ErrorKind::Unavailable,
+            },
             E::While { source, .. } => source.kind(),
         }
     }
@@ -118,6 +131,12 @@ impl RemoteCacheError {
     pub(crate) fn session(doing: impl Into<String>) -> impl FnOnce(crosskit_session::SessionError) -> Self {
         let doing = doing.into();
         move |source| RemoteCacheError::Session { doing, source: Box::new(source) }
+    }
+
+    /// For an error of a store of objects.
+    pub(crate) fn store(doing: impl Into<String>) -> impl FnOnce(crosskit_objectstores::StoreError) -> Self {
+        let doing = doing.into();
+        move |source| RemoteCacheError::Store { doing, source: Box::new(source) }
     }
 
     /// For an error of snapshots.

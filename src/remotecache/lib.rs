@@ -15,6 +15,7 @@ mod import;
 mod inline;
 mod layers;
 mod manifests;
+mod objects;
 mod options;
 
 pub use error::{ErrorKind, RemoteCacheError};

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// The largest document with keys, in bytes: that of a hundred thousand steps.
-const LARGEST: u64 = 64 << 20;
+pub(crate) const LARGEST: u64 = 64 << 20;
 
 /// Blobs on their way at once.
 const AT_ONCE: usize = 8;
@@ -231,7 +231,11 @@ impl<P: Place> Manifests<P> {
             say("buildkit/createdat", line.created);
             say("buildkit/description", line.created_by);
             say(UNCOMPRESSED, Some(diff_id.to_string()));
-            config.layers.push(CacheLayer { blob: desc.digest.to_string(), parent: at as i64 - 1 });
+            config.layers.push(CacheLayer {
+                blob: desc.digest.to_string(),
+                parent: at as i64 - 1,
+                annotations: None,
+            });
             layers.insert(desc.digest.to_string(), Available { desc, diff_id, place: place.clone() });
         }
         Ok(Some(Found { config, layers }))
@@ -309,11 +313,11 @@ impl Document {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8], what: &str) -> Result<T> {
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(bytes: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|e| RemoteCacheError::Invalid(format!("{what}: {e}")))
 }
 
-fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<Vec<u8>> {
     gojson::to_vec(value).map_err(RemoteCacheError::images("write a cache's documents"))
 }
 

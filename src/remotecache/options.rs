@@ -6,6 +6,7 @@ use crosskit_images::media_types::LayerPacking;
 use crosskit_images::registry::Reference;
 use crosskit_snapshots::LayerForm;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A cache as it is asked for: its type and keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +49,31 @@ impl CacheOptions {
                 "failed to parse {key}: {other:?} is neither true nor false"
             ))),
         }
+    }
+
+    /// An amount of time, as Go writes it: `24h`, `1h30m`.
+    pub(crate) fn duration(&self, key: &str) -> Result<Option<Duration>> {
+        let Some(text) = self.get(key) else { return Ok(None) };
+        let parsed = match text {
+            "0" => Some(Duration::ZERO),
+            text => text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| parsed.try_into().ok()),
+        };
+        let why = || format!("failed to parse {key}: {text:?} is no duration such as 24h or 90s");
+        parsed.map(Some).ok_or_else(|| RemoteCacheError::Options(why()))
+    }
+
+    /// A number from 1 on.
+    pub(crate) fn count(&self, key: &str) -> Result<Option<u32>> {
+        let Some(text) = self.get(key) else { return Ok(None) };
+        let parsed = text.parse().ok().filter(|count| *count > 0);
+        let why = || format!("{key} must be a positive integer, not {text:?}");
+        parsed.map(Some).ok_or_else(|| RemoteCacheError::Options(why()))
+    }
+
+    /// `name`: several, with semicolons between them.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let names = self.attrs.get("name").map_or("buildkit", String::as_str);
+        names.split(';').map(str::to_owned).collect()
     }
 
     /// `ref`, with a tag.

@@ -1,7 +1,9 @@
 //! The kinds of places that caches are kept in: one file and one line each.
 
+mod keyed;
 mod local;
 mod registry;
+mod s3;
 
 use crate::chains::Collected;
 use crate::error::{RemoteCacheError, Result};
@@ -46,10 +48,11 @@ pub(crate) trait Backend: Send + Sync {
 type Resolve = fn(&RemoteCaches, Way, &CacheOptions, &[String]) -> Result<Box<dyn Backend>>;
 
 /// The kinds.
-const KINDS: &[(&str, Resolve)] = &[("registry", registry::resolve), ("local", local::resolve)];
+const KINDS: &[(&str, Resolve)] =
+    &[("registry", registry::resolve), ("local", local::resolve), ("s3", s3::resolve)];
 
 /// Kinds that others have.
-const LATER: &[&str] = &["s3", "azblob", "gha"];
+const LATER: &[&str] = &["azblob", "gha"];
 
 /// The place that options mean, for a build with these sessions.
 pub(crate) fn resolve(

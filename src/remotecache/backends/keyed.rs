@@ -1,0 +1,98 @@
+//! A cache in a store of objects: blobs under their digests, documents under their names.
+
+use crate::error::{RemoteCacheError, Result};
+use crate::manifests::LARGEST;
+use crate::objects::Shelf;
+use crosskit_images::{Descriptor, Digest};
+use crosskit_objectstores::{Objects, PieceStream, StoreError, read_all};
+use futures::future::BoxFuture;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where in a store a cache is.
+pub(super) struct Keyed<O> {
+    pub objects: O,
+    /// What comes before the names of documents.
+    pub manifests: String,
+    /// What comes before the digests of blobs.
+    pub blobs: String,
+    /// The names of the documents, all the same.
+    pub names: Vec<String>,
+    /// Blobs that were written longer ago are written again.
+    pub refresh: Option<Duration>,
+}
+
+impl<O> Keyed<O> {
+    fn blob(&self, digest: &Digest) -> String {
+        format!("{}{digest}", self.blobs)
+    }
+}
+
+impl<O: Objects + 'static> Shelf for Keyed<O> {
+    fn documents(&self) -> BoxFuture<'_, Result<Vec<(String, Vec<u8>)>>> {
+        Box::pin(async move {
+            let mut found = Vec::new();
+            for name in &self.names {
+                let doing = format!("failed to load cache manifest {name}");
+                let read = async {
+                    match self.objects.read(&format!("{}{name}", self.manifests), 0).await? {
+                        Some(stream) => read_all(name, stream, LARGEST).await.map(Some),
+                        None => Ok(None),
+                    }
+                };
+                let read = read.await.map_err(RemoteCacheError::store(doing))?;
+                found.extend(read.map(|bytes| (name.clone(), bytes)));
+            }
+            Ok(found)
+        })
+    }
+
+    fn size<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>, StoreError>> {
+        Box::pin(async move { Ok(self.objects.describe(&self.blob(digest)).await?.map(|there| there.size)) })
+    }
+
+    fn read<'a>(
+        &'a self,
+        digest: &'a Digest,
+        from: u64,
+    ) -> BoxFuture<'a, Result<Option<PieceStream>, StoreError>> {
+        Box::pin(async move { self.objects.read(&self.blob(digest), from).await })
+    }
+
+    fn keep<'a>(&'a self, desc: &'a Descriptor) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let key = self.blob(&desc.digest);
+            let failed = || RemoteCacheError::store("ask the store");
+            // One of another size was cut off by whoever wrote it.
+            let there = self.objects.describe(&key).await.map_err(failed())?;
+            let Some(there) = there.filter(|there| there.size == desc.size) else { return Ok(false) };
+            if let (Some(refresh), Some(modified)) = (self.refresh, there.modified) {
+                let age = Duration::try_from(jiff::Timestamp::now().duration_since(modified));
+                if age.is_ok_and(|age| age > refresh) {
+                    let touched = self.objects.touch(&key, there.size).await;
+                    touched.map_err(RemoteCacheError::store("failed to touch file"))?;
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    fn give_layer<'a>(&'a self, desc: &'a Descriptor, file: Arc<File>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let written = self.objects.write_file(&self.blob(&desc.digest), file, desc.size).await;
+            written.map_err(RemoteCacheError::store("give it to the store"))
+        })
+    }
+
+    fn give_document(&self, bytes: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let bytes = bytes::Bytes::from(bytes);
+            for name in &self.names {
+                let written = self.objects.write(&format!("{}{name}", self.manifests), bytes.clone()).await;
+                written.map_err(RemoteCacheError::store(name.as_str()))?;
+            }
+            Ok(())
+        })
+    }
+}

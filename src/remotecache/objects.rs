@@ -1,0 +1,228 @@
+//! Caches in stores that know only keys: a blob for each layer, and documents with keys that also
+//! tell what is to be known of the blobs.
+
+use crate::backends::Backend;
+use crate::chains::Collected;
+use crate::config::{CacheConfig, CacheLayer, LayerAnnotations};
+use crate::error::{RemoteCacheError, Result};
+use crate::import::Found;
+use crate::layers::{Available, LayerPlace, UNCOMPRESSED};
+use crate::manifests::{json, parse};
+use crosskit_images::{ContentStore, Descriptor, Digest, NotArrived, gojson};
+use crosskit_objectstores::{PieceStream, StoreError, read_on};
+use crosskit_snapshots::{BlobProvider, Kind, Layer, ProvideError};
+use crosskit_solver::VertexProgress;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::sync::Arc;
+
+/// The annotation with the time at which a layer was made.
+const CREATED: &str = "buildkit/createdat";
+
+/// A place for blobs and for the documents of a cache.
+pub(crate) trait Shelf: Send + Sync + 'static {
+    /// The documents that there are, each with its name.
+    fn documents(&self) -> BoxFuture<'_, Result<Vec<(String, Vec<u8>)>>>;
+
+    /// The size of a layer's blob in bytes; none if it is not there.
+    fn size<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>, StoreError>>;
+
+    /// The bytes of a layer's blob from a place on; none if it is not there.
+    fn read<'a>(
+        &'a self,
+        digest: &'a Digest,
+        from: u64,
+    ) -> BoxFuture<'a, Result<Option<PieceStream>, StoreError>>;
+
+    /// Whether a layer's blob is there already, which then counts as new.
+    fn keep<'a>(&'a self, desc: &'a Descriptor) -> BoxFuture<'a, Result<bool>>;
+
+    /// Puts a layer's blob there.
+    fn give_layer<'a>(&'a self, desc: &'a Descriptor, file: Arc<File>) -> BoxFuture<'a, Result<()>>;
+
+    /// Puts the document there, last of all, under each of its names.
+    fn give_document(&self, bytes: Vec<u8>) -> BoxFuture<'_, Result<()>>;
+}
+
+/// A cache on a shelf.
+pub(crate) struct OnShelf<S> {
+    pub name: &'static str,
+    /// Layers that are given at once.
+    pub at_once: usize,
+    pub shelf: Arc<S>,
+    pub content: ContentStore,
+}
+
+impl<S: Shelf> Backend for OnShelf<S> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn find<'a>(&'a self, step: &'a VertexProgress) -> BoxFuture<'a, Result<Vec<Found>>> {
+        Box::pin(async move {
+            let place: Arc<dyn LayerPlace> = Arc::new(Layers(self.shelf.clone()));
+            let mut found = Vec::new();
+            for (name, bytes) in self.shelf.documents().await? {
+                let config: CacheConfig = parse(&bytes, &format!("cache {name}"))?;
+                let mut layers = HashMap::with_capacity(config.layers.len());
+                for layer in &config.layers {
+                    layers.insert(layer.blob.clone(), available(layer, &place)?);
+                }
+                drop(step.part(format!("found {} layers in cache {name}", layers.len())));
+                found.push(Found { config, layers });
+            }
+            Ok(found)
+        })
+    }
+
+    fn give<'a>(
+        &'a self,
+        cache: Collected,
+        step: &'a VertexProgress,
+    ) -> BoxFuture<'a, Result<BTreeMap<String, String>>> {
+        Box::pin(async move {
+            if cache.config.layers.is_empty() {
+                tracing::warn!("failed to match any cache with layers");
+                drop(step.part("skipping cache export for empty result"));
+                return Ok(BTreeMap::new());
+            }
+            let unique: HashMap<Digest, &Layer> =
+                cache.layers.iter().map(|layer| (layer.blob.desc.digest, layer)).collect();
+            let mut gifts = Vec::with_capacity(unique.len());
+            for layer in unique.values() {
+                gifts.push(self.layer(layer, step));
+            }
+            futures::stream::iter(gifts).buffer_unordered(self.at_once).try_collect::<()>().await?;
+            let annotations: HashMap<String, LayerAnnotations> =
+                unique.into_iter().map(|(digest, layer)| (digest.to_string(), annotations(layer))).collect();
+            let mut config = cache.config;
+            for layer in &mut config.layers {
+                layer.annotations = annotations.get(&layer.blob).cloned();
+            }
+            let bytes = json(&config)?;
+            let done = step.part(format!("writing cache manifest {}", Digest::of(&bytes)));
+            let given = self.shelf.give_document(bytes).await;
+            drop(done);
+            given.map_err(|e| e.while_doing("error writing manifest"))?;
+            Ok(BTreeMap::new())
+        })
+    }
+}
+
+impl<S: Shelf> OnShelf<S> {
+    /// Gives a layer unless it is there, telling of it.
+    fn layer<'a>(&'a self, layer: &'a Layer, step: &'a VertexProgress) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let desc = &layer.blob.desc;
+            let kept = self.shelf.keep(desc).await;
+            if kept.map_err(|e| e.while_doing("failed to check file presence in cache"))? {
+                return Ok(());
+            }
+            let done = step.part(format!("writing layer {}", desc.digest));
+            let given = self.write(layer).await;
+            drop(done);
+            given.map_err(|e| e.while_doing("error writing layer blob"))
+        })
+    }
+
+    async fn write(&self, layer: &Layer) -> Result<()> {
+        let desc = &layer.blob.desc;
+        layer.fetch().await.map_err(RemoteCacheError::snapshots("get it from where it is"))?;
+        let digest = desc.digest;
+        let reader = self.content.off_runtime(move |content| content.reader(&digest)).await;
+        let reader = reader.map_err(RemoteCacheError::images(format!("read {digest}")))?;
+        self.shelf.give_layer(desc, Arc::new(reader.into_file())).await
+    }
+}
+
+/// A layer as a document tells of it.
+fn available(layer: &CacheLayer, place: &Arc<dyn LayerPlace>) -> Result<Available> {
+    let invalid = |what: &str| RemoteCacheError::Invalid(format!("cache layer {:?} with {what}", layer.blob));
+    let told = layer.annotations.as_ref().ok_or_else(|| invalid("missing annotations"))?;
+    if told.diff_id.is_empty() {
+        return Err(invalid("missing diffid"));
+    }
+    let digest = layer.blob.parse().map_err(|_| invalid("an invalid digest"))?;
+    let diff_id = told.diff_id.parse().map_err(|_| invalid("an invalid diffid"))?;
+    let size = u64::try_from(told.size).map_err(|_| invalid("an invalid size"))?;
+    let mut desc = Descriptor::new(told.media_type.clone(), digest, size);
+    desc.annotations.insert(UNCOMPRESSED.to_owned(), told.diff_id.clone());
+    // Go's zero time stands for none.
+    if !told.created.is_empty() && !told.created.starts_with("0001-") {
+        desc.annotations.insert(CREATED.to_owned(), told.created.clone());
+    }
+    Ok(Available { desc, diff_id, place: place.clone() })
+}
+
+fn annotations(layer: &Layer) -> LayerAnnotations {
+    let desc = &layer.blob.desc;
+    LayerAnnotations {
+        media_type: desc.media_type.clone(),
+        diff_id: layer.blob.diff_id.to_string(),
+        size: i64::try_from(desc.size).unwrap_or(i64::MAX),
+        created: gojson::time(layer.snapshot.created()),
+    }
+}
+
+/// Gets layers from a shelf, when somebody needs them.
+struct Layers<S>(Arc<S>);
+
+impl<S: Shelf> BlobProvider for Layers<S> {
+    fn fetch<'a>(
+        &'a self,
+        desc: &'a Descriptor,
+        content: &'a ContentStore,
+    ) -> BoxFuture<'a, Result<(), ProvideError>> {
+        Box::pin(async move {
+            let wanted = desc.clone();
+            let held = content.off_runtime(move |content| Ok(content.holds(&wanted))).await;
+            if held.map_err(of_images)? {
+                return Ok(());
+            }
+            let what = format!("get layer {} of the cache", desc.digest);
+            let pieces = read_on(what, desc.size, |from| self.0.read(&desc.digest, from));
+            let arrived = content.arrive(desc.digest, Some(desc.size), pieces.boxed(), |_| ()).await;
+            arrived.map_err(|error| match error {
+                NotArrived::Sender(error) => {
+                    use crosskit_objectstores::ErrorKind;
+                    let kind = match error.kind() {
+                        ErrorKind::User => Kind::User,
+                        ErrorKind::Environment => Kind::Environment,
+                        ErrorKind::Unavailable => Kind::Unavailable,
+                    };
+                    ProvideError { kind, source: Box::new(error) }
+                }
+                NotArrived::Store(error) => of_images(error),
+            })
+        })
+    }
+}
+
+fn of_images(error: crosskit_images::Error) -> ProvideError {
+    ProvideError { kind: Kind::Unavailable, source: Box::new(error) }
+}
+
+impl<S: Shelf> LayerPlace for Layers<S> {
+    fn secure<'a>(&'a self, desc: &'a Descriptor, _: &'a ContentStore) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let digest = &desc.digest;
+            let size = self.0.size(digest).await;
+            let size =
+                size.map_err(RemoteCacheError::store(format!("look for layer {digest} of the cache")))?;
+            match size {
+                Some(size) if size == desc.size => Ok(()),
+                Some(size) => Err(RemoteCacheError::Invalid(format!(
+                    "layer {digest} of the cache has {size} bytes, not {}",
+                    desc.size
+                ))),
+                None => Err(RemoteCacheError::Invalid(format!("layer {digest} of the cache is not there"))),
+            }
+        })
+    }
+
+    fn provider(self: Arc<Self>) -> Arc<dyn BlobProvider> {
+        self
+    }
+}
