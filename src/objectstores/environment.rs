@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// Variables by name. Cheap to clone.
 #[derive(Clone)]
 pub struct Environment {
-    variables: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    variables: Arc<Variables>,
 }
 
 impl Environment {

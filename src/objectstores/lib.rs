@@ -5,7 +5,7 @@
 //! Requests that fail for a moment are made again by [`http::Http`], within bounds; what is larger
 //! than a piece goes up in pieces, of which the process holds only a few at a time.
 
-// pub mod azure;
+pub mod azure;
 mod encoding;
 mod environment;
 mod error;

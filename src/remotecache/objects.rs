@@ -21,10 +21,13 @@ use std::sync::Arc;
 /// The annotation with the time at which a layer was made.
 const CREATED: &str = "buildkit/createdat";
 
+/// Documents, each with its name.
+pub(crate) type Documents = Vec<(String, Vec<u8>)>;
+
 /// A place for blobs and for the documents of a cache.
 pub(crate) trait Shelf: Send + Sync + 'static {
-    /// The documents that there are, each with its name.
-    fn documents(&self) -> BoxFuture<'_, Result<Vec<(String, Vec<u8>)>>>;
+    /// The documents that there are.
+    fn documents(&self) -> BoxFuture<'_, Result<Documents>>;
 
     /// The size of a layer's blob in bytes; none if it is not there.
     fn size<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>, StoreError>>;

@@ -2,7 +2,7 @@
 
 use crate::error::{RemoteCacheError, Result};
 use crate::manifests::LARGEST;
-use crate::objects::Shelf;
+use crate::objects::{Documents, Shelf};
 use crosskit_images::{Descriptor, Digest};
 use crosskit_objectstores::{Objects, PieceStream, StoreError, read_all};
 use futures::future::BoxFuture;
@@ -30,7 +30,7 @@ impl<O> Keyed<O> {
 }
 
 impl<O: Objects + 'static> Shelf for Keyed<O> {
-    fn documents(&self) -> BoxFuture<'_, Result<Vec<(String, Vec<u8>)>>> {
+    fn documents(&self) -> BoxFuture<'_, Result<Documents>> {
         Box::pin(async move {
             let mut found = Vec::new();
             for name in &self.names {

@@ -1,5 +1,6 @@
 //! The kinds of places that caches are kept in: one file and one line each.
 
+mod azblob;
 mod keyed;
 mod local;
 mod registry;
@@ -48,11 +49,15 @@ pub(crate) trait Backend: Send + Sync {
 type Resolve = fn(&RemoteCaches, Way, &CacheOptions, &[String]) -> Result<Box<dyn Backend>>;
 
 /// The kinds.
-const KINDS: &[(&str, Resolve)] =
-    &[("registry", registry::resolve), ("local", local::resolve), ("s3", s3::resolve)];
+const KINDS: &[(&str, Resolve)] = &[
+    ("registry", registry::resolve),
+    ("local", local::resolve),
+    ("s3", s3::resolve),
+    ("azblob", azblob::resolve),
+];
 
 /// Kinds that others have.
-const LATER: &[&str] = &["azblob", "gha"];
+const LATER: &[&str] = &["gha"];
 
 /// The place that options mean, for a build with these sessions.
 pub(crate) fn resolve(
