@@ -8,7 +8,7 @@
 # Small everyday programs are installed on the machine. The rest is unpacked, not installed, into the parts
 # folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
 # the machine runs:
-#   bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/root.tar, busybox/ARCH/busybox (static, one per platform)
+#   moto/ (a server that speaks S3, from PyPI), azurite/ (one of Azure's blobs, from npm), bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/root.tar, busybox/ARCH/busybox (static, one per platform)
 # QEMU, buildx and the foreign busyboxes come from a newer suite ($CROSSKIT_TEST_SUITE) of the archive that this
 # machine's own apt is set up with. Nothing there: no action, well under a second.
 set -euo pipefail
@@ -24,7 +24,8 @@ for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar f
   openssl:openssl ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base
   /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables
   rootlesskit:rootlesskit newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
-  systemd-analyze:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap)
+  systemd-analyze:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap
+  python3:python3 pip3:python3-pip node:nodejs npm:npm)
 
 # OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)
 architectures=(
@@ -60,6 +61,8 @@ missing_parts() { # -> one line per file that the parts folder lacks
   done
   [ -x "$parts/engine/usr/sbin/dockerd" ] || echo engine/usr/sbin/dockerd
   [ -f "$parts/appliance/root.tar" ] || echo appliance/root.tar
+  [ -f "$parts/moto/moto/server.py" ] || echo moto/moto/server.py
+  [ -f "$parts/azurite/node_modules/azurite/dist/src/blob/main.js" ] || echo azurite/node_modules/azurite/dist/src/blob/main.js
   [ -x "$parts/bin/docker-buildx" ] || echo bin/docker-buildx
   [ -x "$parts/bin/docker-registry" ] || echo bin/docker-registry
 }
@@ -209,6 +212,24 @@ make_base() {
   mv "$work/root.tar" "$parts/appliance/root.tar"
 }
 
+# The versions are those that Debian 12's interpreters run: later ones of azurite want a newer node.
+fetch_moto() {
+  say "getting moto from PyPI"
+  logged python3 -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --target "$work/moto" \
+    'moto[s3]==5.2.1' 'flask==3.1.3' 'flask-cors==6.0.5' || die "moto could not be had from PyPI"
+  rm -rf "$parts/moto"
+  mv "$work/moto" "$parts/moto"
+}
+
+fetch_azurite() {
+  say "getting azurite from npm"
+  mkdir -p "$work/azurite"
+  logged npm install --silent --no-audit --no-fund --ignore-scripts --omit=dev --prefix "$work/azurite" azurite@3.35.0 \
+    || die "azurite could not be had from npm"
+  rm -rf "$parts/azurite"
+  mv "$work/azurite" "$parts/azurite"
+}
+
 fetch_parts() {
   local triple oci debian qemu from wanted
   wanted=$(missing_parts)
@@ -218,6 +239,8 @@ fetch_parts() {
   if grep -q '^bin/docker-registry$' <<< "$wanted"; then fetch_registry; fi
   if grep -q '^engine/usr/sbin/dockerd$' <<< "$wanted"; then fetch_engine; fi
   if grep -q '^appliance/root.tar$' <<< "$wanted"; then make_base; fi
+  if grep -q '^moto/' <<< "$wanted"; then fetch_moto; fi
+  if grep -q '^azurite/' <<< "$wanted"; then fetch_azurite; fi
   wanted=$(missing_parts)
   [ -n "$wanted" ] || return 0
   private_apt

@@ -23,7 +23,7 @@ use crosskit_gateway::{Producers, health};
 use crosskit_images::ContentStore;
 use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
 use crosskit_metadata::Database;
-use crosskit_remotecache::RemoteCaches;
+use crosskit_remotecache::{GithubCaches, RemoteCaches};
 use crosskit_scheduler::Policy;
 use crosskit_session::SessionManager;
 use crosskit_snapshots::{DriverChoice, Snapshots};
@@ -163,6 +163,7 @@ impl Daemon {
                 sessions: sessions.clone(),
                 registries: images.registries.clone(),
                 snapshots: snapshots.clone(),
+                github: GithubCaches { sign: config.sign_github_caches.clone() },
             },
             on_failure: config.farm.on_failure,
             producers: Producers::default(),

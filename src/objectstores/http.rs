@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use http::{Method, StatusCode};
 
 /// The wait after the first failure; it doubles each time.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 /// How long an answer may take that needs no work of the store's.
@@ -75,11 +75,13 @@ pub struct Retries {
     pub tries: u32,
     /// Whether all requests wait while the store asks one of them to be slower.
     pub together: bool,
+    /// For how long a request is made again, however often, while the store asks to be slower.
+    pub patience: Duration,
 }
 
 impl Default for Retries {
     fn default() -> Self {
-        Retries { tries: TRIES, together: false }
+        Retries { tries: TRIES, together: false, patience: Duration::ZERO }
     }
 }
 
@@ -114,6 +116,7 @@ impl Http {
     /// What the store refuses, and a way there that stays broken.
     pub async fn send(&self, doing: &str, make: impl Fn(Timestamp) -> Request) -> Result<Answer> {
         let mut tried = 0;
+        let started = Instant::now();
         loop {
             self.pause().await;
             let (error, after) = match self.once(doing, make(self.now())).await {
@@ -121,10 +124,16 @@ impl Http {
                 Err(failed) => failed,
             };
             tried += 1;
-            let Some(after) = after.filter(|_| tried < self.retries.tries) else { return Err(error) };
+            let Some(asked) = after else { return Err(error) };
+            let after = asked.max(waits(tried));
+            let throttled = error.status().is_some_and(is_throttling);
+            let patient = throttled && started.elapsed() + after < self.retries.patience;
+            if tried >= self.retries.tries && !patient {
+                return Err(error);
+            }
             tracing::debug!("try {tried} failed: {error}");
-            let after = after.max(waits(tried)).min(LONGEST_WAIT);
-            if self.retries.together && error.status().is_some_and(is_throttling) {
+            let after = if patient { after } else { after.min(LONGEST_WAIT) };
+            if self.retries.together && throttled {
                 let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
                 *paused = Some(Instant::now() + after);
             } else {

@@ -18,6 +18,7 @@ mod manifests;
 mod objects;
 mod options;
 
+pub use backends::gha::GithubCaches;
 pub use error::{ErrorKind, RemoteCacheError};
 pub use export::{CacheExport, CacheExports, Mode};
 pub use inline::inline;
@@ -39,6 +40,8 @@ pub struct RemoteCaches {
     pub registries: RegistryHosts,
     /// Layers on disk.
     pub snapshots: Snapshots,
+    /// How caches with GitHub are signed.
+    pub github: GithubCaches,
 }
 
 #[cfg(test)]

@@ -42,6 +42,16 @@ impl Parts {
         self.file("appliance/root.tar")
     }
 
+    /// The folder of Python's modules with moto, a server that speaks S3.
+    pub fn moto(&self) -> PathBuf {
+        self.file("moto/moto/server.py").ancestors().nth(2).expect("two folders above").to_path_buf()
+    }
+
+    /// The program of azurite, a server of Azure's blobs, for node.
+    pub fn azurite(&self) -> PathBuf {
+        self.file("azurite/node_modules/azurite/dist/src/blob/main.js")
+    }
+
     /// The registry server.
     pub fn docker_registry(&self) -> PathBuf {
         self.file("bin/docker-registry")

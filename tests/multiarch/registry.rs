@@ -128,7 +128,7 @@ impl Registry {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen on some port");
     listener.local_addr().expect("a listener has an address").port()
 }

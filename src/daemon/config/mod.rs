@@ -93,6 +93,8 @@ pub struct Config {
     pub entitlements: Vec<String>,
     /// Whether the steps of all builds reach the network through a proxy only.
     pub proxy_network: bool,
+    /// The command that signs caches with GitHub; empty for none.
+    pub sign_github_caches: Vec<String>,
     /// A folder of JSON files with what is to be said in provenance; None for that beside the config.
     pub provenance_folder: Option<PathBuf>,
     /// The worker on this machine.
@@ -257,6 +259,7 @@ impl Default for Config {
             log_format: "text".to_string(),
             log_level: "info".to_string(),
             entitlements: Vec::new(),
+            sign_github_caches: Vec::new(),
             provenance_folder: None,
             worker: WorkerConfig::default(),
             farm: Farm::default(),
@@ -335,6 +338,7 @@ impl Config {
         }
         self.entitlements = s.list("insecure-entitlements");
         self.proxy_network = s.bool("proxyNetwork") == Some(true);
+        self.sign_github_caches = s.list("cache/gha/sign/command");
         self.provenance_folder = s.text("provenanceEnvDir").map(PathBuf::from);
         if s.bool("debug") == Some(true) {
             self.log_level = "debug".to_string();

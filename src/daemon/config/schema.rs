@@ -198,8 +198,12 @@ pub const KEYS: &[Key] = &[
     key("farm/discover/insecure", Bool, Works),
     key("farm/discover/allow-secret-env", Bool, Works),
     key("cache", Table, Works),
-    key("cache/gha", Table, Elsewhere("GitHub's cache is not available yet")),
-    key("cache/gha/*", Table, Elsewhere("GitHub's cache is not available yet")),
+    key("cache/gha", Table, Works),
+    key("cache/gha/sign", Table, Works),
+    key("cache/gha/sign/command", List, Works),
+    key("cache/gha/verify", Table, Works),
+    key("cache/gha/verify/required", Bool, Refused("signatures of caches can't be checked here")),
+    key("cache/gha/verify/policy", Table, Elsewhere("signatures of caches are not checked")),
 ];
 
 /// Whether a key is one of our own, where nothing unknown is passed over.

@@ -152,7 +152,7 @@ async fn machine(environment: &Environment, client: Option<&str>) -> Result<Answ
     let base = environment.get("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or_else(|| MACHINE.to_owned());
     let endpoint = format!("{}/metadata/identity/oauth2/token", base.trim_end_matches('/'));
     let url = address(&endpoint, "2018-02-01", client);
-    let http = Http::new(&url, Retries { tries: 1, together: false })?;
+    let http = Http::new(&url, Retries { tries: 1, ..Retries::default() })?;
     let ask = |_| Request::new(Method::GET, &*url).header("metadata", "true");
     let asked = tokio::time::timeout(MACHINE_LIMIT, http.send("get a token of this machine's", ask)).await;
     let why = match asked {

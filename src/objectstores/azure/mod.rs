@@ -74,6 +74,11 @@ impl Address {
         host.split(['.', ':']).next().unwrap_or_default()
     }
 
+    /// The host with its scheme and port.
+    pub fn host(&self) -> &str {
+        &self.base
+    }
+
     /// The address of something below.
     fn below(&self, name: &str) -> Address {
         let path = format!("{}/{}", self.path.trim_end_matches('/'), encode(name, true));
@@ -161,6 +166,25 @@ impl Blobs {
         Ok(Some(Described { size, modified }))
     }
 
+    /// How large a blob is, where an address lets one read and nothing else.
+    ///
+    /// # Errors
+    /// The store refuses or can't be reached.
+    pub async fn size(&self, what: &str, address: &Address) -> Result<Option<u64>> {
+        let doing = format!("look for {what}");
+        let headers = [("range", "bytes=0-0")];
+        let asked = self.send(&doing, Ask { headers: &headers, ..Ask::new(Method::GET, address) }).await;
+        let Some(answer) = found(asked)? else { return Ok(None) };
+        let told = match answer.status() {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = answer.header("content-range").unwrap_or_default();
+                range.rsplit('/').next().and_then(|all| all.parse().ok())
+            }
+            _ => answer.header("content-length").and_then(|text| text.parse().ok()),
+        };
+        told.map(Some).ok_or_else(|| StoreError::answer(doing, "the answer does not tell the size"))
+    }
+
     /// The bytes of a blob from a place on.
     ///
     /// # Errors
@@ -168,7 +192,7 @@ impl Blobs {
     pub async fn read(&self, what: &str, address: &Address, from: u64) -> Result<Option<PieceStream>> {
         let doing = format!("read {what}");
         let range = format!("bytes={from}-");
-        let headers = [("x-ms-range", range.as_str())];
+        let headers = [("range", range.as_str())];
         let headers = if from == 0 { &[][..] } else { &headers[..] };
         let asked = self.send(&doing, Ask { headers, ..Ask::new(Method::GET, address) }).await;
         let Some(answer) = found(asked)? else { return Ok(None) };

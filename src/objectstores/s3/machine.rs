@@ -22,7 +22,7 @@ const INSTANCE_LIMIT: Duration = Duration::from_secs(1);
 /// How long the token for that service is good, in seconds: just for now.
 const TOKEN_AGE: &str = "300";
 
-const ONCE: Retries = Retries { tries: 1, together: false };
+const ONCE: Retries = Retries { tries: 1, together: false, patience: Duration::ZERO };
 
 /// Those of the container that the daemon runs in; none if it runs in none of AWS's.
 pub(super) async fn of_container(environment: &Environment) -> Result<Option<Credentials>> {

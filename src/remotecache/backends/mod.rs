@@ -1,6 +1,7 @@
 //! The kinds of places that caches are kept in: one file and one line each.
 
 mod azblob;
+pub(crate) mod gha;
 mod keyed;
 mod local;
 mod registry;
@@ -54,10 +55,8 @@ const KINDS: &[(&str, Resolve)] = &[
     ("local", local::resolve),
     ("s3", s3::resolve),
     ("azblob", azblob::resolve),
+    ("gha", gha::resolve),
 ];
-
-/// Kinds that others have.
-const LATER: &[&str] = &["gha"];
 
 /// The place that options mean, for a build with these sessions.
 pub(crate) fn resolve(
@@ -69,10 +68,9 @@ pub(crate) fn resolve(
     let kind = options.kind.as_str();
     let word = way.word();
     let Some((_, resolve)) = KINDS.iter().find(|(name, _)| *name == kind) else {
-        return Err(RemoteCacheError::Unsupported(match LATER.contains(&kind) {
-            true => format!("cache {word} {kind:?} is not available yet; use type=registry or type=local"),
-            false if way == Way::Export => format!("unknown cache exporter: {kind:?}"),
-            false => format!("unknown cache importer: {kind}"),
+        return Err(RemoteCacheError::Unsupported(match way {
+            Way::Export => format!("unknown cache exporter: {kind:?}"),
+            Way::Import => format!("unknown cache importer: {kind}"),
         }));
     };
     resolve(caches, way, options, sessions)

@@ -58,7 +58,8 @@ pub(super) fn resolve(
     };
     // Signatures here never cover what this was made for.
     options.flag("disable_accept_encoding")?;
-    let retries = Retries { tries: options.count("retry_max_attempts")?.unwrap_or(TRIES), together };
+    let tries = options.count("retry_max_attempts")?.unwrap_or(TRIES);
+    let retries = Retries { tries, together, ..Retries::default() };
     let at_once = options.count("upload_parallelism")?.unwrap_or(AT_ONCE);
     let prefix = |key: &str, usual: &str| {
         let own = options.attrs.get(key).map_or(usual, String::as_str);

@@ -1,0 +1,309 @@
+//! A cache in the cache service of GitHub's runners.
+
+mod service;
+mod token;
+
+use super::{Backend, Way};
+use crate::error::{RemoteCacheError, Result};
+use crate::manifests::LARGEST;
+use crate::objects::{Documents, OnShelf, Shelf};
+use crate::{CacheOptions, RemoteCaches};
+use crosskit_images::{Descriptor, Digest};
+use crosskit_objectstores::{Environment, PieceStream, StoreError, read_all};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use service::{Content, Service};
+use std::collections::HashSet;
+use std::fs::File;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use token::Scope;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::OnceCell;
+
+/// What the keys of blobs begin with.
+const BLOBS: &str = "buildkit-blob-1-";
+
+/// For how long a service that asks to be slower is asked again, unless `timeout` says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What the address of the second version's service has in it, for clients that do not tell the version.
+const SECOND: &str = "results-receiver.actions.githubusercontent.com";
+
+/// Where GitHub's REST API is, unless `GITHUB_API_URL` says otherwise.
+const API: &str = "https://api.github.com";
+
+/// Layers that are given at once.
+const AT_ONCE: usize = 4;
+
+/// How long somebody else may take who has reserved the next number of the index.
+const OTHERS: Duration = Duration::from_secs(15);
+
+/// How long it is waited before it is looked again whether they are done.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Numbers that are passed over which somebody has reserved and left.
+const MAX_LEFT: u64 = 100;
+
+/// What the daemon is told of caches with GitHub.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GithubCaches {
+    /// The program that signs indexes, with its arguments; none if they are not signed.
+    pub sign: Vec<String>,
+}
+
+struct InService {
+    service: Service,
+    scopes: Vec<Scope>,
+    /// `scope`.
+    name: String,
+    /// The repository, and a token for GitHub's REST API.
+    listed: Option<(String, String)>,
+    api: String,
+    /// The keys of the blobs that there are, if they could be listed.
+    known: OnceCell<Option<HashSet<String>>>,
+    sign: Vec<String>,
+}
+
+/// `type=gha`.
+pub(super) fn resolve(
+    caches: &RemoteCaches,
+    way: Way,
+    options: &CacheOptions,
+    _: &[String],
+) -> Result<Box<dyn Backend>> {
+    let lacks = |what: &str| RemoteCacheError::Options(format!("{what} not set for github actions cache"));
+    let token = options.get("token").ok_or_else(|| lacks("token"))?;
+    let url = url(options)?.ok_or_else(|| lacks("url"))?;
+    let timeout = options.duration("timeout")?.unwrap_or(TIMEOUT);
+    let scopes = token::scopes(token, Timestamp::now())?;
+    if way == Way::Export && !scopes.iter().any(Scope::is_writable) {
+        let text = "the token of github actions cache lets nobody write: it is a run for somebody else's fork, maybe";
+        return Err(RemoteCacheError::Options(text.to_owned()));
+    }
+    let service = Service::new(url, token, timeout);
+    let (repository, rest) = (options.get("repository"), options.get("ghtoken"));
+    let shelf = InService {
+        service: service.map_err(RemoteCacheError::store("github actions cache"))?,
+        scopes,
+        name: options.get("scope").unwrap_or("buildkit").to_owned(),
+        listed: repository.zip(rest).map(|(repository, token)| (repository.to_owned(), token.to_owned())),
+        api: Environment::of_process().get("GITHUB_API_URL").unwrap_or_else(|| API.to_owned()),
+        known: OnceCell::new(),
+        sign: caches.github.sign.clone(),
+    };
+    Ok(Box::new(OnShelf {
+        name: "exporting to GitHub Actions Cache",
+        at_once: AT_ONCE,
+        shelf: Arc::new(shelf),
+        content: caches.snapshots.content().clone(),
+    }))
+}
+
+/// The address of the service's second version; none if there is no address at all.
+fn url(options: &CacheOptions) -> Result<Option<&str>> {
+    let version = match options.get("version") {
+        None => None,
+        Some(text) => Some(text.parse::<u32>().map_err(|_| {
+            let why = format!("failed to parse api version {text:?}, expected positive integer");
+            RemoteCacheError::Options(why)
+        })?),
+    };
+    if let Some(second) = options.get("url_v2").filter(|_| version != Some(1)) {
+        return Ok(Some(second));
+    }
+    let Some(url) = options.get("url") else { return Ok(None) };
+    match version.map_or(url.contains(SECOND), |version| version != 1) {
+        true => Ok(Some(url)),
+        false => Err(RemoteCacheError::Unsupported(
+            "the first version of the cache service, which GitHub has switched off, is not spoken here: give url_v2, \
+             or version=2 with the url of a service of that version"
+                .to_owned(),
+        )),
+    }
+}
+
+fn blob(digest: &Digest) -> String {
+    format!("{BLOBS}{digest}")
+}
+
+impl InService {
+    /// The key of the index of a scope, without its number.
+    fn index(&self, scope: &str) -> String {
+        let hash = Digest::of(scope).to_string();
+        let hash = &hash["sha256:".len()..][..8];
+        // Signed and unsigned ones are kept apart.
+        let end = if self.sign.is_empty() { "" } else { "-sig" };
+        format!("index-{}-1-{hash}{end}#", self.name)
+    }
+
+    async fn document(&self, scope: &Scope) -> Result<Option<(String, Vec<u8>)>, StoreError> {
+        let Some(entry) = self.service.find(&self.index(&scope.name)).await? else { return Ok(None) };
+        let Some(stream) = self.service.read(&entry, 0).await? else { return Ok(None) };
+        let name = format!("of {}", scope.name);
+        Ok(Some((name, read_all(&entry.key, stream, LARGEST).await?)))
+    }
+
+    /// The keys of blobs, where a list may be had.
+    async fn listed(&self) -> Option<&HashSet<String>> {
+        let list = || async {
+            let (repository, token) = self.listed.as_ref()?;
+            match service::keys(&self.api, repository, token, BLOBS).await {
+                Ok(keys) => Some(keys.into_iter().collect()),
+                Err(error) => {
+                    tracing::warn!("caches are looked for one by one: {error}");
+                    None
+                }
+            }
+        };
+        self.known.get_or_init(list).await.as_ref()
+    }
+
+    async fn signature(&self, document: &[u8]) -> Result<Option<Vec<u8>>> {
+        let Some((program, arguments)) = self.sign.split_first() else { return Ok(None) };
+        let failed =
+            |why: String| RemoteCacheError::Options(format!("signing command failed: {program}: {why}"));
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.kill_on_drop(true).spawn().map_err(|e| failed(e.to_string()))?;
+        let stdin = child.stdin.take();
+        let giving = async {
+            if let Some(mut stdin) = stdin {
+                // One that needs no input closes its end.
+                drop(stdin.write_all(document).await);
+            }
+        };
+        let ((), ended) = futures::join!(giving, child.wait_with_output());
+        let ended = ended.map_err(|e| failed(e.to_string()))?;
+        match ended.status.success() {
+            true => Ok(Some(ended.stdout)),
+            false => {
+                Err(failed(format!("{}: {}", ended.status, String::from_utf8_lossy(&ended.stderr).trim())))
+            }
+        }
+    }
+
+    /// Puts an index under the next number of its key.
+    async fn replace(&self, key: &str, bytes: bytes::Bytes) -> Result<(), StoreError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let last = self.service.find(key).await?;
+            let last = last.and_then(|entry| entry.key[key.len()..].parse::<u64>().ok()).unwrap_or(0);
+            // Others who have reserved the next one are waited for, and passed over if they do not come to an end.
+            let patient = waited < OTHERS;
+            for number in last + 1..=last + if patient { 1 } else { MAX_LEFT } {
+                if self.service.save(&format!("{key}{number}"), Content::Bytes(bytes.clone())).await? {
+                    return Ok(());
+                }
+            }
+            if !patient {
+                let reason = "all numbers are taken by others".to_owned();
+                return Err(StoreError::Answer { doing: format!("write {key}"), reason });
+            }
+            waited += LOOK_AGAIN;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+impl Shelf for InService {
+    fn documents(&self) -> BoxFuture<'_, Result<Documents>> {
+        Box::pin(async move {
+            let mut found = Vec::with_capacity(self.scopes.len());
+            for scope in &self.scopes {
+                let doing = format!("failed to load the cache of {}", scope.name);
+                found.extend(self.document(scope).await.map_err(RemoteCacheError::store(doing))?);
+            }
+            Ok(found)
+        })
+    }
+
+    fn size<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>, StoreError>> {
+        Box::pin(async move {
+            match self.service.find_exactly(&blob(digest)).await? {
+                Some(entry) => self.service.size(&entry).await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn read<'a>(
+        &'a self,
+        digest: &'a Digest,
+        from: u64,
+    ) -> BoxFuture<'a, Result<Option<PieceStream>, StoreError>> {
+        Box::pin(async move {
+            match self.service.find_exactly(&blob(digest)).await? {
+                Some(entry) => self.service.read(&entry, from).await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn keep<'a>(&'a self, desc: &'a Descriptor) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let key = blob(&desc.digest);
+            if let Some(keys) = self.listed().await {
+                return Ok(keys.contains(&key));
+            }
+            let found = self.service.find_exactly(&key).await;
+            Ok(found.map_err(RemoteCacheError::store("ask the service"))?.is_some())
+        })
+    }
+
+    fn give_layer<'a>(&'a self, desc: &'a Descriptor, file: Arc<File>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            // A key that is taken is somebody else's, who gives the same.
+            let saved = self.service.save(&blob(&desc.digest), Content::File(file, desc.size)).await;
+            saved.map(drop).map_err(RemoteCacheError::store("give it to the service"))
+        })
+    }
+
+    fn give_document(&self, bytes: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let failed = || RemoteCacheError::store("give it to the service");
+            if let Some(signature) = self.signature(&bytes).await? {
+                let key = format!("{}-sig", blob(&Digest::of(&bytes)));
+                let content = Content::Bytes(signature.into());
+                self.service.save(&key, content).await.map_err(failed())?;
+            }
+            // The last one counts, as for BuildKit: the branch itself comes after what it was made from.
+            let scope = self.scopes.iter().rfind(|scope| scope.is_writable());
+            let scope = scope.map_or("", |scope| scope.name.as_str());
+            self.replace(&self.index(scope), bytes.into()).await.map_err(failed())
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_the_second_version_are_taken() {
+        let (first, second) = ("https://cache.example.com/", "https://results.example.com/");
+        let receiver = "https://results-receiver.actions.githubusercontent.com/";
+        type Case<'a> = (&'a [(&'a str, &'a str)], Result<Option<&'a str>, &'a str>);
+        let cases: [Case<'_>; 8] = [
+            (&[], Ok(None)),
+            (&[("url", first), ("url_v2", second)], Ok(Some(second))),
+            (&[("url", second), ("version", "2")], Ok(Some(second))),
+            (&[("url", receiver)], Ok(Some(receiver))),
+            (&[("url", first)], Err("not spoken here")),
+            (&[("url", first), ("url_v2", second), ("version", "1")], Err("not spoken here")),
+            (&[("url_v2", second), ("version", "1")], Ok(None)),
+            (&[("version", "two")], Err("failed to parse api version \"two\", expected positive integer")),
+        ];
+        for (attrs, expected) in cases {
+            let attrs = attrs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let options = CacheOptions { kind: "gha".to_owned(), attrs };
+            match (url(&options), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{options:?}"),
+                (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+                (found, _) => panic!("{options:?}: {found:?}"),
+            }
+        }
+    }
+}
