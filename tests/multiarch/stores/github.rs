@@ -50,7 +50,8 @@ impl GithubStore {
 
     /// A token that is good for a branch, and for reading another one.
     pub fn token() -> String {
-        let scopes = r#"[{"Scope":"refs/heads/work","Permission":3},{"Scope":"refs/heads/main","Permission":1}]"#;
+        let scopes =
+            r#"[{"Scope":"refs/heads/work","Permission":3},{"Scope":"refs/heads/main","Permission":1}]"#;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
         // The same all day, as it is compared.
         let day = now / 86_400 * 86_400;
@@ -120,7 +121,9 @@ fn call(entries: &mut Vec<Entry>, method: &str, asked: &Asked, allowed: &str) ->
             };
             let found = entries.iter().position(same);
             let found = found.filter(|at| size == Some(entries[*at].content.len() as u64));
-            let Some(at) = found else { return say(400, &json!({ "code": "invalid_argument", "msg": "size" })) };
+            let Some(at) = found else {
+                return say(400, &json!({ "code": "invalid_argument", "msg": "size" }));
+            };
             entries[at].finished = true;
             say(200, &json!({ "ok": true, "entry_id": at.to_string() }))
         }
@@ -134,12 +137,15 @@ fn call(entries: &mut Vec<Entry>, method: &str, asked: &Asked, allowed: &str) ->
                     })
                 })
             });
-            say(200, &match found {
-                Some(at) => {
-                    json!({ "ok": true, "signed_download_url": address(at), "matched_key": entries[at].key })
-                }
-                None => json!({ "ok": false, "signed_download_url": "", "matched_key": "" }),
-            })
+            say(
+                200,
+                &match found {
+                    Some(at) => {
+                        json!({ "ok": true, "signed_download_url": address(at), "matched_key": entries[at].key })
+                    }
+                    None => json!({ "ok": false, "signed_download_url": "", "matched_key": "" }),
+                },
+            )
         }
         other => say(404, &json!({ "code": "bad_route", "msg": other })),
     }
