@@ -16,6 +16,13 @@ mod reading;
 pub mod s3;
 mod xml;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+mod answering;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+mod http_tests;
+
 pub use encoding::encode;
 pub use environment::Environment;
 pub use error::{ErrorKind, Result, StoreError};

@@ -4,6 +4,10 @@ mod identity;
 mod shared_key;
 mod upload;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+mod identity_tests;
+
 pub use identity::Identity;
 pub use shared_key::SharedKey;
 

@@ -7,6 +7,10 @@ mod sign;
 mod tokens;
 mod upload;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+mod credentials_tests;
+
 pub use credentials::{CredentialSource, Credentials};
 
 use crate::encoding::encode;

@@ -157,4 +157,30 @@ mod tests {
             assert!(told.ends_with(&format!("Signature={expected}")), "{path} {query:?}: {told}");
         }
     }
+
+    /// As botocore signs it.
+    #[test]
+    fn whatever_keys_have_in_them_is_signed_as_it_is_sent() {
+        let credentials = Credentials {
+            access_key_id: "AKID".to_owned(),
+            secret_access_key: "SECRET".to_owned(),
+            session_token: Some("TOKEN".to_owned()),
+            expires: None,
+        };
+        let path = format!("/caches/{}", crate::encode("blobs/sha256:ab c", true));
+        let query = [("uploadId", "a/b+c="), ("partNumber", "2")];
+        let target = Target { base: "http://127.0.0.1:9000", path: &path, query: &query };
+        let url = "http://127.0.0.1:9000/caches/blobs/sha256%3Aab%20c?partNumber=2&uploadId=a%2Fb%2Bc%3D";
+        assert_eq!(target.url(), url);
+        let request = Request::new(Method::PUT, target.url());
+        let request = request.header("x-amz-copy-source", "caches/blobs/sha256%3Aab");
+        let (scope, payload) = (Scope { region: "eu-west-1", service: "s3" }, crate::pieces::sha256(b"hi"));
+        let at = "2026-11-22T05:00:00Z".parse().unwrap();
+        let signed = sign(request, target, &payload, scope, &credentials, at);
+        let (_, told) = signed.headers.last().unwrap();
+        let expected = "AWS4-HMAC-SHA256 Credential=AKID/20261122/eu-west-1/s3/aws4_request, \
+            SignedHeaders=host;x-amz-content-sha256;x-amz-copy-source;x-amz-date;x-amz-security-token, \
+            Signature=f99feda5b7e68a7c69b430ab0e66d14afa7faf3bafcb4568ea4deb9561a78e41";
+        assert_eq!(told, expected);
+    }
 }

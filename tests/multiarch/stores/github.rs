@@ -30,7 +30,12 @@ struct Entry {
 fn token(claims: &Value) -> String {
     use base64::Engine as _;
     let part = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-    format!("{}.{}.{}", part(br#"{"alg":"HS256","typ":"JWT"}"#), part(claims.to_string().as_bytes()), part(b"signature"))
+    format!(
+        "{}.{}.{}",
+        part(br#"{"alg":"HS256","typ":"JWT"}"#),
+        part(claims.to_string().as_bytes()),
+        part(b"signature")
+    )
 }
 
 impl GithubStore {
