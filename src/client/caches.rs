@@ -92,6 +92,31 @@ fn from_github(attrs: &mut BTreeMap<String, String>) -> Result<(), ClientError> 
     Ok(())
 }
 
+/// What AWS calls its keys, here and in the environment.
+const AWS_KEYS: [(&str, &str); 3] = [
+    ("access_key_id", "AWS_ACCESS_KEY_ID"),
+    ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+    ("session_token", "AWS_SESSION_TOKEN"),
+];
+
+/// Lends the daemon the keys that the environment has for S3, where none are told: a person's own daemon has no others.
+pub(crate) fn lend_keys(
+    entries: Vec<CacheOptionsEntry>,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Vec<CacheOptionsEntry> {
+    let lend = |mut entry: CacheOptionsEntry| {
+        let told = AWS_KEYS.iter().any(|(key, _)| entry.attrs.contains_key(*key));
+        let known = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let whole = AWS_KEYS[..2].iter().all(|(_, name)| known(name).is_some());
+        if entry.r#type == "s3" && !told && whole {
+            let keys = AWS_KEYS.iter().filter_map(|(key, name)| Some(((*key).to_owned(), known(name)?)));
+            entry.attrs.extend(keys);
+        }
+        entry
+    };
+    entries.into_iter().map(lend).collect()
+}
+
 /// The form in which frontends take imports: a JSON list.
 pub(crate) fn as_frontend_option(imports: &[CacheOptionsEntry]) -> String {
     #[derive(serde::Serialize)]
@@ -117,6 +142,25 @@ mod tests {
         assert_eq!(old.attrs, BTreeMap::from([("ref".into(), "a/b".into()), ("mode".into(), "min".into())]));
         let import = parse("type=local,src=x", Way::Import).unwrap();
         assert_eq!(as_frontend_option(&[import]), r#"[{"Type":"local","Attrs":{"src":"x"}}]"#);
+    }
+
+    #[test]
+    fn keys_of_the_environment_are_lent_to_caches_in_s3_that_have_none() {
+        let environment = |name: &str| match name {
+            "AWS_ACCESS_KEY_ID" => Some("id".to_owned()),
+            "AWS_SECRET_ACCESS_KEY" => Some("secret".to_owned()),
+            _ => None,
+        };
+        let entries = |text: &str| vec![parse(text, Way::Import).unwrap()];
+        let lent = lend_keys(entries("type=s3,bucket=b"), environment);
+        let keys = ["access_key_id", "secret_access_key", "session_token"]
+            .map(|key| lent[0].attrs.get(key).cloned());
+        assert_eq!(keys, [Some("id".to_owned()), Some("secret".to_owned()), None]);
+        for other in ["type=s3,bucket=b,access_key_id=a,secret_access_key=s", "type=registry,ref=a"] {
+            assert_eq!(lend_keys(entries(other), environment), entries(other));
+        }
+        let half = |name: &str| environment(name).filter(|_| name == "AWS_ACCESS_KEY_ID");
+        assert_eq!(lend_keys(entries("type=s3,bucket=b"), half), entries("type=s3,bucket=b"));
     }
 
     #[test]

@@ -29,10 +29,14 @@ pub struct Remembering {
     by_platform: bool,
 }
 
-/// The record of a build that begins. Passwords in addresses aren't remembered.
+/// The record of a build that begins. Passwords in addresses and keys of caches aren't remembered.
 pub fn started(request: &api::SolveRequest) -> api::BuildHistoryRecord {
     let shown = |attrs: &BTreeMap<String, String>| {
-        attrs.iter().map(|(key, value)| (key.clone(), redacted(value))).collect()
+        let shown = |key: &str, value: &str| match key {
+            "cache-imports" => crosskit_remotecache::without_secrets(value),
+            _ => redacted(value),
+        };
+        attrs.iter().map(|(key, value)| (key.clone(), shown(key, value))).collect()
     };
     let exporter =
         |given: &api::Exporter| api::Exporter { r#type: given.r#type.clone(), attrs: shown(&given.attrs) };

@@ -126,7 +126,7 @@ fn cache_imports(raw: &BTreeMap<String, String>) -> Result<Vec<CacheOptions>, Ga
     let mut imports = Vec::new();
     if let Some(text) = raw.get("cache-imports").filter(|text| !text.is_empty()) {
         let listed: Vec<Entry> = serde_json::from_str(text)
-            .map_err(|e| GatewayError::plain(format!("failed to unmarshal cache-imports ({text:?}): {e}")))?;
+            .map_err(|e| GatewayError::plain(format!("failed to unmarshal cache-imports: {e}")))?;
         let options =
             |entry: Entry| CacheOptions { kind: entry.kind, attrs: entry.attrs.unwrap_or_default() };
         imports.extend(listed.into_iter().map(options));

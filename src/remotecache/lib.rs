@@ -22,7 +22,7 @@ pub use backends::gha::GithubCaches;
 pub use error::{ErrorKind, RemoteCacheError};
 pub use export::{CacheExport, CacheExports, Mode};
 pub use inline::inline;
-pub use options::CacheOptions;
+pub use options::{CacheOptions, without_secrets};
 
 use crosskit_images::registry::RegistryHosts;
 use crosskit_session::SessionManager;

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crosskit_images::media_types::LayerPacking;
 use crosskit_images::registry::Reference;
 use crosskit_snapshots::LayerForm;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -139,6 +140,28 @@ impl CacheOptions {
     }
 }
 
+/// Keys whose values nobody but the place itself is to see.
+const SECRETS: [&str; 4] = ["secret_access_key", "session_token", "token", "ghtoken"];
+
+/// What is shown of a secret.
+const MASK: &str = "xxxxx";
+
+/// Caches as a frontend is told of them, a list in JSON, without secrets. Nothing is left of what can't be read.
+pub fn without_secrets(imports: &str) -> String {
+    let Ok(mut imports) = serde_json::from_str::<Value>(imports) else { return String::new() };
+    for entry in imports.as_array_mut().into_iter().flatten() {
+        let attrs = entry.as_object_mut().and_then(|entry| {
+            entry.iter_mut().find(|(key, _)| key.eq_ignore_ascii_case("attrs")).map(|(_, attrs)| attrs)
+        });
+        for (key, value) in attrs.and_then(Value::as_object_mut).into_iter().flatten() {
+            if SECRETS.contains(&key.as_str()) {
+                *value = MASK.into();
+            }
+        }
+    }
+    imports.to_string()
+}
+
 /// The document that holds a cache together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Documents {
@@ -154,5 +177,43 @@ impl Documents {
     /// Whether OCI's names are used.
     pub(crate) fn oci(self) -> bool {
         self != Documents::DockerList
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let imports = r#"[{"Type":"s3","Attrs":{"access_key_id":"id","secret_access_key":"s1","session_token":"s2"}},{"type":"gha","attrs":{"token":"s3","ghtoken":"s4","scope":"a"}},{"Type":"local"}]"#;
+        let expected = r#"[{"Type":"s3","Attrs":{"access_key_id":"id","secret_access_key":"xxxxx","session_token":"xxxxx"}},{"type":"gha","attrs":{"token":"xxxxx","ghtoken":"xxxxx","scope":"a"}},{"Type":"local"}]"#;
+        assert_eq!(without_secrets(imports), expected);
+        assert_eq!(without_secrets("[{\"secret_access_key\":\"s"), "");
+    }
+
+    #[test]
+    fn amounts_of_time_and_counts_and_names_are_read() {
+        let options = |key: &str, value: &str| CacheOptions {
+            kind: "s3".to_owned(),
+            attrs: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+        };
+        for (text, seconds) in [
+            ("24h", Some(86_400)),
+            ("1h30m", Some(5_400)),
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            ("-1s", None),
+            ("x", None),
+        ] {
+            let read = options("t", text).duration("t");
+            assert_eq!(read.ok().flatten(), seconds.map(Duration::from_secs), "{text}");
+        }
+        for (text, count) in [("4", Some(4)), ("0", None), ("-1", None), ("x", None)] {
+            assert_eq!(options("n", text).count("n").ok().flatten(), count, "{text}");
+        }
+        assert_eq!(options("name", "a;b").names(), ["a", "b"]);
+        assert_eq!(options("other", "").names(), ["buildkit"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::build::{self, Files, all_caches, path};
 use crate::attrs::{self, about, pairs};
-use crate::caches::Way;
+use crate::caches::{Way, lend_keys};
 use crate::connection::{Address, Target};
 use crate::error::ClientError;
 use crate::flags::{Flag, Kind, Parsed, flag};
@@ -139,8 +139,9 @@ fn plan(flags: &Parsed) -> Result<Plan, ClientError> {
     build::lend_values(&mut plan, flags)?;
     plan.entitlements = flags.list("allow").to_vec();
     attrs::check_entitlements(&plan.entitlements)?;
-    plan.cache_exports = all_caches(flags.list("cache-to"), Way::Export)?;
-    plan.cache_imports = all_caches(flags.list("cache-from"), Way::Import)?;
+    let own = |name: &str| std::env::var(name).ok();
+    plan.cache_exports = lend_keys(all_caches(flags.list("cache-to"), Way::Export)?, own);
+    plan.cache_imports = lend_keys(all_caches(flags.list("cache-from"), Way::Import)?, own);
     plan.options = options(flags)?;
     add_context(&mut plan, context, flags.text("file"))?;
     for (name, place) in pairs(flags.list("build-context")).map_err(about("invalid build context"))? {

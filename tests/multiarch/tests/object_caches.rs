@@ -423,3 +423,60 @@ fn numbers_of_an_index_that_somebody_has_reserved_and_left_are_passed_over() {
     let (next, _) = store.get("index-buildkit-1-").expect("an index");
     assert_eq!(next, key.replace("#1", "#3"));
 }
+
+#[test]
+fn indexes_are_signed_by_the_command_of_the_daemon_s_config() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let store = GithubStore::start();
+    let cache = store.keys();
+    let daemon = |command: &str, name: &str| {
+        let config = format!("[cache.gha.sign]\n  command = {command}\n");
+        scene.daemon_with(DaemonOptions { name: name.into(), config, ..DaemonOptions::default() })
+    };
+    let signing = daemon("[\"sh\", \"-c\", \"sha256sum | cut -d' ' -f1\"]", "signing");
+    signing.build(&context).argument("--export-cache").argument(&cache).run().ok();
+    let (key, index) = store.get("index-buildkit-1-").expect("an index");
+    assert!(key.ends_with("-sig#1"), "{key}");
+    let digest = digest_of(&index);
+    let (_, signature) = store.get(&format!("buildkit-blob-1-{digest}-sig")).expect("a signature");
+    assert_eq!(String::from_utf8_lossy(&signature).trim(), &digest["sha256:".len()..]);
+    signing.stop();
+    let failing = daemon("[\"sh\", \"-c\", \"echo no key >&2; exit 4\"]", "failing");
+    let ran = failing.build(&context).argument("--export-cache").argument(&cache).run().fails();
+    ran.says("signing command failed: sh: exit status: 4: no key");
+    failing.stop();
+}
+
+#[test]
+fn keys_of_caches_are_written_down_nowhere() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let store = S3Store::start(&scene.parts);
+    let cache = format!(
+        "{},access_key_id=somebody,secret_access_key=hush-hush,session_token=hush-hush",
+        store.keys()
+    );
+    let daemon = fresh(&scene, "daemon");
+    let build = daemon.build(&context).argument("--export-cache").argument(&cache);
+    build.argument("--import-cache").argument(&cache).run().ok().never_says("hush-hush");
+    let records = daemon.buildctl(&["debug", "histories", "--format", "{{json .}}"]).ok();
+    records.says("somebody").never_says("hush-hush");
+    let root = daemon.root.clone();
+    daemon.stop();
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("list a folder") {
+            let entry = entry.expect("an entry");
+            match entry.file_type().expect("a type") {
+                kind if kind.is_dir() => folders.push(entry.path()),
+                kind if kind.is_file() => {
+                    let content = std::fs::read(entry.path()).expect("read a file");
+                    let found = content.windows(9).any(|part| part == b"hush-hush");
+                    assert!(!found, "{}", entry.path().display());
+                }
+                _ => {}
+            }
+        }
+    }
+}
