@@ -6,6 +6,7 @@ use crosskit_platforms::Architecture;
 
 use crate::flags::{self, Flags, Stop};
 use crate::install::{Installed, Source, install, named, uninstall, wanted};
+use crate::mounted::Mounting;
 use crate::record::Record;
 use crate::repair::{Repaired, repair};
 use crate::status::{Owners, State, Status, status, table, takers};
@@ -85,43 +86,21 @@ fn perform(
     all_done: &mut bool,
 ) -> Result<()> {
     let mut work = Work::begin(flags, env)?;
-    let mounted = work.binfmt.mount()?;
-    // Two installers at once see each other's entries whole.
-    let locked = work.binfmt.lock()?;
-    let record = flags.changes().then(|| Record::begin(&work.root, &work.binfmt)).transpose()?;
     let mut say = |line: String| _ = writeln!(stderr, "{line}");
-    if flags.restore {
-        restore(&work, &mut say)?;
-    }
-    *all_done &= work.uninstall(&mut say)?;
-    let installed = work.install(all_done, &mut say);
-    *all_done &= work.repair(&mut say)?;
-    *all_done &= work.verify(&mut say)?;
-    if flags.persist {
-        let (path, count) = persist::persist(&work.root, &work.binfmt)?;
-        say(format!("persisting: {count} entries in {}", path.display()));
-    }
+    let mounting = Mounting::begin(&work.binfmt, flags.changes(), &work.root, &mut say)?;
+    // Two installers at once see each other's entries whole.
+    let locked = work.binfmt.lock(flags.changes() || flags.restore)?;
+    let record = flags.changes().then(|| Record::begin(&work.root, &work.binfmt)).transpose()?;
+    let done = work.carry_out(all_done, &mut say);
     if let Some(record) = record
         && let Err(error) = record.finish(&work.root, &work.binfmt)
     {
         say(format!("warning: --restore will not know what was there before: {error}"));
     }
-    let found = if flags.status { Some(work.statuses(&work.everything()?)?) } else { None };
-    let supported: Vec<String> = supported_platforms().iter().map(|p| p.normalize().format_all()).collect();
-    let emulators: Vec<String> =
-        work.binfmt.entries()?.into_iter().filter(|entry| entry.enabled).map(|entry| entry.name).collect();
+    let done = done.and_then(|()| work.show(stdout));
     drop(locked);
-    let listing = Listing { supported, emulators: (!emulators.is_empty()).then_some(emulators) };
-    let text = match (found, flags.json) {
-        (None, _) => serde_json::to_string_pretty(&listing).unwrap_or_default() + "\n",
-        (Some(found), true) => serde_json::to_string_pretty(&found).unwrap_or_default() + "\n",
-        (Some(found), false) => table(&found),
-    };
-    let _ = write!(stdout, "{text}");
-    if let (Some(mounted), true) = (mounted, installed) {
-        mounted.keep();
-    }
-    Ok(())
+    let lasts = mounting.end(work.installed, &mut say);
+    done.and(lasts)
 }
 
 fn restore(work: &Work<'_>, say: &mut dyn FnMut(String)) -> Result<()> {
@@ -141,6 +120,8 @@ struct Work<'a> {
     binfmt: Binfmt,
     root: PathBuf,
     owners: Owners,
+    /// Whether entries were put in.
+    installed: bool,
 }
 
 impl<'a> Work<'a> {
@@ -148,7 +129,48 @@ impl<'a> Work<'a> {
         let root = if env.root.as_os_str().is_empty() { PathBuf::from("/") } else { env.root.clone() };
         let ours = Record::read(&root)?.map(|record| record.ours).unwrap_or_default();
         let owners = Owners::below(&root, ours);
-        Ok(Self { flags, source: Source::new(env)?, binfmt: Binfmt::at(&flags.mount), root, owners })
+        Ok(Self {
+            flags,
+            source: Source::new(env)?,
+            binfmt: Binfmt::at(&flags.mount),
+            root,
+            owners,
+            installed: false,
+        })
+    }
+
+    fn carry_out(&mut self, all_done: &mut bool, say: &mut dyn FnMut(String)) -> Result<()> {
+        if self.flags.restore {
+            restore(self, say)?;
+        }
+        *all_done &= self.uninstall(say)?;
+        self.install(all_done, say);
+        *all_done &= self.repair(say)?;
+        *all_done &= self.verify(say)?;
+        if self.flags.persist {
+            let (path, count) = persist::persist(&self.root, &self.binfmt)?;
+            say(format!("persisting: {count} entries in {}", path.display()));
+        }
+        Ok(())
+    }
+
+    /// What the program prints.
+    fn show(&self, stdout: &mut dyn Write) -> Result<()> {
+        let found = if self.flags.status { Some(self.statuses(&self.everything()?)?) } else { None };
+        let text = match (found, self.flags.json) {
+            (None, _) => serde_json::to_string_pretty(&self.listing()?).unwrap_or_default() + "\n",
+            (Some(found), true) => serde_json::to_string_pretty(&found).unwrap_or_default() + "\n",
+            (Some(found), false) => table(&found),
+        };
+        let _ = write!(stdout, "{text}");
+        Ok(())
+    }
+
+    fn listing(&self) -> Result<Listing> {
+        let supported = supported_platforms().iter().map(|p| p.normalize().format_all()).collect();
+        let enabled = self.binfmt.entries()?.into_iter().filter(|entry| entry.enabled);
+        let emulators: Vec<String> = enabled.map(|entry| entry.name).collect();
+        Ok(Listing { supported, emulators: (!emulators.is_empty()).then_some(emulators) })
     }
 
     fn uninstall(&mut self, say: &mut dyn FnMut(String)) -> Result<bool> {
@@ -169,12 +191,11 @@ impl<'a> Work<'a> {
         Ok(all_done)
     }
 
-    fn install(&self, all_done: &mut bool, say: &mut dyn FnMut(String)) -> bool {
-        let mut installed = false;
+    fn install(&mut self, all_done: &mut bool, say: &mut dyn FnMut(String)) {
         for name in wanted(&self.flags.install, &self.source) {
             say(match install(&self.binfmt, &name, &self.source) {
                 Ok(Installed::Now) => {
-                    installed = true;
+                    self.installed = true;
                     format!("installing: {name} OK")
                 }
                 Ok(Installed::Before(entry)) => format!("installing: {name} {entry} already registered"),
@@ -185,7 +206,6 @@ impl<'a> Work<'a> {
                 }
             });
         }
-        installed
     }
 
     fn repair(&self, say: &mut dyn FnMut(String)) -> Result<bool> {

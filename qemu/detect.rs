@@ -92,8 +92,11 @@ pub fn detect(emulators: &Emulators, ways: Ways) -> Detection {
                         let support = Support::Private { emulator: emulator.path.clone() };
                         add(&mut platforms, architecture, level, &support);
                     }
-                    (Err(error), _) => problems.push((architecture.name.clone(), error.to_string())),
-                    (Ok(_), None) => {}
+                    (Err(error), Some((_, emulator, _))) => {
+                        let error = error.under(&emulator.path);
+                        problems.push((architecture.name.clone(), error.to_string()));
+                    }
+                    (_, None) => {}
                 }
             }
         }

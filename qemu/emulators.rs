@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -10,6 +11,7 @@ use std::{
 
 use crosskit_platforms::Architecture;
 
+use crate::probe::{end_of, killed};
 use crate::{Error, Result, file_error};
 
 /// A QEMU release: major, minor, micro.
@@ -58,12 +60,24 @@ impl Emulator {
     /// What it says with `--version`.
     pub fn version(&self) -> Result<Version> {
         let unusable = |reason: String| Error::BadEmulator { path: self.path.clone(), reason };
-        let output = Command::new(&self.path)
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| unusable(format!("it cannot be executed: {error}")))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut command = Command::new(&self.path);
+        command.arg("--version").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child =
+            command.spawn().map_err(|error| unusable(format!("it cannot be executed: {error}")))?;
+        let from_child = child.stdout.take();
+        let status = end_of(child).map_err(|error| unusable(format!("asked for its version, {error}")))?;
+        if status.code().is_none() {
+            return Err(unusable(format!(
+                "it was {} when it was asked for its version; install another release (Debian: qemu-user-static)",
+                killed(status)
+            )));
+        }
+        // Few words, which the pipe holds.
+        let mut said = Vec::new();
+        if let Some(from_child) = from_child {
+            from_child.take(4096).read_to_end(&mut said).map_err(file_error("reading from", &self.path))?;
+        }
+        let said = String::from_utf8_lossy(&said).into_owned();
         parse_version(&said)
             .ok_or_else(|| unusable(format!("--version said {:?}", said.lines().next().unwrap_or_default())))
     }
@@ -160,7 +174,6 @@ fn is_executable(path: &Path) -> bool {
 
 /// Whether an ELF program names no dynamic linker (no `PT_INTERP` among its program headers). Static PIE counts.
 pub(crate) fn is_static(path: &Path) -> Result<bool> {
-    use std::io::Read;
     /// `p_type` of the dynamic linker's name.
     const PT_INTERP: u64 = 3;
     let file = std::fs::File::open(path).map_err(file_error("opening", path))?;

@@ -7,7 +7,6 @@ use std::{
 };
 
 use crosskit_platforms::Architecture;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::{Error, Magic, Result, file_error, magic};
 
@@ -105,28 +104,13 @@ impl Entry {
 /// A mounted binfmt_misc.
 #[derive(Clone, Debug)]
 pub struct Binfmt {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Binfmt {
     /// The instance that is mounted at this folder.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
-    }
-
-    /// Whether it is really mounted there.
-    pub fn is_mounted(&self) -> bool {
-        self.dir.join("status").exists()
-    }
-
-    /// Mounts it there unless it is, until the returned value is dropped.
-    pub fn mount(&self) -> Result<Option<TemporaryMount>> {
-        if self.is_mounted() {
-            return Ok(None);
-        }
-        mount(Some("binfmt_misc"), &self.dir, Some("binfmt_misc"), MsFlags::empty(), None::<&str>)
-            .map_err(|errno| file_error("cannot mount binfmt_misc filesystem at", &self.dir)(errno.into()))?;
-        Ok(Some(TemporaryMount(self.dir.clone())))
     }
 
     /// All entries, by name.
@@ -154,18 +138,6 @@ impl Binfmt {
         Ok(self.entries()?.into_iter().find(|entry| entry.name == name))
     }
 
-    /// Keeps other installers away from this instance until the returned file is closed.
-    ///
-    /// # Errors
-    /// It is not mounted.
-    pub fn lock(&self) -> Result<fs::File> {
-        let path = self.dir.join("status");
-        let file = fs::File::open(&path).map_err(|_| Error::NotMounted { path: path.clone() })?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
-            .map_err(|errno| file_error("locking", &path)(errno.into()))?;
-        Ok(file)
-    }
-
     /// Registers an emulator.
     pub fn register(&self, wanted: &Registration) -> Result<()> {
         self.register_line(&wanted.name, &wanted.emulator, &wanted.line())
@@ -177,13 +149,13 @@ impl Binfmt {
         if entry.enabled { Ok(()) } else { self.enable(&entry.name, false) }
     }
 
-    fn register_line(&self, name: &str, emulator: &Path, line: &[u8]) -> Result<()> {
+    pub(crate) fn register_line(&self, name: &str, emulator: &Path, line: &[u8]) -> Result<()> {
         let register = self.dir.join("register");
         let mut file = fs::OpenOptions::new().write(true).open(&register).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 Error::NotMounted { path: register.clone() }
             } else {
-                file_error("opening", &register)(error)
+                Error::Change { doing: "opening", path: register.clone(), source: error }
             }
         })?;
         match file.write(line) {
@@ -214,7 +186,11 @@ impl Binfmt {
     fn tell(&self, doing: &'static str, name: &str, what: &[u8]) -> Result<()> {
         let path = self.dir.join(name);
         let opened = fs::OpenOptions::new().write(true).open(&path);
-        opened.and_then(|mut file| file.write_all(what)).map_err(file_error(doing, &path))
+        opened.and_then(|mut file| file.write_all(what)).map_err(|source| Error::Change {
+            doing,
+            path,
+            source,
+        })
     }
 }
 
@@ -238,23 +214,4 @@ pub(crate) fn parse_entry(name: String, text: &str) -> Entry {
 fn from_hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.chars().filter_map(|c| Some(c.to_digit(16)? as u8)).collect();
     digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-}
-
-/// A mount that goes away with this value, and since Linux 6.7 all entries with it if it was the only one.
-#[derive(Debug)]
-pub struct TemporaryMount(PathBuf);
-
-impl TemporaryMount {
-    /// Leaves it mounted.
-    pub fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for TemporaryMount {
-    fn drop(&mut self) {
-        if let Err(errno) = umount2(&self.0, MntFlags::MNT_DETACH) {
-            tracing::warn!(path = %self.0.display(), %errno, "unmounting binfmt_misc failed");
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crosskit_platforms::{Architecture, Platform};
 
 use crate::binfmt::Environment;
+use crate::status::takers;
 use crate::{Binfmt, Emulator, Emulators, Entry, Error, Registration, Result, probe, supported_platforms};
 
 /// Where emulators come from and what their entries are called.
@@ -50,6 +51,11 @@ impl Source {
 
     pub(crate) fn entry_name(&self, architecture: &Architecture) -> String {
         format!("{}qemu-{}", self.prefix, architecture.qemu)
+    }
+
+    /// Whether somebody wants names that are not the usual ones.
+    pub(crate) fn is_prefixed(&self) -> bool {
+        !self.prefix.is_empty()
     }
 
     /// The entry for an architecture, with an emulator that was checked.
@@ -113,11 +119,18 @@ pub(crate) fn install(binfmt: &Binfmt, name: &str, source: &Source) -> Result<In
         return Ok(Installed::Unneeded);
     }
     let entry = source.entry_name(architecture);
-    let present = binfmt.entry(&entry)?;
-    if present.is_some() && probe::run(architecture).is_ok() {
-        return Ok(Installed::Before(entry));
+    let entries = binfmt.entries()?;
+    let present = entries.iter().find(|known| known.name == entry);
+    // One of another name that does it is left to do it: two would be in each other's way. Who wants a name of their
+    // own gets one.
+    let takers = takers(&entries, architecture);
+    let other = takers.iter().find(|taker| taker.enabled && !source.is_prefixed()).copied();
+    if let Some(there) = present.or(other)
+        && probe::run(architecture).is_ok()
+    {
+        return Ok(Installed::Before(there.name.clone()));
     }
-    replace(binfmt, present.as_ref(), architecture, &source.registration(architecture)?)?;
+    replace(binfmt, present, architecture, &source.registration(architecture)?)?;
     Ok(Installed::Now)
 }
 
@@ -135,7 +148,8 @@ pub(crate) fn replace(
         binfmt.unregister(&trial.name)?;
     }
     binfmt.register(&trial)?;
-    let done = probe::run(architecture).map(drop).and_then(|()| {
+    let tried = probe::run(architecture).map_err(|error| error.under(&wanted.emulator));
+    let done = tried.map(drop).and_then(|()| {
         if let Some(old) = old {
             binfmt.unregister(&old.name)?;
         }

@@ -5,6 +5,7 @@
 //! a user namespace where the machine's is not to be touched ([`PrivateBinfmt`]), and finds out what really works by
 //! executing a tiny program of each architecture ([`probe`], [`detect`]). [`binfmt::run`] is the `binfmt` program.
 
+mod advice;
 pub mod binfmt;
 pub mod detect;
 mod emulators;
@@ -12,6 +13,7 @@ mod entries;
 mod flags;
 mod install;
 mod magic;
+mod mounted;
 mod namespace;
 mod persist;
 pub mod probe;
@@ -25,8 +27,9 @@ mod qemu_tests;
 
 pub use detect::{Detection, Support, supported_platforms};
 pub use emulators::{Emulator, Emulators, Version};
-pub use entries::{Binfmt, DEFAULT_MOUNT, Entry, Registration, TemporaryMount};
+pub use entries::{Binfmt, DEFAULT_MOUNT, Entry, Registration};
 pub use magic::{Magic, magic};
+pub use mounted::TemporaryMount;
 pub use namespace::{IdRange, PrivateBinfmt};
 pub use program::{EXIT_BASE, program, program_of_argv0};
 
@@ -52,7 +55,7 @@ pub enum Kind {
 #[non_exhaustive]
 pub enum Error {
     /// Something on the file system failed.
-    #[error("{doing} {path}: {source}", path = path.display())]
+    #[error("{doing} {path}: {source}{end}", path = path.display(), end = advice::on_file(source))]
     File {
         /// What was being done, as "reading".
         doing: &'static str,
@@ -61,6 +64,41 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// binfmt_misc cannot be mounted.
+    #[error(
+        "cannot mount binfmt_misc filesystem at {dir}: {source}{end}",
+        dir = dir.display(),
+        end = advice::on_mount(source)
+    )]
+    Mount {
+        /// Where.
+        dir: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel's entries cannot be changed.
+    #[error("{doing} {path}: {source}{end}", path = path.display(), end = advice::on_change(source))]
+    Change {
+        /// What was being done, as "opening".
+        doing: &'static str,
+        /// To which of the kernel's files.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Another installer does not come to its end.
+    #[error("another installer holds {path} for half a minute: end it (fuser {path}), then say this again", path = path.display())]
+    Locked {
+        /// The kernel's file that is held.
+        path: PathBuf,
+    },
+    /// What was registered goes with this process.
+    #[error(
+        "binfmt_misc is mounted nowhere else, so that the kernel forgets these entries as soon as this container ends; \
+         mount it on the machine itself first: mount -t binfmt_misc binfmt_misc {dir}",
+        dir = DEFAULT_MOUNT
+    )]
+    Fleeting,
     /// binfmt_misc is not there.
     #[error("{path} is missing: is binfmt_misc mounted there? (mount -t binfmt_misc binfmt_misc {dir})", path = path.display(), dir = path.parent().unwrap_or(path).display())]
     NotMounted {
@@ -68,7 +106,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// The kernel refused to register an emulator.
-    #[error("registering {emulator} as {name} at {register}: {source}", emulator = emulator.display(), register = register.display())]
+    #[error(
+        "registering {emulator} as {name} at {register}: {source}{end}",
+        emulator = emulator.display(),
+        register = register.display(),
+        end = advice::on_change(source)
+    )]
     Register {
         /// Name of the entry.
         name: String,
@@ -86,7 +129,7 @@ pub enum Error {
         name: String,
     },
     /// An architecture that no emulator is known for.
-    #[error("unsupported architecture: {name}")]
+    #[error("unsupported architecture: {name}; known are {}", known())]
     UnknownArchitecture {
         /// What was asked for.
         name: String,
@@ -159,6 +202,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// Names the emulator that a program did not run under.
+    pub(crate) fn under(self, emulator: &std::path::Path) -> Error {
+        match self {
+            Self::DoesNotRun { architecture, reason } => {
+                let reason = format!(
+                    "{reason}; its emulator is {}: install another release (Debian: qemu-user-static), or name the \
+                     folder of one with QEMU_BINARY_PATH",
+                    emulator.display()
+                );
+                Self::DoesNotRun { architecture, reason }
+            }
+            other => other,
+        }
+    }
+
     /// Whose fault it is.
     pub fn kind(&self) -> Kind {
         match self {
@@ -174,12 +232,29 @@ impl Error {
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Puts a file in its place whole, and its folder if that is missing.
+/// The names of architectures, for those who asked for another one.
+fn known() -> String {
+    let names: Vec<&str> =
+        crosskit_platforms::Architecture::all().iter().map(|known| known.name.as_str()).collect();
+    names.join(", ")
+}
+
+/// Puts a file in its place whole and for good, and its folder if that is missing. A failure leaves what was there.
 pub(crate) fn write_whole(path: &std::path::Path, text: &[u8]) -> Result<()> {
+    use std::io::Write;
     let folder = path.parent().unwrap_or(path);
     std::fs::create_dir_all(folder).map_err(file_error("making", folder))?;
     let new = path.with_extension("new");
-    std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(file_error("writing", path))
+    let write = || {
+        let mut file = std::fs::File::create(&new)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)
+    };
+    write().map_err(|source| {
+        drop(std::fs::remove_file(&new));
+        file_error("writing", path)(source)
+    })
 }
 
 /// `map_err` argument for a file operation.

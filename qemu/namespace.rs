@@ -76,6 +76,10 @@ impl PrivateBinfmt {
         drop((to_parent, from_parent));
         let result = (|| {
             await_step(&mut from_child)?;
+            if !rustix::process::geteuid().is_root() {
+                // The price of an own group map for who is not root (user_namespaces(7)).
+                fs::write(format!("/proc/{child}/setgroups"), "deny").map_err(failed("mapping ids"))?;
+            }
             for (name, ids) in [("uid_map", &users), ("gid_map", &groups)] {
                 let lines: String =
                     ids.iter().map(|ids| format!("{0} {0} {1}\n", ids.start, ids.count)).collect();
@@ -116,8 +120,15 @@ impl PrivateBinfmt {
     }
 }
 
-/// Every id that this process's own namespace has.
+/// Every id that this process's own namespace has, or that this process may map: who is not root has one.
 fn own_ids(name: &'static str) -> Result<Vec<IdRange>> {
+    if !rustix::process::geteuid().is_root() {
+        let start = match name {
+            "uid_map" => rustix::process::geteuid().as_raw(),
+            _ => rustix::process::getegid().as_raw(),
+        };
+        return Ok(vec![IdRange { start, count: 1 }]);
+    }
     let own = fs::read_to_string(format!("/proc/self/{name}"))
         .map_err(|source| Error::Namespace { step: "reading the own id map", source })?;
     let range = |line: &str| {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::mounted::is_container;
 use crate::{Binfmt, Error, Result, file_error, write_whole};
 
 /// Below the root of the machine.
@@ -18,9 +19,8 @@ const HEAD: &str =
 /// # Errors
 /// No such entry, or this is a container, whose emulators are not there when the machine starts.
 pub(crate) fn persist(root: &Path, binfmt: &Binfmt) -> Result<(PathBuf, usize)> {
-    let container = ["run/.containerenv", ".dockerenv"].iter().any(|mark| root.join(mark).exists());
     let path = root.join(FILE);
-    if container {
+    if is_container(root) {
         let reason = "this is a container: its emulators are not there when the machine starts; install emulators on \
                       the machine itself (Debian: qemu-user-static) and run this there";
         return Err(Error::Persist { path, reason: reason.to_owned() });

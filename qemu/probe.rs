@@ -11,8 +11,9 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use crosskit_platforms::Architecture;
@@ -139,7 +140,14 @@ fn execute(architecture: &Architecture, trial: Trial, user_namespace: Option<Bor
                 setns(BorrowedFd::borrow_raw(namespace), CloneFlags::CLONE_NEWUSER)?;
             }
             if !trial.among_others {
-                nix::unistd::chroot(root.as_c_str())?;
+                match nix::unistd::chroot(root.as_c_str()) {
+                    // Who is not root may do it in a user namespace, which has the entries of the one around it.
+                    Err(nix::errno::Errno::EPERM) if namespace.is_none() => {
+                        nix::sched::unshare(CloneFlags::CLONE_NEWUSER)?;
+                        nix::unistd::chroot(root.as_c_str())?;
+                    }
+                    done => done?,
+                }
             }
             nix::unistd::chdir(c"/")?;
             // Not left to Command: its execvp would take a file that the kernel refuses for a shell script.
@@ -149,10 +157,37 @@ fn execute(architecture: &Architecture, trial: Trial, user_namespace: Option<Bor
             Err(io::Error::last_os_error())
         });
     }
-    let status = command.status().map_err(|error| broken(explained(&error)))?;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Ok(code),
-        (None, signal) => Err(broken(format!("killed by signal {}", signal.unwrap_or_default()))),
+    let child = command.spawn().map_err(|error| broken(explained(&error)))?;
+    let status = end_of(child).map_err(|error| broken(error.to_string()))?;
+    status.code().ok_or_else(|| broken(killed(status)))
+}
+
+/// How long a program that does nothing may take, on however busy a machine.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits for the end of a program, and ends it if that takes too long.
+pub(crate) fn end_of(mut child: Child) -> io::Result<ExitStatus> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).and_then(|process| {
+        let limit = Timespec { tv_sec: LIMIT.as_secs() as i64, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit))
+    });
+    // Where it cannot be watched, it is waited for.
+    if ended == Ok(0) {
+        child.kill()?;
+        child.wait()?;
+        return Err(io::Error::other(format!("it did not end within {} s", LIMIT.as_secs())));
+    }
+    child.wait()
+}
+
+/// What ended a program that has no exit code.
+pub(crate) fn killed(status: ExitStatus) -> String {
+    let signal = status.signal().unwrap_or_default();
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(name) => format!("killed by signal {signal} ({name})"),
+        Err(_) => format!("killed by signal {signal}"),
     }
 }
 

@@ -7,10 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::mounted::user_namespace;
 use crate::{Binfmt, Entry, Error, Result, file_error, write_whole};
-
-/// Below the root of the machine.
-const FILE: &str = "var/lib/crosskit/binfmt.json";
 
 /// Entries of the kernel before and since the first change, until the next restart takes them all.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -27,8 +25,13 @@ fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
+/// Entries of a user namespace's own go with it, and so does what is written down of them.
 fn file(root: &Path) -> PathBuf {
-    root.join(FILE)
+    let Some(number) = user_namespace() else { return root.join("var/lib/crosskit/binfmt.json") };
+    let own =
+        std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| root == Path::new("/") && !folder.is_empty());
+    let folder = own.map_or_else(|| root.join("run"), PathBuf::from);
+    folder.join(format!("crosskit/binfmt-{number}.json"))
 }
 
 impl Record {

@@ -73,7 +73,8 @@ impl ContentStore {
         Ok(BlobReader { file, size })
     }
 
-    /// A small blob as a whole, refused beyond `limit` bytes and checked against its digest.
+    /// A small blob as a whole, refused beyond `limit` bytes and checked against its digest. A damaged one is removed, so
+    /// that it is fetched anew by whoever wants it next.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let mut reader = self.reader(digest)?;
         if reader.size > limit {
@@ -83,6 +84,8 @@ impl ContentStore {
         reader.read_to_end(&mut bytes).map_err(|e| Error::io(format!("read content {digest}"), e))?;
         let actual = Digest::of(&bytes);
         if actual != *digest {
+            tracing::warn!(%digest, "stored content was damaged: it was removed and will be fetched anew");
+            drop(self.delete(digest));
             return Err(Error::DigestMismatch { what: "stored content".into(), expected: *digest, actual });
         }
         Ok(bytes)

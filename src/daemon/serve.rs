@@ -30,6 +30,7 @@ use crosskit_snapshots::{DriverChoice, Snapshots};
 use crosskit_solver::{LogLimits, Solver};
 use crosskit_workers::{WorkerOptions, Workers};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
@@ -57,6 +58,13 @@ const MAX_FRAME: u32 = 1 << 20;
 /// Why the daemon can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// It may not do what steps need.
+    #[error(
+        "CAP_SYS_ADMIN is needed for the mounts and namespaces of steps, and this process lacks it: run it as root, its \
+         container with --privileged, or in a user namespace (rootlesskit buildkitd); crosskit doctor says what else is \
+         missing here"
+    )]
+    Rights,
     /// The root folder can't be used.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -83,6 +91,19 @@ fn state<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> StartErr
     move |e| StartError::State { part, why: e.to_string() }
 }
 
+/// Without the database nobody knows what the files of snapshots are of: they are taken away, which is to be told.
+fn warn_of_lost_metadata(root: &Path) {
+    let known = root.join("metadata.db").exists();
+    let snapshots = std::fs::read_dir(root.join("snapshots/snapshots")).map_or(0, Iterator::count);
+    if !known && snapshots > 0 {
+        tracing::error!(
+            root = %root.display(), snapshots,
+            "the metadata database is gone: an empty one takes its place, and snapshots that nobody knows are removed; \
+             earlier results will be built again",
+        );
+    }
+}
+
 /// A running daemon.
 pub struct Daemon {
     addresses: Vec<String>,
@@ -103,6 +124,9 @@ impl Daemon {
     /// # Errors
     /// A root folder that is in use, an address that is taken, state that can't be read.
     pub async fn start(config: Config) -> Result<Daemon, StartError> {
+        if !crosskit_exec::own_capabilities().contains(&"CAP_SYS_ADMIN") {
+            return Err(StartError::Rights);
+        }
         crosskit_images::registry::install_crypto_provider();
         let root = Root::open(&config.root)?;
         let mut listeners = Listeners::bind(&config)?;
@@ -112,6 +136,7 @@ impl Daemon {
                  give --tlscert, --tlskey and --tlscacert"
             );
         }
+        warn_of_lost_metadata(root.path());
         let db = Database::open(root.path().join("metadata.db")).map_err(state("metadata"))?;
         let content = ContentStore::open(root.path().join("content")).map_err(state("content store"))?;
         let snapshots = Snapshots::open_with(

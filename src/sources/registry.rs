@@ -111,9 +111,17 @@ impl Remote for InRegistry {
                 let what = format!("config of {}", self.reference);
                 return Err(failed()(crosskit_images::Error::TooLarge { what, limit: LARGEST_DOCUMENT }));
             }
-            let fetched = self.client.fetch_blob(&self.reference, desc, content, Arc::new(Silent)).await;
-            fetched.map_err(failed())?;
-            content.read_async(desc.digest, LARGEST_DOCUMENT).await.map_err(failed())
+            let fetch = || self.client.fetch_blob(&self.reference, desc, content, Arc::new(Silent));
+            fetch().await.map_err(failed())?;
+            let read = || content.read_async(desc.digest, LARGEST_DOCUMENT);
+            match read().await {
+                // What was stored had been damaged, and is gone.
+                Err(crosskit_images::Error::DigestMismatch { .. }) => {
+                    fetch().await.map_err(failed())?;
+                    read().await.map_err(failed())
+                }
+                other => other.map_err(failed()),
+            }
         })
     }
 
