@@ -44,6 +44,8 @@ impl Record {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            // Nor has this user written anything there.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(None),
             Err(error) => return Err(file_error("reading", &path)(error)),
         };
         let record: Record =

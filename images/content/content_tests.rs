@@ -69,6 +69,7 @@ fn a_damaged_blob_is_not_served() {
     let digest = store.put(b"hello").unwrap();
     std::fs::write(store.path(&digest), b"hellx").unwrap();
     assert!(matches!(store.read(&digest, 10), Err(Error::DigestMismatch { .. })));
+    assert!(!store.contains(&digest), "and it is gone, so that it can be fetched again");
     std::fs::write(store.path(&digest), b"he").unwrap();
     assert!(!store.holds(&Descriptor::new("", digest, 5)), "a short blob is not held");
     assert!(!store.contains(&digest), "and it is gone, so that it can be fetched again");

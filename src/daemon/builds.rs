@@ -25,8 +25,8 @@ use crosskit_gateway::{BuildPolicies, GatewayError, Refs};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobContext, JobError, Solver, StatusStream};
-use crosskit_workers::ResultRef;
 use crosskit_workers::ops::source::COMPATIBILITY;
+use crosskit_workers::{ResultRef, disk};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -172,7 +172,13 @@ impl Builder {
         let answer = outcome.map(|done| api::SolveResponse { exporter_response: done.exported.response });
         // Another daemon, whose steps come as graphs, is to know whether to ask elsewhere.
         let is_graph = request.definition.is_some();
-        answer.map_err(|e| if is_graph { e.to_status() } else { Status::from(e) })
+        answer.map_err(|e| {
+            let e = match disk::explained(&self.snapshots, e.message()) {
+                Some(full) => e.with_more(&full),
+                None => e,
+            };
+            if is_graph { e.to_status() } else { Status::from(e) }
+        })
     }
 
     /// Ends a build that has its answer. What steps elsewhere have made and nobody needed here still

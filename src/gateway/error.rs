@@ -62,6 +62,13 @@ impl GatewayError {
         self
     }
 
+    /// The same error, with what else there is to know after it.
+    #[must_use]
+    pub fn with_more(mut self, more: &str) -> Self {
+        self.message = format!("{}; {more}", self.message);
+        self
+    }
+
     /// The gRPC code.
     pub fn code(&self) -> Code {
         self.code

@@ -6,6 +6,7 @@
 //! runs each vertex. A [`Dispatcher`] asks the scheduler where each step goes.
 
 pub mod discover;
+pub mod disk;
 mod dispatch;
 mod farm;
 pub mod files;

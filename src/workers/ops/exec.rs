@@ -308,12 +308,15 @@ impl ExecOp {
         if exit.is_success(&meta.valid_exit_codes) {
             return prepared.finish().await;
         }
+        // As long as what it has written is there.
+        let full =
+            crate::disk::full(&self.parts.snapshots).map(|full| format!("; {full}")).unwrap_or_default();
         let left = prepared.left(&self.op.mounts, &inputs).await?;
         let details = crosskit_api::errors::ErrorDetails {
             exit_code: u32::try_from(exit.code).ok(),
             ..Default::default()
         };
-        Err(OpError::new(ErrorKind::User, exit.failure(&meta.args))
+        Err(OpError::new(ErrorKind::User, exit.failure(&meta.args) + &full)
             .with_details(details)
             .attach(Arc::new(left)))
     }

@@ -2,6 +2,7 @@
 
 use crosskit_multiarch::{CutAfter, CuttingProxy, Daemon, DaemonOptions, Registry, Scene};
 use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 #[test]
 fn a_syntax_error_names_its_line() {
@@ -296,4 +297,121 @@ fn a_root_folder_in_use_is_refused() {
     let context = scene.context("c", &[("Dockerfile", "FROM BASE\nRUN true\n")]);
     first.build(&context).run().ok();
     first.stop();
+}
+
+#[test]
+fn a_daemon_without_the_rights_that_steps_need_says_which() {
+    let scene = Scene::set();
+    let through = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"].map(Into::into).to_vec();
+    let ran = Daemon::fails_to_start(&scene, DaemonOptions { through, ..Default::default() });
+    ran.says("buildkitd: CAP_SYS_ADMIN is needed")
+        .says("container with --privileged")
+        .says("crosskit doctor");
+}
+
+/// How a file of the daemon's is found after a disk was full or a machine fell.
+#[derive(Clone, Copy, Debug)]
+enum Harm {
+    Gone,
+    Empty,
+    Half,
+    Noise,
+}
+
+impl Harm {
+    fn do_to(self, file: &Path) {
+        let length = std::fs::metadata(file).expect("a file").len();
+        match self {
+            Harm::Gone => std::fs::remove_file(file),
+            Harm::Empty => std::fs::write(file, ""),
+            Harm::Half => {
+                std::fs::OpenOptions::new().write(true).open(file).and_then(|f| f.set_len(length / 2))
+            }
+            // Of the same length, so that only who reads it sees it.
+            Harm::Noise => {
+                let noise = (0..length).map(|at| (at * 167 + 13) as u8 ^ (at >> 8) as u8).collect::<Vec<_>>();
+                std::fs::write(file, noise)
+            }
+        }
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+}
+
+/// The daemon's own files below its root, as paths from there: not those of builds.
+fn state_files(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![root.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("list").flatten() {
+            let kind = entry.file_type().expect("a kind");
+            match entry.file_name().to_str() {
+                Some("fs") => {}
+                _ if kind.is_dir() => folders.push(entry.path()),
+                _ if kind.is_file() => {
+                    found.push(entry.path().strip_prefix(root).expect("below it").to_path_buf())
+                }
+                _ => {}
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_half_written_state_is_put_right_or_told_and_builds_work() {
+    let scene = Scene::set();
+    let dockerfile = "FROM BASE AS a\nRUN --mount=type=cache,target=/m cat /m/n > /before; echo was-here > /m/n\n\
+         COPY file /\nRUN cat /file > /made\nFROM scratch\nCOPY --from=a /made /\n";
+    let context = scene.context("c", &[("Dockerfile", dockerfile), ("file", "of the client\n")]);
+    let root = scene.path("good");
+    let daemon = scene.daemon_with(DaemonOptions { root: Some(root.clone()), ..Default::default() });
+    let archive = format!("type=oci,dest={}", scene.path("x.tar").display());
+    daemon.build(&context).output(&archive).run().ok();
+    daemon.stop();
+    let files = state_files(&root);
+    let like = |part: &str| -> Vec<PathBuf> {
+        let found: Vec<_> =
+            files.iter().filter(|file| file.to_str().is_some_and(|f| f.contains(part))).cloned().collect();
+        assert!(!found.is_empty(), "nothing like {part} in {files:?}");
+        found
+    };
+    // Which files, what becomes of each of them, and what the daemon says in its log, if it is a loss.
+    let lost = "earlier results will be built again";
+    let cases: [(&str, Harm, Option<&str>); 13] = [
+        ("metadata.db", Harm::Gone, Some(lost)),
+        ("metadata.db", Harm::Empty, None),
+        ("metadata.db", Harm::Half, Some(lost)),
+        ("metadata.db", Harm::Noise, Some(lost)),
+        ("workerid", Harm::Half, None),
+        ("workerid", Harm::Empty, None),
+        ("buildkitd.lock", Harm::Noise, None),
+        ("content/blobs", Harm::Gone, None),
+        ("content/blobs", Harm::Half, None),
+        ("content/blobs", Harm::Noise, Some("stored content was damaged")),
+        ("checksums", Harm::Half, None),
+        ("checksums", Harm::Noise, None),
+        ("", Harm::Half, Some(lost)),
+    ];
+    for (number, (part, harm, told)) in cases.into_iter().enumerate() {
+        let name = format!("case{number}");
+        let root = scene.path(&name).join("root");
+        std::fs::create_dir_all(scene.path(&name)).expect("create a folder");
+        let mut copy = std::process::Command::new("cp");
+        crosskit_multiarch::Ran::run(copy.arg("-a").arg(scene.path("good")).arg(&root)).ok();
+        like(part).iter().for_each(|file| harm.do_to(&root.join(file)));
+        let mut daemon = scene.daemon_with(DaemonOptions { name: name.clone(), ..Default::default() });
+        for round in ["first", "second"] {
+            let out = scene.path(&format!("{name}-{round}"));
+            let ran = daemon.build(&context).into(&out).run();
+            assert!(ran.status.success(), "{part:?} {harm:?}, {round}: {ran}\n{}", daemon.log());
+            let made = std::fs::read_to_string(out.join("made")).expect("the result");
+            assert_eq!(made, "of the client\n", "{part:?} {harm:?}, {round}");
+            assert!(round == "first" || ran.said().contains("CACHED"), "{part:?} {harm:?}: {ran}");
+        }
+        if let Some(told) = told {
+            daemon.wait_for_log(told);
+        }
+        daemon.stop();
+        std::fs::remove_dir_all(scene.path(&name)).expect("make room");
+    }
 }

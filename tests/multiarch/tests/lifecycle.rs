@@ -70,7 +70,9 @@ fn a_full_disk_fails_the_build_and_not_the_next() {
     let daemon = scene.daemon_with(DaemonOptions { root: Some(disk.join("root")), ..Default::default() });
     let fill = "FROM BASE\nRUN dd if=/dev/urandom of=/big bs=1M count=200\n";
     let context = scene.context("fill", &[("Dockerfile", fill)]);
-    daemon.build(&context).run().fails().says("No space left on device");
+    let disk_is_named = format!("the daemon's state is at {}, on a disk with ", disk.join("root").display());
+    let ran = daemon.build(&context).run().fails().says("No space left on device");
+    ran.says("exit code: 1; ").says(&disk_is_named).says("make room (buildctl prune)");
 
     // The step's own files fit, their layer does not.
     let layer = "FROM BASE\nRUN dd if=/dev/urandom of=/big bs=1M count=55\n";
@@ -78,6 +80,18 @@ fn a_full_disk_fails_the_build_and_not_the_next() {
     let output = format!("type=oci,dest={}", scene.path("x.tar").display());
     let ran = daemon.build(&context).output(&output).run().fails();
     assert!(ran.said().to_lowercase().contains("no space left on device"), "{ran}");
+    let ran = ran.says(&disk_is_named);
+    let named = ran
+        .said()
+        .lines()
+        .filter(|line| line.starts_with("error: ") && line.contains(&disk_is_named))
+        .count();
+    assert_eq!(named, 1, "{ran}");
+
+    // Nor what a client sends.
+    let large = scene.context("large", &[("Dockerfile", "FROM scratch\nCOPY file /\n")]);
+    std::fs::write(large.join("file"), vec![7; 120 << 20]).expect("write a file of the context");
+    daemon.build(&large).run().fails().says("No space left on device").says(&disk_is_named);
 
     daemon.buildctl(&["prune", "--all"]).ok();
     let out = scene.path("out");
