@@ -1,7 +1,8 @@
 //! What each state of a machine is judged as, and that this machine, on which builds work, passes.
 
 use crate::files::Room;
-use crate::{Finding, Verdict, examine, judged, run};
+use crate::rootless::Group;
+use crate::{Finding, Verdict, examine, judged, rootless, run};
 
 const ALL: [&str; 8] = [
     "CAP_CHOWN",
@@ -33,14 +34,13 @@ fn judgements() {
         kind: 0xef53,
         no_exec: false,
     };
-    let cases: [(Finding, Verdict, &str); 27] = [
+    let cases: [(Finding, Verdict, &str); 26] = [
         (judged::kernel("6.18.0-1-amd64"), Verdict::Ok, "Linux 6.18.0-1-amd64"),
         (judged::kernel("6.1.0"), Verdict::Warn, "6.7"),
         (judged::kernel("5.4.0-100-generic"), Verdict::Fail, "openat2"),
-        (judged::rights(true, &ALL), Verdict::Ok, "root"),
-        (judged::rights(true, &all_but("CAP_SYS_RESOURCE")), Verdict::Warn, "CAP_SYS_RESOURCE"),
-        (judged::rights(true, &all_but("CAP_SYS_ADMIN")), Verdict::Fail, "CAP_SYS_ADMIN"),
-        (judged::rights(false, &ALL), Verdict::Fail, "rootlesskit"),
+        (judged::rights(&ALL), Verdict::Ok, "root"),
+        (judged::rights(&all_but("CAP_SYS_RESOURCE")), Verdict::Warn, "CAP_SYS_RESOURCE"),
+        (judged::rights(&all_but("CAP_SYS_ADMIN")), Verdict::Fail, "CAP_SYS_ADMIN"),
         (judged::cgroups(v2), Verdict::Ok, "version 2"),
         (judged::cgroups(v1), Verdict::Ok, "version 1"),
         (judged::cgroups(read_only), Verdict::Fail, "read-only"),
@@ -62,15 +62,61 @@ fn judgements() {
         (judged::descriptors(1024), Verdict::Warn, "LimitNOFILE"),
         (judged::programs(&["git"]), Verdict::Warn, "git not on PATH"),
     ];
-    for (finding, verdict, part) in cases {
-        assert_eq!(finding.verdict, verdict, "{finding:?}");
-        assert!(format!("{finding:?}").contains(part), "{finding:?} says nothing of {part:?}");
-        assert_eq!(
-            finding.advice.is_some(),
-            verdict != Verdict::Ok,
-            "{finding:?}: only what is wrong has advice"
-        );
-    }
+    cases.into_iter().for_each(is_judged);
+}
+
+fn is_judged((finding, verdict, part): (Finding, Verdict, &str)) {
+    assert_eq!(finding.verdict, verdict, "{finding:?}");
+    assert!(format!("{finding:?}").contains(part), "{finding:?} says nothing of {part:?}");
+    assert_eq!(
+        finding.advice.is_some(),
+        verdict != Verdict::Ok,
+        "{finding:?}: only what is wrong has advice"
+    );
+}
+
+#[test]
+fn judgements_of_what_a_daemon_without_root_needs() {
+    let refused = || Err("refused".to_owned());
+    let namespaces =
+        |most, allowed, restricted| rootless::user_namespaces(&refused(), most, allowed, restricted);
+    let ids = |users, groups| rootless::ids("ann", 1000, users, groups);
+    let group = |path: &str, writable, controllers: &str| Group {
+        path: path.into(),
+        writable,
+        controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+    };
+    let (session, manager) =
+        (group("/session", false, "cpu memory pids"), group("/manager", true, "cpu memory pids"));
+    let cases: [(Finding, Verdict, &str); 22] = [
+        (rootless::user_namespaces(&Ok(()), "0", "0", "1"), Verdict::Ok, "without root"),
+        (namespaces("0\n", "", ""), Verdict::Fail, "user.max_user_namespaces=15000"),
+        (namespaces("96365\n", "0\n", ""), Verdict::Fail, "kernel.unprivileged_userns_clone=1"),
+        (namespaces("96365\n", "", "1\n"), Verdict::Fail, "kernel.apparmor_restrict_unprivileged_userns=0"),
+        (namespaces("96365\n", "1\n", "0\n"), Verdict::Fail, "seccomp"),
+        (ids("bob:1:9\nann:100000:65536\n", "1000:100000:65536\n"), Verdict::Ok, "65536 users"),
+        (ids("ann:100000:30000\nann:200000:40000\n", "ann:100000:65536\n"), Verdict::Ok, "70000 users"),
+        (ids("ann:100000:65536\n", "bob:100000:65536\n"), Verdict::Fail, "0 groups in /etc/subgid"),
+        (ids("", ""), Verdict::Fail, "usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann"),
+        (rootless::mappers(Some(true), Some(true), false, "ann"), Verdict::Ok, "newuidmap"),
+        (rootless::mappers(Some(true), None, false, "ann"), Verdict::Fail, "Debian: uidmap"),
+        (rootless::mappers(Some(false), Some(true), false, "ann"), Verdict::Fail, "chmod u+s"),
+        (rootless::mappers(Some(true), Some(true), true, "ann"), Verdict::Fail, "no-new-privileges"),
+        (rootless::snapshots(Ok(()), refused(), &[]), Verdict::Ok, "overlay in a user namespace"),
+        (rootless::snapshots(refused(), Ok(()), &[]), Verdict::Warn, "fuse-overlayfs takes its place"),
+        (
+            rootless::snapshots(refused(), Ok(()), &["fuse-overlayfs"]),
+            Verdict::Warn,
+            "install fuse-overlayfs",
+        ),
+        (rootless::snapshots(refused(), refused(), &[]), Verdict::Warn, "modprobe fuse"),
+        (rootless::delegation(&manager, &Group::default()), Verdict::Ok, "/manager is delegated"),
+        (rootless::delegation(&session, &manager), Verdict::Warn, "systemd-run --user --scope"),
+        (rootless::delegation(&session, &group("/m", true, "memory pids")), Verdict::Warn, "without cpu"),
+        (rootless::delegation(&session, &Group::default()), Verdict::Warn, "Delegate=cpu"),
+        (rootless::sockets(None, "ann"), Verdict::Warn, "loginctl enable-linger ann"),
+    ];
+    cases.into_iter().for_each(is_judged);
 }
 
 /// Here builds work, as other tests show: nothing may be said to make that impossible.

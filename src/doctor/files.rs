@@ -1,5 +1,6 @@
 //! What the system says of itself.
 
+use crate::rootless::Group;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -72,4 +73,71 @@ pub(crate) fn missing(programs: &[&'static str]) -> Vec<&'static str> {
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let there = |name: &&&str| !folders.iter().any(|folder| folder.join(name).is_file());
     programs.iter().filter(there).copied().collect()
+}
+
+/// Name and number of this process's user.
+pub(crate) fn user() -> (String, u32) {
+    let number = rustix::process::geteuid().as_raw();
+    // `NAME:PASSWORD:UID:…` (passwd(5)).
+    let named = |line: &str| line.split(':').nth(2) == Some(&number.to_string());
+    let known = text("/etc/passwd");
+    let name = known.lines().find(|line| named(line)).and_then(|line| line.split(':').next());
+    (name.map_or_else(|| number.to_string(), str::to_owned), number)
+}
+
+/// Where a daemon of this user keeps its state unless told otherwise.
+pub(crate) fn usual_root() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = || set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")));
+    match own().filter(|_| !is_root()) {
+        Some(folder) => folder.join("buildkit"),
+        None => "/var/lib/buildkit".into(),
+    }
+}
+
+/// Whether a program is on PATH, and has root's rights whoever starts it.
+pub(crate) fn mapper(name: &str) -> Option<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())?;
+    let about = found.metadata().ok()?;
+    let set_user = about.mode() & libc::S_ISUID != 0 && about.uid() == 0;
+    let capable = || rustix::fs::getxattr(&found, "security.capability", &mut [0_u8; 64][..]).is_ok();
+    let no_set_user = rustix::fs::StatVfsMountFlags::from_bits_retain(libc::ST_NOSUID);
+    let honoured = rustix::fs::statvfs(&found).is_ok_and(|about| !about.f_flag.contains(no_set_user));
+    Some(honoured && (set_user || capable()))
+}
+
+/// Whether programs that this process starts get no rights by whose they are.
+pub(crate) fn gains_no_rights() -> bool {
+    let status = text("/proc/self/status");
+    status.lines().any(|line| line.strip_prefix("NoNewPrivs:").is_some_and(|value| value.trim() == "1"))
+}
+
+/// Whether a file can be read and written.
+pub(crate) fn opens(path: &str) -> Result<(), String> {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    opened.map(drop).map_err(|error| error.to_string())
+}
+
+pub(crate) fn is_writable(path: &Path) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    accessat(CWD, path, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+}
+
+/// This process's group in the second version's tree.
+pub(crate) fn own_cgroup() -> Group {
+    let own = text("/proc/self/cgroup");
+    own.lines().find_map(|line| line.strip_prefix("0::")).map(cgroup).unwrap_or_default()
+}
+
+/// A group by its path in that tree.
+pub(crate) fn cgroup(path: &str) -> Group {
+    let folder = Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'));
+    let controllers = std::fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
+    Group {
+        path: path.to_owned(),
+        writable: folder.join("cgroup.procs").exists() && is_writable(&folder),
+        controllers: controllers.split_whitespace().map(str::to_owned).collect(),
+    }
 }

@@ -34,15 +34,8 @@ const NEEDED: [&str; 4] = ["CAP_SYS_ADMIN", "CAP_SETGID", "CAP_SETUID", "CAP_CHO
 /// What steps lack where the daemon lacks it.
 const WANTED: [&str; 4] = ["CAP_NET_ADMIN", "CAP_MKNOD", "CAP_SYS_CHROOT", "CAP_SYS_RESOURCE"];
 
-pub(crate) fn rights(root: bool, own: &[&str]) -> Finding {
+pub(crate) fn rights(own: &[&str]) -> Finding {
     let check = "rights";
-    if !root {
-        return Finding::fail(
-            check,
-            "this user is not root",
-            "run as root, or in a user namespace: rootlesskit crosskit doctor",
-        );
-    }
     let lacking = |list: [&'static str; 4]| -> Vec<&str> {
         list.into_iter().filter(|name| !own.contains(name)).collect()
     };

@@ -5,6 +5,7 @@
 
 mod files;
 mod judged;
+mod rootless;
 mod tried;
 
 #[cfg(test)]
@@ -12,7 +13,7 @@ mod doctor_tests;
 
 use serde::Serialize;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How it is about one need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -53,14 +54,19 @@ impl Finding {
     }
 }
 
-/// Looks at this machine; `root` is where the daemon keeps its state. Runs for some 100 ms.
+/// Looks at this machine; `root` is where the daemon keeps its state. For somebody who is not root it looks at what a
+/// daemon without root's rights needs. Runs for some 100 ms.
 pub fn examine(root: &Path) -> Vec<Finding> {
     let mut all = vec![judged::kernel(&files::kernel_release())];
-    all.push(judged::rights(files::is_root(), &crosskit_exec::own_capabilities()));
-    all.push(judged::cgroups(&files::text("/proc/self/mountinfo")));
-    all.push(tried::namespaces());
-    all.push(tried::runtime(root));
-    all.push(tried::snapshots(root));
+    if files::is_root() {
+        all.push(judged::rights(&crosskit_exec::own_capabilities()));
+        all.push(judged::cgroups(&files::text("/proc/self/mountinfo")));
+        all.push(tried::namespaces());
+        all.push(tried::runtime(root));
+        all.push(tried::snapshots(root));
+    } else {
+        all.extend(rootless::examine(root));
+    }
     all.extend(tried::platforms());
     all.push(judged::names(
         &files::text("/etc/resolv.conf"),
@@ -79,9 +85,11 @@ pub fn examine(root: &Path) -> Vec<Finding> {
 const USAGE: &str = "\
 Usage: crosskit doctor [--root FOLDER] [--format table|json]
 
-Looks whether this machine has what a builder needs, and says what to do where it has not.
+Looks whether this machine has what a builder needs, and says what to do where it has not. Started by somebody who is
+not root, it looks for what a daemon without root's rights needs.
 
-  --root FOLDER   where the daemon keeps its state (default /var/lib/buildkit)
+  --root FOLDER   where the daemon keeps its state (default /var/lib/buildkit; without root's
+                  rights ~/.local/share/buildkit)
   --format FORM   table or json (default table)
 
 Exits with 1 if builds cannot work here, with 2 for wrong arguments.
@@ -90,7 +98,7 @@ Exits with 1 if builds cannot work here, with 2 for wrong arguments.
 /// Runs the program with these arguments, without its name. Returns the exit code: 1 if a need is not met, 2 for wrong
 /// arguments.
 pub fn run(args: &[String], stdout: &mut dyn Write, stderr: &mut dyn Write) -> u8 {
-    let (mut root, mut json) = (PathBuf::from("/var/lib/buildkit"), false);
+    let (mut root, mut json) = (files::usual_root(), false);
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let (name, given) = match arg.split_once('=') {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A folder for trials, on the disk that the daemon's state is on.
-fn trial(root: &Path) -> Result<Folder, String> {
+pub(crate) fn trial(root: &Path) -> Result<Folder, String> {
     let parent = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     Folder::below(parent).map_err(|error| error.to_string())
 }

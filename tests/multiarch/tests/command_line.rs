@@ -424,6 +424,48 @@ fn a_machine_is_told_whether_it_can_build() {
     assert!(!scene.path("state").exists(), "looking changes nothing");
 }
 
+/// Who is not root is told what a daemon without root's rights lacks, and not to become root.
+#[test]
+fn who_is_not_root_is_told_whether_a_daemon_without_its_rights_can_build() {
+    let scene = Scene::set();
+    std::fs::set_permissions(scene.folder(), PermissionsExt::from_mode(0o755)).expect("open the scene");
+    let program = scene.path("crosskit");
+    std::fs::copy(scene.programs.path("crosskit").canonicalize().expect("it"), &program).expect("copy it");
+    let home = scene.path("home");
+    std::fs::create_dir(&home).expect("create a folder");
+    std::os::unix::fs::chown(&home, Some(65534), Some(65534)).expect("give it away");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+    command.args(["doctor", "--format=json"]).env("HOME", &home).env_remove("XDG_DATA_HOME");
+    let ran = Ran::run(command.env("XDG_RUNTIME_DIR", &home));
+    let all: Vec<Value> = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+    let of = |check: &str| {
+        let found = all.iter().find(|finding| finding["check"] == check);
+        found.unwrap_or_else(|| panic!("nothing about {check}: {ran}"))
+    };
+    assert_eq!(
+        (&of("rights")["verdict"], &of("namespaces")["verdict"]),
+        (&"ok".into(), &"ok".into()),
+        "{ran}"
+    );
+    // Nobody has ids to give: this is what makes it fail here.
+    let ids = of("ids");
+    assert_eq!(ids["verdict"], "fail", "{ran}");
+    assert!(ids["advice"].as_str().is_some_and(|advice| advice.contains("usermod --add-subuids")), "{ran}");
+    assert_eq!(ran.status.code(), Some(1), "{ran}");
+    assert_eq!(
+        (&of("snapshots")["verdict"], &of("sockets")["verdict"]),
+        (&"ok".into(), &"ok".into()),
+        "{ran}"
+    );
+    for check in ["id mapping", "runtime", "cgroups", "platforms"] {
+        of(check);
+    }
+    let disk = of("disk")["found"].as_str().unwrap_or_default();
+    assert!(disk.contains(&home.display().to_string()), "{disk}");
+    assert_eq!(std::fs::read_dir(&home).expect("list").count(), 0, "looking changes nothing");
+}
+
 /// buildx asks a container's daemon in this way, and wants four words.
 #[test]
 fn versions_have_a_package_a_number_and_a_revision() {
