@@ -9,12 +9,12 @@ set -eu
 : "${BUILDCTL:=buildctl}" "${BUILDCTL_CONNECT_RETRIES_MAX:=10}" "${BUILDKITD:=buildkitd}" "${BUILDKITD_FLAGS:=}"
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/buildctl-daemonless.XXXXXX")
-daemon=
+daemon= client=
 leave() {
-  if [ -n "$daemon" ]; then
-    kill "$daemon" 2> /dev/null || true
-    wait "$daemon" 2> /dev/null || true
-  fi
+  for process in $client $daemon; do
+    kill "$process" 2> /dev/null || true
+    wait "$process" 2> /dev/null || true
+  done
   rm -rf "$folder"
 }
 trap leave EXIT
@@ -38,6 +38,11 @@ if ! "$BUILDCTL" --addr="$address" --wait --timeout="$BUILDCTL_CONNECT_RETRIES_M
   cat "$folder/log" >&2
   exit 1
 fi
+# Beside this shell, which hears signals only while it waits; with its standard input, which such a process has not by itself.
+exec 3<&0
+"$BUILDCTL" --addr="$address" "$@" <&3 3<&- &
+client=$!
 code=0
-"$BUILDCTL" --addr="$address" "$@" || code=$?
+wait "$client" || code=$?
+client=
 exit "$code"

@@ -5,7 +5,9 @@ mod certificates;
 
 use certificates::Authority;
 use crosskit_llb::{Builder, Constraints, Exec, ImageSource, LocalSource};
-use crosskit_multiarch::{Daemon, DaemonOptions, Ran, Running, Scene, Tree, until};
+use crosskit_multiarch::{
+    Daemon, DaemonOptions, Ran, Running, Scene, Tree, mounts_below, processes_of, until,
+};
 use prost::Message;
 use serde_json::Value;
 use std::io::Write;
@@ -422,6 +424,70 @@ fn a_machine_is_told_whether_it_can_build() {
     assert!(emulators["verdict"].is_string() && emulators["found"].is_string(), "{emulators}");
     assert!(crosskit(&["--help"]).1.contains("doctor"), "a person finds it");
     assert!(!scene.path("state").exists(), "looking changes nothing");
+}
+
+/// One call with a daemon of its own, on the machine itself.
+fn daemonless(scene: &Scene, arguments: &[&str]) -> Command {
+    let folder = scene.path("daemonless");
+    std::fs::create_dir_all(&folder).expect("create a folder");
+    let config = folder.join("buildkitd.toml");
+    let text = format!("[registry.\"{}\"]\n  http = true\n", scene.registry.address());
+    std::fs::write(&config, text).expect("write a config");
+    let mut command = Command::new(crosskit_multiarch::workspace().join("appliance/buildctl-daemonless.sh"));
+    let flags = format!("--root {} --config {}", folder.join("root").display(), config.display());
+    command
+        .args(arguments)
+        .env("BUILDKITD", scene.programs.path("buildkitd"))
+        .env("BUILDCTL", scene.programs.path("buildctl"))
+        .env("BUILDKITD_FLAGS", flags)
+        .env("TMPDIR", &folder);
+    command
+}
+
+#[test]
+fn a_call_with_a_daemon_of_its_own_leaves_nothing() {
+    let scene = Scene::set();
+    let folder = scene.path("daemonless");
+    let nothing_left = || {
+        let processes = processes_of(&folder);
+        assert!(processes.is_empty(), "{processes:?}");
+        assert!(mounts_below(&folder).is_empty());
+        let mut names: Vec<_> =
+            std::fs::read_dir(&folder).expect("list").flatten().map(|e| e.file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["buildkitd.toml", "root"]);
+    };
+    let context = scene.context("c", &[("Dockerfile", "FROM BASE\nRUN echo made > /made\n")]);
+    let local = |name: &str| format!("--local={name}={}", context.display());
+    let (first, second) = (local("context"), local("dockerfile"));
+    let build = ["build", "--progress=plain", "--frontend=dockerfile.v0", &first, &second];
+    Ran::run(&mut daemonless(&scene, &build)).ok().says("RUN echo made > /made");
+    nothing_left();
+    // The state is where the flags say, for the next one.
+    Ran::run(&mut daemonless(&scene, &build)).ok().says("CACHED");
+    // A graph on the standard input, and an exit code.
+    let out = scene.path("out");
+    let lent = scene.context("lent", &[("file", "of the client")]);
+    let (lent, output) = (format!("lent={}", lent.display()), format!("type=local,dest={}", out.display()));
+    let ran =
+        told(&mut daemonless(&scene, &["build", "--local", &lent, "--output", &output]), &graph(&scene));
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(Tree::of_folder(&out).text("copied"), "of the client");
+    Ran::run(&mut daemonless(&scene, &["debug", "nonsense"])).fails();
+    nothing_left();
+
+    // Who is told to end, ends, with all that runs.
+    scene.write("c", "Dockerfile", "FROM BASE\nRUN echo it-runs && /bin/sleep 987\n");
+    let mut building = Running::start(&mut daemonless(&scene, &build));
+    building.wait_for(" it-runs", LONG);
+    building.signal(rustix::process::Signal::TERM);
+    assert_eq!(building.wait(LONG).code(), Some(143));
+    nothing_left();
+
+    // A daemon that does not start is asked why.
+    let mut command = daemonless(&scene, &["debug", "workers"]);
+    command.env("BUILDKITD_FLAGS", "--no-such-flag").env("BUILDCTL_CONNECT_RETRIES_MAX", "1");
+    Ran::run(&mut command).fails().says("could not connect to unix://").says("--no-such-flag");
 }
 
 /// Who is not root is told what a daemon without root's rights lacks, and not to become root.
