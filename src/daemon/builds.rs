@@ -25,6 +25,7 @@ use crosskit_gateway::{BuildPolicies, GatewayError, Refs};
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Snapshots, Usage};
 use crosskit_solver::{Job, JobContext, JobError, Solver, StatusStream};
+use crosskit_workers::ops::left::LeftOver;
 use crosskit_workers::ops::source::COMPATIBILITY;
 use crosskit_workers::{ResultRef, disk};
 use std::collections::BTreeMap;
@@ -168,25 +169,39 @@ impl Builder {
             let progress: Vec<_> = progress.collect().await;
             Remembering::of(record, &mut outcome, progress).write(&self.history, Arc::clone(&running));
         }
-        self.end(job, running).await;
+        let left = outcome.as_ref().err().map(left_behind).unwrap_or_default();
         let answer = outcome.map(|done| api::SolveResponse { exporter_response: done.exported.response });
         // Another daemon, whose steps come as graphs, is to know whether to ask elsewhere.
         let is_graph = request.definition.is_some();
-        answer.map_err(|e| {
+        let answer = answer.map_err(|e| {
             let e = match disk::explained(&self.snapshots, e.message()) {
                 Some(full) => e.with_more(&full),
                 None => e,
             };
             if is_graph { e.to_status() } else { Status::from(e) }
-        })
+        });
+        self.end(job, running, left).await;
+        answer
     }
 
     /// Ends a build that has its answer. What steps elsewhere have made and nobody needed here still
-    /// comes, for later builds.
-    async fn end(&self, job: Arc<Job<ResultRef>>, running: Arc<OwnedRwLockReadGuard<()>>) {
+    /// comes, for later builds. What a failed one has left goes.
+    async fn end(
+        &self,
+        job: Arc<Job<ResultRef>>,
+        running: Arc<OwnedRwLockReadGuard<()>>,
+        left: Option<PruneOptions>,
+    ) {
         let ended = Arc::clone(&self.ended);
+        let snapshots = self.snapshots.clone();
+        let discard = move || {
+            if let Some(left) = left {
+                tokio::spawn(discard(snapshots, left));
+            }
+        };
         if job.is_settled().await {
             drop(job);
+            discard();
             ended.notify_one();
             return;
         }
@@ -197,6 +212,7 @@ impl Builder {
                 () = stop.cancelled() => {}
             }
             drop((job, running));
+            discard();
             ended.notify_one();
         });
     }
@@ -334,6 +350,23 @@ fn translate_old_forms(request: &mut SolveRequest) {
             let attrs = BTreeMap::from([("ref".to_string(), reference)]);
             cache.imports.push(api::CacheOptionsEntry { r#type: "registry".to_string(), attrs });
         }
+    }
+}
+
+/// What a build that failed leaves behind, once nobody looks into it any more.
+fn left_behind(error: &GatewayError) -> Option<PruneOptions> {
+    let left = error.solve_error()?.error.attachment::<LeftOver>()?;
+    let made: Vec<String> = left.made().iter().map(|id| format!("id=={id}")).collect();
+    let filters = Filters::parse(&made).ok().filter(|_| !made.is_empty())?;
+    Some(PruneOptions { filters, all: true, ..PruneOptions::default() })
+}
+
+async fn discard(snapshots: Snapshots, left: PruneOptions) {
+    let (pruned, mut told) = tokio::sync::mpsc::channel(PRUNED_AT_ONCE);
+    let pruning = snapshots.prune(left, pruned);
+    let (done, ()) = tokio::join!(pruning, async { while told.recv().await.is_some() {} });
+    if let Err(why) = done {
+        tracing::warn!(%why, "what a failed step has written stays until the next collection");
     }
 }
 

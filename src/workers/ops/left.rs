@@ -2,6 +2,7 @@
 
 use crate::ResultRef;
 use crosskit_api::pb;
+use std::collections::HashSet;
 
 /// What is left of an operation that failed. Attached to its error.
 pub struct LeftOver {
@@ -17,5 +18,12 @@ impl LeftOver {
         let input = |mount: &pb::Mount| inputs.get(usize::try_from(mount.input).ok()?)?.clone();
         let inputs: Vec<ResultRef> = mounts.iter().map(input).collect();
         LeftOver { mounts: inputs.clone(), inputs }
+    }
+
+    /// The snapshots that it has made, by their ids: nobody will ask for them again.
+    pub fn made(&self) -> Vec<String> {
+        let given: HashSet<&str> = self.inputs.iter().flatten().map(|input| input.id()).collect();
+        let made = self.mounts.iter().flatten().map(|made| made.id());
+        made.filter(|id| !given.contains(id)).map(str::to_owned).collect()
     }
 }

@@ -104,6 +104,24 @@ fn a_full_disk_fails_the_build_and_not_the_next() {
 }
 
 #[test]
+fn what_a_failed_step_has_written_goes_with_its_build() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let fails = "FROM BASE\nRUN dd if=/dev/zero of=/big bs=1M count=20 && false\n";
+    let context = scene.context("c", &[("Dockerfile", fails)]);
+    daemon.build(&context).run().fails().says("exit code: 1");
+    let large = || {
+        let ran = daemon.buildctl(&["du", "--format", "{{json .}}"]).ok();
+        let all: serde_json::Value = serde_json::from_str(ran.stdout.trim()).expect("JSON");
+        let all = all.as_array().expect("a list").clone();
+        assert!(!all.is_empty(), "the base image is there");
+        all.iter().filter(|record| record.to_string().contains("dd if=")).count()
+    };
+    until("it to be gone", LONG, || (large() == 0).then_some(()));
+    daemon.stop();
+}
+
+#[test]
 fn the_socket_has_the_mode_and_group_that_were_configured() {
     let scene = Scene::set();
     let config = "[grpc]\n  gid = 4242\n".to_owned();
