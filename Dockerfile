@@ -34,10 +34,20 @@ COPY --chmod=755 appliance/buildctl-daemonless.sh /usr/bin/
 RUN cd /usr/bin && for name in buildkitd buildctl binfmt; do ln -s crosskit $name; done
 RUN /trim.sh && rm /packages.sh /trim.sh
 
-FROM ${BASE} AS binfmt
-COPY --from=binaries /crosskit /usr/bin/binfmt
+# The program with what it is linked to, and nothing else.
+FROM ${BASE} AS alone
+COPY appliance/libraries.sh /
+COPY --from=binaries /crosskit /alone/usr/bin/binfmt
+RUN /libraries.sh /alone/usr/bin/binfmt /alone && mkdir -m 1777 /alone/tmp
+
+FROM scratch AS binfmt
 COPY --from=emulators --link / /usr/bin/
+COPY --from=alone --link /alone/ /
+VOLUME /tmp
 ENTRYPOINT ["/usr/bin/binfmt"]
+LABEL org.opencontainers.image.title="crosskit binfmt" \
+      org.opencontainers.image.description="Installs emulators of other processors" \
+      org.opencontainers.image.licenses="Apache-2.0"
 
 FROM ${BASE} AS unprivileged
 COPY appliance/unprivileged.sh /

@@ -9,6 +9,7 @@ use crosskit_platforms::Architecture;
 use serde::Serialize;
 
 use crate::install::{Source, runs_natively};
+use crate::mounted::is_container;
 use crate::probe::{Proof, prove};
 use crate::{Emulator, Entry, program};
 
@@ -84,6 +85,11 @@ impl Owners {
         Self { root: root.to_owned(), ours }
     }
 
+    /// Whether this is a container, and the emulators of the machine's entries are not in it.
+    fn are_elsewhere(&self) -> bool {
+        is_container(&self.root)
+    }
+
     fn of(&self, entry: &str) -> Option<String> {
         if self.ours.iter().any(|name| name == entry) {
             return Some("crosskit".to_owned());
@@ -143,7 +149,10 @@ pub(crate) fn status(
     let proof = prove(architecture);
     found.argv0 = proof.alone.is_ok().then_some(proof.argv0);
     found.state = judged(&mut found.problems, &proof, main);
-    if found.state == State::Ok && !main.interpreter.exists() {
+    let there = main.interpreter.exists();
+    if found.state == State::Ok && !there && owners.are_elsewhere() {
+        // The kernel holds it, and where it is a container does not see.
+    } else if found.state == State::Ok && !there {
         found.state = State::Stale;
         let path = main.interpreter.display();
         found.problems.push(format!("{path} is gone: the kernel holds it until the next restart"));

@@ -137,6 +137,31 @@ fn what_is_wrong_is_told_and_put_right() {
     assert_eq!(said, "done");
 }
 
+/// A container sees the machine's entries and not the files of their emulators, which the kernel holds open.
+#[test]
+fn emulators_that_a_container_does_not_see_are_good_as_long_as_they_work() {
+    let said = with_own_binfmt(|dir| {
+        let root = tempfile::tempdir().expect("a folder");
+        let env = machine(root.path());
+        let binfmt = Binfmt::at(dir);
+        let _kept = binfmt.mount().expect("mounted").expect("was not");
+        let elsewhere = root.path().join("qemu-aarch64");
+        std::fs::copy(qemu().join("qemu-aarch64"), &elsewhere).expect("copied");
+        let registered = Registration { emulator: elsewhere.clone(), ..registration("arm64", "CFP") };
+        binfmt.register(&registered).expect("registered");
+        std::fs::remove_file(&elsewhere).expect("removed");
+        assert_eq!(status("arm64", dir, &env)["state"], "stale", "on the machine itself");
+        std::fs::write(root.path().join(".dockerenv"), "").expect("written");
+        assert_eq!(status("arm64", dir, &env)["state"], "ok");
+        let before = binfmt.entries().expect("read");
+        let (code, _, err) = call(&["--repair=all", "--verify=all"], dir, &env);
+        assert_eq!((code, err.as_str()), (0, "repairing: arm64 nothing to do\nverifying: arm64 OK\n"));
+        assert_eq!(binfmt.entries().expect("read"), before);
+        "done".to_owned()
+    });
+    assert_eq!(said, "done");
+}
+
 #[test]
 fn a_repair_that_fails_leaves_the_entry_alone() {
     let said = with_own_binfmt(|dir| {

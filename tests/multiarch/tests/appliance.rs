@@ -189,4 +189,20 @@ fn installs_emulators(scene: &Scene, daemon: &Daemon, engine: &Engine) {
     assert_eq!(listing["supported"][0], "linux/amd64");
     run(&["--status"]).ok().says("riscv64").says("loong64");
     run(&["--install=pdp11"]).fails().says("unsupported architecture: pdp11");
+    // What runs already is left alone; nothing is installed here, for it would be the machine's.
+    run(&["--verify=386"]).ok().says("verifying: 386 runs natively");
+    // Without the rights it is said which are lacking.
+    engine
+        .docker(&["run", "--rm", "--network=none", BINFMT, "--install=arm64"])
+        .fails()
+        .says("cannot mount binfmt_misc")
+        .says("--privileged");
+    // It is small: the emulators, the program, and what that is linked to.
+    let archive = scene.path("binfmt-files.tar");
+    let container = engine.docker(&["create", BINFMT]).ok().stdout.trim().to_owned();
+    engine.docker(&["export", "--output", &text(&archive), &container]).ok();
+    let files = Ran::run(Command::new("tar").arg("--list").arg("--file").arg(&archive)).ok();
+    let others = files.stdout.lines().filter(|path| path.starts_with("usr/bin/") && !path.contains("qemu-"));
+    assert_eq!(others.collect::<Vec<_>>(), ["usr/bin/", "usr/bin/binfmt"]);
+    engine.docker(&["rm", &container]).ok();
 }
