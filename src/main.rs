@@ -1,4 +1,4 @@
-//! Which program am I called as: `crosskit`, `buildkitd`, `buildctl` or `binfmt`; or is it `crosskit doctor`?
+//! Which program am I called as: `crosskit`, `buildkitd`, `buildctl` or `binfmt`; or is it `crosskit doctor` or `crosskit certs`?
 
 use crosskit_client::{Embedded, channel_over};
 use crosskit_daemon::Daemon;
@@ -11,8 +11,13 @@ type Program = fn(Vec<OsString>) -> ExitCode;
 
 /// The programs, by the name they are called with, or by the first argument. Each gets its
 /// arguments without its own name.
-const PROGRAMS: [(&str, Program); 4] =
-    [("buildkitd", buildkitd), ("buildctl", buildctl), ("binfmt", binfmt), ("doctor", doctor)];
+const PROGRAMS: [(&str, Program); 5] = [
+    ("buildkitd", buildkitd),
+    ("buildctl", buildctl),
+    ("binfmt", binfmt),
+    ("doctor", doctor),
+    ("certs", certs),
+];
 
 fn main() -> ExitCode {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
@@ -53,6 +58,10 @@ fn binfmt(arguments: Vec<OsString>) -> ExitCode {
 
 fn doctor(arguments: Vec<OsString>) -> ExitCode {
     crosskit_doctor::run(&texts(&arguments), &mut std::io::stdout(), &mut std::io::stderr()).into()
+}
+
+fn certs(arguments: Vec<OsString>) -> ExitCode {
+    crosskit_certs::run(&texts(&arguments), &mut std::io::stdout(), &mut std::io::stderr()).into()
 }
 
 fn texts(arguments: &[OsString]) -> Vec<String> {

@@ -189,6 +189,7 @@ pub(crate) static CROSSKIT: Command = Command {
         copy(&PRUNE),
         copy(&PRUNE_HISTORIES),
         Command::new("doctor", "say whether this machine has what a builder needs"),
+        Command::new("certs", "make certificates for a daemon and its clients"),
         copy(&DEBUG),
         copy(&FARM),
         copy(&DIAL),
@@ -231,9 +232,9 @@ pub(crate) async fn run(flags: &Parsed) -> Result<(), ClientError> {
         ["debug", "histories"] => histories::list(flags).await,
         ["debug", "dump-metadata"] => debug::dump_metadata(flags),
         // The program itself has done it where it is the first word.
-        ["doctor"] => {
-            Err(ClientError::invalid("doctor asks no daemon and comes first: crosskit doctor --help"))
-        }
+        [name @ ("doctor" | "certs")] => Err(ClientError::invalid(format!(
+            "{name} asks no daemon and comes first: crosskit {name} --help"
+        ))),
         other => Err(ClientError::invalid(format!("{} can't be run", other.join(" ")))),
     }
 }

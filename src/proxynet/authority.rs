@@ -1,8 +1,6 @@
 //! A certificate authority that lives as long as a step, and the certificates that it gives.
 
 use crate::ProxyError;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
@@ -19,8 +17,6 @@ const NAME: &str = "crosskit proxy of a build step";
 const SERVER_NAME: &str = "server seen through the proxy of a build step";
 /// Hosts whose certificates are kept.
 const KEPT: usize = 1024;
-/// Characters of a line of PEM.
-const PEM_LINE: usize = 64;
 /// Certificates are valid whatever a step's clock says, within reason: what is behind them is gone with the step.
 const FIRST_YEAR: i32 = 2000;
 const YEARS_AHEAD: i32 = 10;
@@ -56,7 +52,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let certificate = params.self_signed(&key).map_err(failed)?;
-        let pem = pem(certificate.der());
+        let pem = certificate.pem();
         Ok(Authority { pem, issuer: Issuer::new(params, key), given: Mutex::default() })
     }
 
@@ -98,15 +94,4 @@ impl Authority {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
-}
-
-fn pem(der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    for line in text.as_bytes().chunks(PEM_LINE) {
-        pem.push_str(&String::from_utf8_lossy(line));
-        pem.push('\n');
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
 }
