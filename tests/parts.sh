@@ -8,7 +8,8 @@
 # Small everyday programs are installed on the machine. The rest is unpacked, not installed, into the parts
 # folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
 # the machine runs:
-#   moto/ (a server that speaks S3, from PyPI), azurite/ (one of Azure's blobs, from npm), bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/root.tar, busybox/ARCH/busybox (static, one per platform)
+#   moto/ (a server that speaks S3, from PyPI), azurite/ (one of Azure's blobs, from npm), bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/root.tar, busybox/ARCH/busybox (static, one per platform),
+#   bin/kubernetes-validate with kubernetes/ (the schemas of Kubernetes' API and what reads them, from PyPI)
 # QEMU, buildx and the foreign busyboxes come from a newer suite ($CROSSKIT_TEST_SUITE) of the archive that this
 # machine's own apt is set up with. Nothing there: no action, well under a second.
 set -euo pipefail
@@ -25,7 +26,7 @@ for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar f
   /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables
   rootlesskit:rootlesskit newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
   systemd-analyze:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap
-  python3:python3 pip3:python3-pip node:nodejs npm:npm)
+  python3:python3 pip3:python3-pip /usr/bin/pip3:python3-pip node:nodejs npm:npm)
 
 # OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)
 architectures=(
@@ -35,6 +36,9 @@ architectures=(
 
 # QEMU's names of architectures that no build is for: only binfmt's tests want them
 others=(ppc64 mips64el mips64 sparc64 alpha m68k ppc mips mipsel riscv32 hppa sh4 or1k microblaze)
+
+# Versions of Kubernetes that examples have to be right for: the first that has all they use switched on, and a new one
+kubernetes_versions=(1.33 1.37)
 
 say() { printf 'parts: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -65,6 +69,7 @@ missing_parts() { # -> one line per file that the parts folder lacks
   [ -f "$parts/azurite/node_modules/azurite/dist/src/blob/main.js" ] || echo azurite/node_modules/azurite/dist/src/blob/main.js
   [ -x "$parts/bin/docker-buildx" ] || echo bin/docker-buildx
   [ -x "$parts/bin/docker-registry" ] || echo bin/docker-registry
+  [ -x "$parts/bin/kubernetes-validate" ] || echo bin/kubernetes-validate
 }
 
 logged() { # runs a command with its output in the log, which is shown if it fails
@@ -192,6 +197,24 @@ fetch_registry() {
   place "$work/registry/files/usr/bin/docker-registry" bin/docker-registry
 }
 
+# A validator of Kubernetes' manifests with the schemas of some versions. Debian has none, so it comes from PyPI, into a folder
+# of its own: Debian's Python is left as it is.
+fetch_kubernetes_validate() {
+  local into=$work/kubernetes version keep=()
+  say "unpacking kubernetes-validate"
+  logged /usr/bin/python3 -m pip --disable-pip-version-check install --no-compile --target "$into" \
+    "kubernetes-validate==${kubernetes_versions[-1]}.*" || die "kubernetes-validate could not be had from this machine's package index for Python"
+  for version in "${kubernetes_versions[@]}"; do keep+=(! -name "v$version.0-local-strict"); done
+  find "$into/kubernetes_validate/kubernetes-json-schema" -mindepth 1 -maxdepth 1 "${keep[@]}" -exec rm -rf {} +
+  rm -rf "$parts/kubernetes"
+  mv "$into" "$parts/kubernetes"
+  cat > "$work/kubernetes-validate" << 'END'
+#!/bin/sh
+PYTHONPATH=$(dirname "$(readlink -f "$0")")/../kubernetes PYTHONDONTWRITEBYTECODE=1 exec /usr/bin/python3 -m kubernetes_validate "$@"
+END
+  place "$work/kubernetes-validate" bin/kubernetes-validate
+}
+
 # Docker's engine and its client, with the libraries that this machine may lack.
 fetch_engine() {
   unpack_own engine docker.io containerd tini libdevmapper1.02.1
@@ -241,6 +264,7 @@ fetch_parts() {
   if grep -q '^appliance/root.tar$' <<< "$wanted"; then make_base; fi
   if grep -q '^moto/' <<< "$wanted"; then fetch_moto; fi
   if grep -q '^azurite/' <<< "$wanted"; then fetch_azurite; fi
+  if grep -q '^bin/kubernetes-validate$' <<< "$wanted"; then fetch_kubernetes_validate; fi
   wanted=$(missing_parts)
   [ -n "$wanted" ] || return 0
   private_apt

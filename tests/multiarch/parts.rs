@@ -52,6 +52,11 @@ impl Parts {
         self.file("azurite/node_modules/azurite/dist/src/blob/main.js")
     }
 
+    /// What validates Kubernetes' manifests by the schemas of some of its versions.
+    pub fn kubernetes_validate(&self) -> PathBuf {
+        self.file("bin/kubernetes-validate")
+    }
+
     /// The registry server.
     pub fn docker_registry(&self) -> PathBuf {
         self.file("bin/docker-registry")
