@@ -25,7 +25,7 @@ for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar f
   openssl:openssl ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base
   /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables
   rootlesskit:rootlesskit newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
-  systemd-analyze:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap
+  systemd-analyze:systemd systemd-socket-activate:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap
   python3:python3 pip3:python3-pip /usr/bin/pip3:python3-pip node:nodejs npm:npm)
 
 # OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)

@@ -219,6 +219,7 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
         (&["--for=a..b"], "neither a host's name"),
         (&["--for=-a"], "neither a host's name"),
         (&["--for=a.*.b"], "neither a host's name"),
+        (&["--for=*.b"], "at least two parts"),
         (&["--for=a", "--days=0"], "0 is not in 1..=36500"),
         (&["--for=a", "--days=x"], "invalid digit"),
         (&["--for=a", "--client=ca"], "the authority's"),

@@ -46,6 +46,10 @@ impl Host {
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
+        // Those who check certificates take no star for all names of a domain such as com.
+        if name.starts_with("*.") && name.matches('.').count() < 2 {
+            return Err(wrong("after a star a name has at least two parts"));
+        }
         let last = name.rsplit('.').next().unwrap_or_default();
         // What ends in a number would be an address (RFC 3696), and is none.
         if name.len() > LONGEST_NAME || !labels.all(fits) || last.chars().all(|c| c.is_ascii_digit()) {

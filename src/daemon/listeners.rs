@@ -3,7 +3,7 @@
 
 use crate::config::{Config, Tls};
 use std::io::{self, ErrorKind};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -53,6 +53,7 @@ impl Listeners {
     /// # Errors
     /// The first address that can't be bound, with the reason.
     pub fn bind(config: &Config) -> Result<Self, ListenError> {
+        let mut activated = None;
         let mut listeners = Listeners { bound: Vec::new(), sockets: Vec::new(), addresses: Vec::new() };
         for address in &config.addresses {
             let failed = |why: String| ListenError { address: address.clone(), why };
@@ -72,16 +73,23 @@ impl Listeners {
                     }
                     listeners.bound.push(Bound::Tcp(listener, acceptor));
                 }
-                Some(("fd", _)) => {
+                Some(("fd", name)) => {
                     let acceptor = tls(&config.tls).map_err(failed)?;
-                    for bound in activated(acceptor.as_ref()).map_err(|e| failed(e.to_string()))? {
-                        listeners.bound.push(bound);
+                    let activated = match &mut activated {
+                        Some(known) => known,
+                        none => none.insert(Activated::take().map_err(failed)?),
+                    };
+                    for socket in activated.called(name).map_err(failed)? {
+                        listeners
+                            .bound
+                            .push(handed_over(socket, acceptor.as_ref()).map_err(|e| failed(e.to_string()))?);
                     }
                     listeners.addresses.push(address.clone());
                 }
                 _ => {
                     return Err(failed(
-                        "unknown kind of address; use unix://PATH, tcp://HOST:PORT or fd://".to_string(),
+                        "unknown kind of address; use unix://PATH, tcp://HOST:PORT, fd:// or fd://NAME"
+                            .to_string(),
                     ));
                 }
             }
@@ -194,34 +202,75 @@ fn tcp(place: &str) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn activated(acceptor: Option<&TlsAcceptor>) -> io::Result<Vec<Bound>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
-    let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
-        (Some(pid), Some(count)) if pid == std::process::id().cast_signed() => count,
-        _ => {
-            return Err(io::Error::other(
-                "no sockets were handed over; start the daemon by its systemd socket unit",
-            ));
-        }
-    };
-    (FIRST_ACTIVATED..FIRST_ACTIVATED + count)
-        .map(|raw| {
-            // SAFETY: systemd hands these descriptors to this process alone, and they are taken once.
-            let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-            match rustix::net::sockopt::socket_domain(&fd)? {
-                rustix::net::AddressFamily::UNIX => {
-                    let listener = std::os::unix::net::UnixListener::from(fd);
-                    listener.set_nonblocking(true)?;
-                    Ok(Bound::Unix(UnixListener::from_std(listener)?))
-                }
-                _ => {
-                    let listener = std::net::TcpListener::from(fd);
-                    listener.set_nonblocking(true)?;
-                    Ok(Bound::Tcp(TcpListener::from_std(listener)?, acceptor.cloned()))
-                }
+/// Sockets that systemd has handed over, by the names that their units give them, until an address asks for them.
+struct Activated(Vec<(String, OwnedFd)>);
+
+impl Activated {
+    /// Takes all that are meant for this process.
+    fn take() -> Result<Self, String> {
+        let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
+        let count = match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+            (Some(pid), Some(count)) if pid == std::process::id().cast_signed() => count,
+            _ => {
+                return Err("no sockets were handed over; start the daemon by its systemd socket unit".into());
             }
-        })
-        .collect()
+        };
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        // What systemd calls a socket without a name.
+        let name = |name| if name == "" { "unknown" } else { name };
+        let names = names.split(':').map(name).chain(std::iter::repeat("unknown"));
+        let sockets =
+            (FIRST_ACTIVATED..FIRST_ACTIVATED.saturating_add(count)).zip(names).map(|(raw, name)| {
+                // SAFETY: it is looked at only, and nothing else is done meanwhile.
+                let there = unsafe { BorrowedFd::borrow_raw(raw) };
+                // Programs that the daemon starts have no use for it, and would keep it open.
+                rustix::io::fcntl_setfd(there, rustix::io::FdFlags::CLOEXEC)
+                    .map_err(|e| format!("LISTEN_FDS is {count}, but there is no descriptor {raw}: {e}"))?;
+                // SAFETY: systemd hands these descriptors to this process alone, and they are taken once.
+                Ok((name.to_string(), unsafe { OwnedFd::from_raw_fd(raw) }))
+            });
+        Ok(Activated(sockets.collect::<Result<_, String>>()?))
+    }
+
+    /// Those of a name, or all that are left.
+    fn called(&mut self, name: &str) -> Result<Vec<OwnedFd>, String> {
+        let (found, left): (Vec<_>, Vec<_>) =
+            self.0.drain(..).partition(|(known, _)| name.is_empty() || known == name);
+        self.0 = left;
+        if found.is_empty() {
+            let left: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(match name {
+                "" => "every socket that was handed over is another address's".to_string(),
+                _ => format!(
+                    "no socket of this name was handed over, or another address has it; left are {left:?}"
+                ),
+            });
+        }
+        Ok(found.into_iter().map(|(_, socket)| socket).collect())
+    }
+}
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        for (name, _) in &self.0 {
+            tracing::warn!("a socket called {name:?} was handed over, and no --addr fd:// takes it");
+        }
+    }
+}
+
+fn handed_over(socket: OwnedFd, acceptor: Option<&TlsAcceptor>) -> io::Result<Bound> {
+    match rustix::net::sockopt::socket_domain(&socket)? {
+        rustix::net::AddressFamily::UNIX => {
+            let listener = std::os::unix::net::UnixListener::from(socket);
+            listener.set_nonblocking(true)?;
+            Ok(Bound::Unix(UnixListener::from_std(listener)?))
+        }
+        _ => {
+            let listener = std::net::TcpListener::from(socket);
+            listener.set_nonblocking(true)?;
+            Ok(Bound::Tcp(TcpListener::from_std(listener)?, acceptor.cloned()))
+        }
+    }
 }
 
 /// The acceptor for TCP listeners, if there is a certificate.

@@ -29,15 +29,15 @@ fn the_configs_are_read_without_a_warning() {
     assert!(worker.farm.workers.is_empty() && worker.tls.ca.is_some() && worker.worker.max_parallelism == 8);
 }
 
-fn text(yaml: &Yaml) -> &str {
+pub(super) fn text(yaml: &Yaml) -> &str {
     yaml.as_str().unwrap_or_else(|| panic!("no text: {yaml:?}"))
 }
 
-fn list(yaml: &Yaml) -> &[Yaml] {
+pub(super) fn list(yaml: &Yaml) -> &[Yaml] {
     yaml.as_vec().map_or(&[], Vec::as_slice)
 }
 
-fn labels(yaml: &Yaml) -> BTreeSet<(String, String)> {
+pub(super) fn labels(yaml: &Yaml) -> BTreeSet<(String, String)> {
     let all = yaml.as_hash().into_iter().flatten();
     all.map(|(key, value)| (text(key).to_string(), text(value).to_string())).collect()
 }
@@ -150,4 +150,15 @@ fn the_endpoint_in_the_cluster_finds_every_worker_and_may_look_for_them() {
         ["apiGroups", "resources", "verbs"].map(texts),
         ["discovery.k8s.io", "endpointslices", "list,watch"]
     );
+}
+
+#[test]
+fn units_start_the_daemon_with_flags_that_there_are() {
+    for unit in ["farm/buildkitd.service", "systemd/buildkit.service", "systemd/user/buildkit.service"] {
+        let unit = folder().parent().unwrap().join(unit);
+        let lines = std::fs::read_to_string(&unit).unwrap_or_else(|e| panic!("{}: {e}", unit.display()));
+        let line = lines.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/")).unwrap();
+        let given = flags::command().try_get_matches_from(line.split(' '));
+        given.unwrap_or_else(|e| panic!("{}: {e}", unit.display()));
+    }
 }

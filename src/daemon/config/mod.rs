@@ -485,3 +485,5 @@ fn line_of_key(text: &str, key: &str) -> usize {
 mod config_tests;
 #[cfg(test)]
 mod examples_tests;
+#[cfg(test)]
+mod kubernetes_tests;
