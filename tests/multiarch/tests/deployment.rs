@@ -167,10 +167,11 @@ fn manifests_are_what_kubernetes_takes() {
     }
     // So are the Secrets, which have the name that the manifests ask for, and the files that the daemon is told of.
     let programs = Programs::link_into(folder.path());
-    let mut certs = Command::new(programs.path("crosskit"));
-    let into = folder.path().join("certs");
-    let made =
-        Ran::run(certs.args(["certs", "--for=buildkitd", "--kubernetes"]).arg("--into").arg(&into)).ok();
+    let certs = |into: &str, arguments: &[&str]| {
+        let mut command = Command::new(programs.path("crosskit"));
+        Ran::run(command.current_dir(folder.path()).args(["certs", "--into", into]).args(arguments)).ok()
+    };
+    let made = certs("certs", &["--for=buildkitd", "--kubernetes"]);
     let secrets = folder.path().join("secrets.yaml");
     std::fs::write(&secrets, &made.stdout).expect("write them");
     validate(&parts, &[secrets])
@@ -180,6 +181,12 @@ fn manifests_are_what_kubernetes_takes() {
         .never_says(UNKNOWN);
     assert!(good.contains("secretName: crosskit-daemon-tls") && good.contains("--tlskey=/tls/key.pem"));
     assert!(made.stdout.contains("\n  key.pem: "), "{made}");
+    certs("farm", &["--for", "worker", "--daemon", "worker", "--client", "farm"]);
+    let made = certs("farm", &["--for", "crosskit", "--daemon", "endpoint", "--kubernetes"]);
+    let farm = std::fs::read_to_string(examples().join("farm/kubernetes.yaml")).expect("read a manifest");
+    for name in farm.split("secretName: ").skip(1).filter_map(|rest| rest.split([' ', '\n']).next()) {
+        assert!(made.stdout.contains(&format!("\n  name: {name}\n")), "{name}: {made}");
+    }
     // And what a Job builds is said as buildctl wants it: only nobody is there.
     for variant in ["privileged", "rootless", "userns"] {
         let job = examples().join("kubernetes").join(variant).join("job.yaml");
