@@ -156,6 +156,30 @@ fn an_authority_is_used_again_and_nothing_is_overwritten_by_chance() {
 }
 
 #[test]
+fn runs_at_once_share_one_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let folder = &folder;
+            scope.spawn(move || {
+                let [daemon, client] = ["daemon", "client"].map(|what| format!("--{what}={what}{number}"));
+                made(folder, &["--for=a.example", &daemon, &client]);
+            });
+        }
+    });
+    read(&file(&folder, "ca/ca.pem"), |authority| {
+        for number in 0..8 {
+            for what in ["daemon", "client"] {
+                let path = file(&folder, &format!("{what}{number}/cert.pem"));
+                read(&path, |certificate| {
+                    certificate.verify_signature(Some(authority.public_key())).unwrap()
+                });
+            }
+        }
+    });
+}
+
+#[test]
 fn authorities_that_are_of_no_use_are_refused_with_the_reason() {
     let template = tempfile::tempdir().unwrap();
     made(&template, &["--for=a.example"]);
@@ -236,6 +260,19 @@ fn what_makes_no_sense_is_refused_with_the_reason() {
     assert!(!file(&folder, "").exists());
     assert_eq!(Host::parse("*.Builders.example").unwrap(), Host::Name("*.builders.example".into()));
     assert!(certs(&folder, &["--help"]).1.contains("--kubernetes"));
+    // Where one of them can't be written none is.
+    fs::create_dir(file(&folder, "")).unwrap();
+    fs::create_dir(file(&folder, "daemon")).unwrap();
+    fs::write(file(&folder, "client"), "in the way").unwrap();
+    let (code, _, said) = certs(&folder, &["--for=a"]);
+    assert!(
+        code == 1 && said.contains("writing ") && said.contains("/certs/client/key.pem: Not a directory"),
+        "{said}"
+    );
+    let left: Vec<_> =
+        fs::read_dir(file(&folder, "")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.len() == 2 && fs::read_dir(file(&folder, "daemon")).unwrap().count() == 0, "{left:?}");
+    fs::remove_dir_all(file(&folder, "")).unwrap();
     // Where nothing can be written.
     fs::write(folder.path().join("certs"), "in the way").unwrap();
     let (code, _, said) = certs(&folder, &["--for=a"]);

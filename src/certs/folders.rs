@@ -65,60 +65,90 @@ impl Folder {
         Ok(names)
     }
 
-    pub(crate) fn write_authority(&self, authority: &Authority) -> Result<(), CertsError> {
-        let files = [("key.pem", SECRET, authority.key()), ("ca.pem", OPEN, authority.cert.clone())];
-        self.write(AUTHORITY, 0o700, &files)
+    /// Makes the authority's files, for [`Staged::place`].
+    pub(crate) fn stage_authority(
+        &self,
+        authority: &Authority,
+        staged: &mut Staged,
+    ) -> Result<(), CertsError> {
+        let folder = self.path(AUTHORITY);
+        make_folder(&folder, 0o700, staged)?;
+        staged.add(folder.join("key.pem"), SECRET, &authority.key())?;
+        staged.add(folder.join("ca.pem"), OPEN, &authority.cert)
     }
 
-    pub(crate) fn write_pair(
+    /// Makes the files of a daemon or a client, for [`Staged::place`].
+    pub(crate) fn stage_pair(
         &self,
         name: &Name,
         authority: &Authority,
         pair: &Pair,
+        staged: &mut Staged,
     ) -> Result<(), CertsError> {
-        let [ca, cert, key] = FILES;
-        let files = [
-            (key, SECRET, pair.key.clone()),
-            (cert, OPEN, pair.cert.clone()),
-            (ca, OPEN, authority.cert.clone()),
-        ];
-        self.write(name.as_str(), 0o755, &files)
+        let folder = self.path(name.as_str());
+        make_folder(&folder, 0o755, staged)?;
+        let [ca, cert, key] = FILES.map(|file| folder.join(file));
+        staged.add(key, SECRET, &pair.key)?;
+        staged.add(cert, OPEN, &pair.cert)?;
+        staged.add(ca, OPEN, &authority.cert)
+    }
+}
+
+fn make_folder(folder: &Path, mode: u32, staged: &mut Staged) -> Result<(), CertsError> {
+    match DirBuilder::new().mode(mode).create(folder) {
+        Ok(()) => staged.folders.push(folder.into()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(CertsError::file("creating the folder", folder)(e)),
+    }
+    Ok(())
+}
+
+/// Files that are written, but not where they are looked for yet. Those that do not get there are taken away.
+#[derive(Default)]
+pub(crate) struct Staged {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+impl Staged {
+    fn beside(file: &Path) -> PathBuf {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        file.with_file_name(format!(".{name}.new"))
     }
 
-    /// Writes all of these files, each whole, or none.
-    fn write(&self, name: &str, mode: u32, files: &[(&str, u32, String)]) -> Result<(), CertsError> {
-        let folder = self.path(name);
-        match DirBuilder::new().mode(mode).create(&folder) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => {
-                return Err(CertsError::file("creating the folder", &folder)(e));
-            }
-            _ => {}
+    fn add(&mut self, file: PathBuf, mode: u32, text: &str) -> Result<(), CertsError> {
+        let new = Staged::beside(&file);
+        // Of a run that was killed; nobody else is here.
+        let _ = fs::remove_file(&new);
+        self.files.push(file.clone());
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(new)
+            .and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()))
+            .map_err(CertsError::file("writing", file))
+    }
+
+    /// Puts all of them in their places.
+    pub(crate) fn place(mut self) -> Result<(), CertsError> {
+        // Nothing of what was made is to go away from here on.
+        self.folders.clear();
+        for file in &self.files {
+            fs::rename(Staged::beside(file), file).map_err(CertsError::file("putting in place", file))?;
         }
-        let beside = |file: &str| folder.join(format!(".{file}.new"));
-        let written = files.iter().try_for_each(|(file, mode, text)| {
-            let new = beside(file);
-            // Of a run that was killed; nobody else is here.
-            let _ = fs::remove_file(&new);
-            OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(*mode)
-                .open(&new)
-                .and_then(|mut out| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()))
-                .map_err(CertsError::file("writing", folder.join(file)))
-        });
-        let placed = written.and_then(|()| {
-            files.iter().try_for_each(|(file, ..)| {
-                fs::rename(beside(file), folder.join(file))
-                    .map_err(CertsError::file("putting in place", folder.join(file)))
-            })
-        });
-        if placed.is_err() {
-            for (file, ..) in files {
-                // The error of the writing is the one to tell.
-                let _ = fs::remove_file(beside(file));
-            }
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What is in its place, or not empty, stays; what went wrong has been told.
+        for file in &self.files {
+            let _ = fs::remove_file(Staged::beside(file));
         }
-        placed
+        for folder in &self.folders {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }

@@ -15,9 +15,9 @@ mod certs_tests;
 
 pub use error::{CertsError, Kind};
 
-use arguments::{Asked, Name};
+use arguments::{AUTHORITY, Asked, Name};
 use authority::{Authority, Bearer, Pair, day};
-use folders::Folder;
+use folders::{Folder, Staged};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::Path;
@@ -88,20 +88,18 @@ fn make(asked: &Asked, now: SystemTime) -> Result<Done, CertsError> {
             let pair = authority.issue(&Bearer::Client(name.as_str()), now, asked.days)?;
             pairs.push((name, pair, "of a client".to_string()));
         }
+        let mut staged = Staged::default();
         if kept.is_none() {
-            folder.write_authority(authority)?;
-            let _ = writeln!(
-                told,
-                "{}: a new authority, until {}",
-                folder.path("ca").display(),
-                day(authority.until)
-            );
+            folder.stage_authority(authority, &mut staged)?;
+            let (path, until) = (folder.path(AUTHORITY), day(authority.until));
+            let _ = writeln!(told, "{}: a new authority, until {until}", path.display());
         }
         for (name, pair, whose) in &pairs {
-            folder.write_pair(name, authority, pair)?;
+            folder.stage_pair(name, authority, pair, &mut staged)?;
             let path = folder.path(name.as_str());
             let _ = writeln!(told, "{}: {whose}, until {}", path.display(), day(pair.until));
         }
+        staged.place()?;
         told.push_str(&advice(asked, &clients, &folder));
     }
     let secrets = asked.secrets.then(|| secrets::manifests(&folder)).transpose()?;

@@ -217,8 +217,8 @@ impl Activated {
         };
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         // What systemd calls a socket without a name.
-        let name = |name| if name == "" { "unknown" } else { name };
-        let names = names.split(':').map(name).chain(std::iter::repeat("unknown"));
+        let names = names.split(':').map(|name| if name.is_empty() { "unknown" } else { name });
+        let names = names.chain(std::iter::repeat("unknown"));
         let sockets =
             (FIRST_ACTIVATED..FIRST_ACTIVATED.saturating_add(count)).zip(names).map(|(raw, name)| {
                 // SAFETY: it is looked at only, and nothing else is done meanwhile.

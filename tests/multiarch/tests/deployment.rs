@@ -41,6 +41,8 @@ fn certificates_that_were_made_let_the_right_clients_in_and_nobody_else() {
     let (own, other) = (scene.path("own"), scene.path("other"));
     let made = make(&own, &["--for", "127.0.0.1,builder.test,*.farm.test", "--client=client,ci"]);
     make(&other, &["--for", "127.0.0.1"]);
+    Ran::run(&mut program(&scene, "crosskit", &["--help"])).ok().says("make certificates");
+    Ran::run(&mut program(&scene, "crosskit", &["--debug", "certs"])).fails().says("crosskit certs --help");
     // What reads them elsewhere takes them for what they are.
     let ca = own.join("ca/ca.pem").display().to_string();
     let check = |purpose: &str, more: &[&str], cert: PathBuf| {
