@@ -1,5 +1,7 @@
 //! What a daemon is set up with elsewhere: certificates, manifests, units.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use crosskit_multiarch::{DaemonOptions, Parts, Programs, Ran, Running, Scene, Tree};
 use sha2::Digest as _;
 use std::collections::BTreeMap;
@@ -203,6 +205,66 @@ fn manifests_are_what_kubernetes_takes() {
             .fails()
             .says("dial unix /nonexistent.sock");
     }
+}
+
+#[test]
+fn a_daemon_as_kubernetes_would_start_it_answers_its_probe_and_its_clients() {
+    let scene = Scene::set();
+    let into = scene.path("certs").display().to_string();
+    let arguments = ["certs", "--for=buildkitd", "--kubernetes", "--into", &into];
+    let secrets = Ran::run(&mut program(&scene, "crosskit", &arguments)).ok().stdout;
+    // What a Secret holds is what a container sees of it.
+    for secret in YamlLoader::load_from_str(&secrets).expect("YAML") {
+        let folder = scene.path(secret["metadata"]["name"].as_str().expect("a name"));
+        std::fs::create_dir(&folder).expect("create a folder");
+        for (file, content) in secret["data"].as_hash().expect("files") {
+            let content = STANDARD.decode(content.as_str().expect("text")).expect("base64");
+            std::fs::write(folder.join(file.as_str().expect("a name")), content).expect("write it");
+        }
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it").port();
+    let manifest = examples().join("kubernetes/privileged/deployment.yaml");
+    let manifest = std::fs::read_to_string(manifest).expect("read a manifest");
+    let all = YamlLoader::load_from_str(&manifest).expect("YAML");
+    let pod =
+        &all.iter().find(|one| one["kind"].as_str() == Some("Deployment")).expect("one")["spec"]["template"];
+    let container = &pod["spec"]["containers"][0];
+    let volume = pod["spec"]["volumes"]
+        .as_vec()
+        .expect("volumes")
+        .iter()
+        .find(|one| one["name"].as_str() == Some("tls"));
+    let secret = volume.and_then(|one| one["secret"]["secretName"].as_str()).expect("a Secret");
+    let places = [("/tls/", scene.path(secret)), ("/run/buildkit/", scene.path("run"))]
+        .map(|(there, here)| (there, format!("{}/", here.display())));
+    let here = |text: &str| {
+        let text = text.replace("0.0.0.0:1234", &format!("127.0.0.1:{port}"));
+        places.iter().fold(text, |text, (there, here)| text.replace(there, here))
+    };
+    let words = |list: &yaml_rust2::Yaml| -> Vec<String> {
+        list.as_vec().expect("words").iter().map(|one| here(one.as_str().expect("text"))).collect()
+    };
+    let daemon =
+        scene.daemon_with(DaemonOptions { arguments: words(&container["args"]), ..Default::default() });
+    for probe in ["readinessProbe", "livenessProbe"] {
+        let probe = words(&container[probe]["exec"]["command"]);
+        let mut command = Command::new(scene.programs.path(&probe[0]));
+        command.args(&probe[1..]).env("BUILDKIT_HOST", here("unix:///run/buildkit/buildkitd.sock"));
+        Ran::run(&mut command).ok().says("linux/amd64");
+    }
+    let (address, tls) =
+        (format!("tcp://127.0.0.1:{port}"), scene.path("crosskit-client-tls").display().to_string());
+    let ask = |more: &[&str]| {
+        Ran::run(&mut program(
+            &scene,
+            "buildctl",
+            &[&["--addr", &address], more, &["debug", "info"]].concat(),
+        ))
+    };
+    ask(&["--tlsdir", &tls, "--tlsservername", "buildkitd"]).ok();
+    ask(&["--tlsdir", &tls]).fails().says("certificate is only valid for DnsName(");
+    ask(&[]).fails();
+    daemon.stop();
 }
 
 /// What the script prints for a key.
