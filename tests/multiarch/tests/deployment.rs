@@ -267,6 +267,79 @@ fn a_daemon_as_kubernetes_would_start_it_answers_its_probe_and_its_clients() {
     daemon.stop();
 }
 
+/// A pod with `hostUsers: false` as far as a daemon sees it: root of a user namespace whose users are nobody outside, with all its
+/// rights, and a cgroup of its own. It becomes the daemon, with the process's number. `$1` is the scene's folder.
+const POD: &str = r#"
+set -eu
+scene=$1 program=$2
+shift 2
+mount -t tmpfs none "$scene/tree"
+mkdir "$scene/tree/all"
+mount -t cgroup2 none "$scene/tree/all"
+group=$scene/tree/all/$(basename "$scene")
+mkdir "$group"
+chown 100000:100000 "$group" "$group/cgroup.procs" "$group/cgroup.subtree_control" "$group/cgroup.threads"
+echo $$ > "$group/cgroup.procs"
+# What the daemon is given is its own, and where it can reach it.
+mkdir "$scene/daemon/bin"
+cp -L "$program" "$scene/daemon/bin/buildkitd"
+chmod 755 "$scene"
+chown -R 100000:100000 "$scene/daemon"
+unshare --user sleep 60 &
+holder=$!
+until [ "$(readlink /proc/$holder/ns/user)" != "$(readlink /proc/$$/ns/user)" ]; do :; done
+echo 0 100000 65536 > /proc/$holder/uid_map
+echo 0 100000 65536 > /proc/$holder/gid_map
+exec nsenter --user --target "$holder" --setuid 0 --setgid 0 unshare --mount --net --ipc --uts --cgroup sh -c '
+  kill "$0"
+  umount -R "$1/tree" 2> /dev/null || true
+  mount -t cgroup2 none /sys/fs/cgroup
+  mount -t tmpfs none /run
+  shift
+  exec "$@"' "$holder" "$scene" "$scene/daemon/bin/buildkitd" "$@"
+"#;
+
+/// A scene's cgroup, which goes away with this.
+struct Cgroup<'a>(&'a Scene);
+
+impl Drop for Cgroup<'_> {
+    fn drop(&mut self) {
+        let script = "mount -t cgroup2 none \"$1\" && find \"$1/$2\" -depth -type d -exec rmdir {} +";
+        let name = self.0.folder().file_name().expect("a name");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(self.0.path("tree")).arg(name);
+        let ran = Ran::run(&mut command);
+        assert!(ran.status.success() || std::thread::panicking(), "{ran}");
+    }
+}
+
+/// The manifests whose pods have user namespaces start the daemon without a word about them.
+#[test]
+fn a_daemon_in_a_user_namespace_of_its_pod_builds() {
+    let scene = Scene::set();
+    for folder in ["tree", "daemon"] {
+        std::fs::create_dir(scene.path(folder)).expect("create a folder");
+    }
+    let through = ["unshare", "--mount", "sh", "-c", POD, "sh"].map(Into::into).into_iter();
+    let through = through.chain([scene.folder().into()]).collect();
+    let cgroup = Cgroup(&scene);
+    let daemon = scene.daemon_with(DaemonOptions { through, ..Default::default() });
+    // There is no network in there.
+    let dockerfile = "FROM scratch\nCOPY busybox /bin/\nSHELL [\"/bin/busybox\", \"sh\", \"-c\"]\n\
+                      RUN b=/bin/busybox; $b cat /proc/self/uid_map > /map; $b mkdir /own; $b id -u > /own/id; $b chown 7:8 /own\n\
+                      RUN [ \"$(/bin/busybox stat -c %u:%g /own)\" = 7:8 ]\n";
+    let context = scene.context("c", &[("Dockerfile", dockerfile)]);
+    let busybox = scene.parts.busybox(&crosskit_platforms::native().architecture);
+    std::fs::copy(busybox, context.join("busybox")).expect("copy busybox");
+    let out = scene.path("out");
+    daemon.build(&context).into(&out).run().ok();
+    let made = Tree::of_folder(&out);
+    assert_eq!(made.text("map").split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    assert_eq!(made.text("own/id"), "0\n");
+    daemon.stop();
+    drop(cgroup);
+}
+
 /// What the script prints for a key.
 fn choose(arguments: &[&str], path: Option<&Path>) -> Ran {
     let mut command = Command::new(examples().join("kubernetes/choose-builder.sh"));
