@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+/// What TLS begins a complaint with (RFC 8446, ContentType), and HTTP/2 no frame that comes first.
+const TLS_ALERT: u8 = 21;
+
 /// A stream whose first byte has to come within a limit.
 pub(crate) struct Greeted<S> {
     stream: S,
@@ -51,8 +54,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let mut read = Pin::new(&mut self.stream).poll_read(cx, buf);
         match (&read, &mut self.limit) {
+            (Poll::Ready(Ok(())), Some(_)) if buf.filled().get(before) == Some(&TLS_ALERT) => {
+                let why = "the daemon wants TLS; name certificates with --tlsdir, or --tlscacert, --tlscert and --tlskey";
+                read = Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
             (Poll::Ready(_), _) => self.limit = None,
             (Poll::Pending, Some(limit)) => {
                 ready!(limit.as_mut().poll(cx));
@@ -114,5 +122,14 @@ mod tests {
         let (_far, near) = tokio::io::duplex(64);
         let mut near = Greeted::within(Duration::from_secs(5)).by(near);
         assert_eq!(near.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn tls_where_none_is_wanted_is_told() {
+        let (mut far, near) = tokio::io::duplex(64);
+        let mut near = Greeted::within(Duration::from_secs(5)).by(near);
+        far.write_all(&[21, 3, 3, 0, 2]).await.unwrap();
+        assert!(near.read_u8().await.unwrap_err().to_string().contains("wants TLS"));
+        assert!(near.ended().get().unwrap().contains("--tlsdir"));
     }
 }

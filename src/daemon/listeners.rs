@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -21,6 +21,9 @@ const WAITING_CONNECTIONS: usize = 64;
 
 /// How long a TLS handshake may take. A client that says nothing must not hold a place.
 const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a client that is refused may take to hear of it.
+const PARTING: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The first descriptor that systemd hands over (sd_listen_fds(3)).
 const FIRST_ACTIVATED: i32 = 3;
@@ -147,9 +150,12 @@ async fn accept(bound: Bound, send: mpsc::Sender<io::Result<Connection>>) {
             (Ok(Connection::Tcp(stream)), Bound::Tcp(_, Some(acceptor))) => {
                 let (acceptor, send) = (acceptor.clone(), send.clone());
                 tokio::spawn(async move {
-                    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream).into_fallible()).await {
                         Ok(Ok(stream)) => drop(send.send(Ok(Connection::Tls(Box::new(stream)))).await),
-                        Ok(Err(e)) => tracing::warn!("TLS handshake: {e}"),
+                        Ok(Err((e, stream))) => {
+                            tracing::warn!("TLS handshake: {e}");
+                            hear_out(stream).await;
+                        }
                         Err(_) => tracing::warn!("TLS handshake: no answer within {HANDSHAKE:?}"),
                     }
                 });
@@ -170,6 +176,17 @@ async fn accept(bound: Bound, send: mpsc::Sender<io::Result<Connection>>) {
             }
         }
     }
+}
+
+/// Ends a connection so that the last word arrives, which says what is wrong with the client's certificate: closed while the
+/// client's first request is unread, it would be lost.
+async fn hear_out(mut stream: TcpStream) {
+    let heard = async {
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    // Whether it took notice is its own matter.
+    let _ = tokio::time::timeout(PARTING, heard).await;
 }
 
 fn unix(path: &Path, config: &Config) -> io::Result<UnixListener> {

@@ -104,11 +104,14 @@ fn certificates_that_were_made_let_the_right_clients_in_and_nobody_else() {
     ask(&["--tlsdir", &foreign]).fails().says("invalid peer certificate: UnknownIssuer");
     // Nor is the client.
     let [cert, key] = ["client/cert.pem", "client/key.pem"].map(|name| file(&other, name));
-    ask(&["--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]).fails();
+    ask(&["--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]).fails().says("UnknownCA");
     daemon.wait_for_log("TLS handshake: invalid peer certificate: UnknownIssuer");
     // A daemon's certificate does not make a client.
-    ask(&["--tlsdir", &daemon_folder]).fails();
+    ask(&["--tlsdir", &daemon_folder]).fails().says("UnsupportedCertificate");
     daemon.wait_for_log("certificate does not allow extended key usage for client authentication");
+    // Who has none hears what is wanted.
+    ask(&["--tlscacert", &ca]).fails().says("CertificateRequired");
+    ask(&[]).fails().says("the daemon wants TLS; name certificates");
     // One that comes later, of the same authority, needs nothing new at the daemon.
     make(&own, &["--client=late", "--days=7"]);
     ask(&["--tlsdir", &file(&own, "late")]).ok();
