@@ -61,8 +61,7 @@ pub enum StartError {
     /// It may not do what steps need.
     #[error(
         "CAP_SYS_ADMIN is needed for the mounts and namespaces of steps, and this process lacks it: run it as root, its \
-         container with --privileged, or in a user namespace (rootlesskit buildkitd); crosskit doctor says what else is \
-         missing here"
+         container with --privileged, or as an ordinary user with --rootless; crosskit doctor says what else is missing here"
     )]
     Rights,
     /// The root folder can't be used.
