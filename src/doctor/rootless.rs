@@ -3,6 +3,7 @@
 use crate::Finding;
 use crate::files;
 use crate::tried::trial;
+use crosskit_rootless::ranges_of;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -70,17 +71,8 @@ const IDS: u64 = 65536;
 
 pub(crate) fn ids(name: &str, number: u32, users: &str, groups: &str) -> Finding {
     let check = "ids";
-    // `NAME-OR-UID:FIRST:COUNT` (subuid(5)).
-    let count = |text: &str| -> u64 {
-        let own = |line: &&str| {
-            let owner = line.split(':').next().unwrap_or_default();
-            owner == name || owner == number.to_string()
-        };
-        let counts =
-            text.lines().filter(own).filter_map(|line| line.split(':').nth(2)?.trim().parse::<u64>().ok());
-        counts.sum()
-    };
-    let (users, groups) = (count(users), count(groups));
+    let count = |text: &str| ranges_of(text, name, number).iter().map(|range| u64::from(range.count)).sum();
+    let (users, groups): (u64, u64) = (count(users), count(groups));
     if users.min(groups) >= IDS {
         return Finding::ok(check, format!("{users} users and {groups} groups of its own"));
     }
