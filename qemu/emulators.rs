@@ -24,8 +24,9 @@ impl fmt::Display for Version {
     }
 }
 
-/// First QEMU whose LoongArch programs survive: before it, those of today's toolchains die of illegal instructions.
-const LOONG64_SINCE: Version = Version(9, 0, 0);
+/// Architectures that releases are known to be bad for: the first good one, and what those before it do.
+const GOOD_SINCE: [(&str, Version, &str); 1] =
+    [("loong64", Version(9, 0, 0), "kills loong64 programs of today's toolchains by illegal instructions")];
 /// First QEMU that understands the kernel's mark for a preserved `argv[0]` (AT_FLAGS, Linux 5.12).
 const ARGV0_SINCE: Version = Version(6, 0, 0);
 
@@ -49,12 +50,13 @@ impl Emulator {
             return Err(unusable(reason.to_owned()));
         }
         let version = self.version()?;
-        if self.architecture == "loong64" && version < LOONG64_SINCE {
-            return Err(unusable(format!(
-                "QEMU {version} kills loong64 programs; {LOONG64_SINCE} or newer is needed"
-            )));
+        let bad = GOOD_SINCE.iter().find(|(name, since, _)| self.architecture == *name && version < *since);
+        match bad {
+            Some((_, since, what)) => {
+                Err(unusable(format!("QEMU {version} {what}; {since} or newer is needed")))
+            }
+            None => Ok(version),
         }
-        Ok(version)
     }
 
     /// What it says with `--version`.

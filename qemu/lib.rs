@@ -207,8 +207,7 @@ impl Error {
         match self {
             Self::DoesNotRun { architecture, reason } => {
                 let reason = format!(
-                    "{reason}; its emulator is {}: install another release (Debian: qemu-user-static), or name the \
-                     folder of one with QEMU_BINARY_PATH",
+                    "{reason}; its emulator is {}: install another release of it (Debian: qemu-user-static)",
                     emulator.display()
                 );
                 Self::DoesNotRun { architecture, reason }

@@ -87,49 +87,61 @@ fn a_read_only_binfmt_misc_is_named_with_what_to_do() {
     assert_eq!(said, "done");
 }
 
-/// Compiles a program in the place of an emulator.
-fn emulator(folder: &Path, says_its_version: bool) {
-    let source = folder.join("emulator.c");
-    let answer = if says_its_version { "puts(\"qemu-aarch64 version 9.9.9\"); return 0;" } else { "" };
+/// Compiles a program in the place of an emulator: one that may say its version, and crashes when there is more to do.
+fn emulator(file: &Path, version: Option<&str>) {
+    let source = file.with_extension("c");
+    let answer = version.map(|version| format!("puts(\"qemu-any version {version}\"); return 0;"));
     let text = format!(
         "#include <stdio.h>\n#include <stdlib.h>\n\
-         int main(int count, char **words) {{ if (count > 1 && words[1][0] == '-') {{ {answer} }} abort(); }}\n"
+         int main(int count, char **words) {{ if (count > 1 && words[1][0] == '-') {{ {} }} abort(); }}\n",
+        answer.unwrap_or_default()
     );
     std::fs::write(&source, text).expect("written");
     let mut compiler = Command::new("cc");
-    compiler.args(["-static", "-o"]).arg(folder.join("qemu-aarch64")).arg(&source);
-    let ran = compiler.output().expect("cc, which Rust links with, is on this machine");
+    let ran = compiler.args(["-static", "-o"]).arg(file).arg(&source).output();
+    let ran = ran.expect("cc, which Rust links with, is on this machine");
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
 #[test]
-fn an_emulator_that_crashes_is_named_and_not_registered() {
-    for (says_its_version, reason) in [
-        (true, "a program for arm64 does not run: killed by signal 6 (SIGABRT); its emulator is "),
+fn an_emulator_that_is_no_good_is_named_and_not_registered() {
+    for (architecture, version, reason) in [
         (
-            false,
-            "cannot be used: it was killed by signal 6 (SIGABRT) when it was asked for its version; install",
+            "arm64",
+            Some("9.9.9"),
+            "a program for arm64 does not run: killed by signal 6 (SIGABRT); its emulator is ",
         ),
+        (
+            "arm64",
+            None,
+            "cannot be used: it was killed by signal 6 (SIGABRT) when it was asked for its version; install another",
+        ),
+        ("loong64", Some("8.2.0"), "cannot be used: QEMU 8.2.0 kills loong64 programs"),
+        ("loong64", Some("8.2.0"), "; 9.0.0 or newer is needed"),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
-        emulator(folder.path(), says_its_version);
+        let file = folder.path().join(format!("qemu-{}", own_binfmt::architecture(architecture).qemu));
+        emulator(&file, version);
         let said = with_own_binfmt(|dir| {
             let env = Environment {
                 binary_path: Some(folder.path().into()),
                 root: folder.path().to_owned(),
                 ..Environment::default()
             };
-            let (code, out, err) = call(&["--install=arm64"], dir, &env);
+            let (code, out, err) = call(&[&format!("--install={architecture}")], dir, &env);
             assert_eq!(code, 1);
-            assert!(err.starts_with("installing: arm64 ") && err.contains(reason), "{err}");
-            assert!(err.contains(&folder.path().join("qemu-aarch64").display().to_string()), "{err}");
+            assert!(
+                err.starts_with(&format!("installing: {architecture} ")) && err.contains(reason),
+                "{err}"
+            );
+            assert!(err.contains(&file.display().to_string()), "{err}");
             assert!(out.contains("\"emulators\": null"), "{out}");
 
             // A daemon that looks for what it can run goes on without it, and knows why.
             let found = detect(&Emulators::in_folders(vec![folder.path().into()]), Ways::All);
-            assert_eq!(found.support(&Platform::linux("arm64")), None);
-            let [(architecture, problem)] = found.problems.as_slice() else { panic!("{:?}", found.problems) };
-            assert!(architecture == "arm64" && problem.contains(reason), "{problem}");
+            assert_eq!(found.support(&Platform::linux(architecture)), None);
+            let [(of, problem)] = found.problems.as_slice() else { panic!("{:?}", found.problems) };
+            assert!(of == architecture && problem.contains(reason), "{problem}");
             "done".to_owned()
         });
         assert_eq!(said, "done");

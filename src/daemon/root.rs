@@ -17,7 +17,10 @@ pub enum RootError {
         source: io::Error,
     },
     /// Another daemon has it.
-    #[error("could not lock {}, another instance running?", path.display())]
+    #[error(
+        "could not lock {}, another instance running? Stop that one, or give this one a folder of its own (--root)",
+        path.display()
+    )]
     InUse {
         /// The lock file.
         path: PathBuf,
@@ -72,10 +75,8 @@ mod tests {
         let path = dir.path().join("a/b");
         let first = Root::open(&path).unwrap();
         let refused = Root::open(&path).unwrap_err().to_string();
-        assert_eq!(
-            refused,
-            format!("could not lock {}/buildkitd.lock, another instance running?", path.display())
-        );
+        let what = format!("could not lock {}/buildkitd.lock, another instance running?", path.display());
+        assert!(refused.starts_with(&what) && refused.contains("--root"), "{refused}");
         drop(first);
         Root::open(&path).unwrap();
     }

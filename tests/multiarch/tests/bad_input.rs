@@ -293,7 +293,8 @@ fn a_root_folder_in_use_is_refused() {
     let first = scene.daemon();
     let second =
         DaemonOptions { name: "second".into(), root: Some(first.root.clone()), ..Default::default() };
-    Daemon::fails_to_start(&scene, second).says(&first.root.display().to_string());
+    let ran = Daemon::fails_to_start(&scene, second).says(&first.root.display().to_string());
+    ran.says("another instance running?").says("a folder of its own (--root)");
     let context = scene.context("c", &[("Dockerfile", "FROM BASE\nRUN true\n")]);
     first.build(&context).run().ok();
     first.stop();
