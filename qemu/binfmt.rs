@@ -127,7 +127,8 @@ struct Work<'a> {
 impl<'a> Work<'a> {
     fn begin(flags: &'a Flags, env: &Environment) -> Result<Self> {
         let root = if env.root.as_os_str().is_empty() { PathBuf::from("/") } else { env.root.clone() };
-        let ours = Record::read(&root)?.map(|record| record.ours).unwrap_or_default();
+        let binfmt = Binfmt::at(&flags.mount);
+        let ours = Record::read(&root, &binfmt)?.map(|record| record.ours).unwrap_or_default();
         let owners = Owners::below(&root, ours);
         Ok(Self {
             flags,

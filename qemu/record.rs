@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -21,8 +22,12 @@ pub(crate) struct Record {
     pub(crate) ours: Vec<String>,
 }
 
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+/// Numbers of namespaces are used again: what tells two of them apart is when their instance came to be.
+fn boot(binfmt: &Binfmt) -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let own = user_namespace().and_then(|_| fs::metadata(binfmt.dir.join("status")).ok());
+    let since = own.map(|about| format!(" {}.{:09}", about.ctime(), about.ctime_nsec()));
+    boot.trim().to_owned() + &since.unwrap_or_default()
 }
 
 /// Entries of a user namespace's own go with it, and so does what is written down of them.
@@ -39,7 +44,7 @@ impl Record {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(crate) fn read(root: &Path) -> Result<Option<Record>> {
+    pub(crate) fn read(root: &Path, binfmt: &Binfmt) -> Result<Option<Record>> {
         let path = file(root);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -50,15 +55,15 @@ impl Record {
         };
         let record: Record =
             serde_json::from_slice(&text).map_err(|error| file_error("reading", &path)(error.into()))?;
-        Ok(Some(record).filter(|record| record.boot == boot()))
+        Ok(Some(record).filter(|record| record.boot == boot(binfmt)))
     }
 
     /// What was written down, or else what is there now.
     pub(crate) fn begin(root: &Path, binfmt: &Binfmt) -> Result<Record> {
-        match Record::read(root)? {
+        match Record::read(root, binfmt)? {
             Some(record) => Ok(record),
             None => {
-                let record = Record { boot: boot(), before: binfmt.entries()?, ours: Vec::new() };
+                let record = Record { boot: boot(binfmt), before: binfmt.entries()?, ours: Vec::new() };
                 // Already now, in case that this process is killed. Where it cannot be, `finish` says so.
                 let _ = record.write(root);
                 Ok(record)
@@ -82,7 +87,7 @@ impl Record {
 
     /// Takes out what was put there and puts in what was taken. Gives the names of both.
     pub(crate) fn restore(root: &Path, binfmt: &Binfmt) -> Result<(Vec<String>, Vec<String>)> {
-        let Some(record) = Record::read(root)? else {
+        let Some(record) = Record::read(root, binfmt)? else {
             return Err(Error::NoRecord { path: file(root) });
         };
         let now = binfmt.entries()?;

@@ -12,6 +12,7 @@ fn apart(scene: &Scene, script: &str) -> Ran {
     command
         .args(["--user", "--map-root-user", "--mount", "sh", "-ec"])
         .arg(format!("mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc\n{script}"))
+        .env("XDG_RUNTIME_DIR", scene.folder())
         .env(
             "PATH",
             format!(
@@ -56,6 +57,9 @@ fn it_installs_proves_and_removes() {
 
     let script = "binfmt --install all >/dev/null\nbinfmt --uninstall qemu-s390x >/dev/null\nbinfmt";
     let ran = apart(&scene, script).ok();
+    // What was there before is known to this namespace, and to no other that comes after it.
+    let restored = apart(&scene, "binfmt --install arm64 >/dev/null; binfmt --restore").ok();
+    assert_eq!(self::listing(&restored)["emulators"], Value::Null, "{restored}");
     let listing = self::listing(&ran);
     let supported = names(&listing["supported"]);
     for platform in
