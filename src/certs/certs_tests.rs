@@ -128,6 +128,7 @@ fn certificates_are_for_what_they_shall_be_used_for() {
 fn an_authority_is_used_again_and_nothing_is_overwritten_by_chance() {
     let folder = tempfile::tempdir().unwrap();
     assert!(refused(&folder, &["--client=ci"], 1).contains("--for HOST makes one"));
+    assert!(!folder.path().join("certs").exists(), "a slip in --into leaves no folder");
     made(&folder, &["--for=a.example"]);
     let before = files(&folder);
     let is_kept = |name: &str| before[&file(&folder, name)] == fs::read(file(&folder, name)).unwrap();
@@ -297,6 +298,8 @@ fn secrets_hold_the_files() {
     }
     assert_eq!(out, expected, "and not the authority's key");
     assert_eq!(made(&folder, &["--kubernetes"]), expected);
+    let slips = refused(&folder, &["--client=Bob.B", "--kubernetes"], 2);
+    assert!(slips.contains("\"Bob.B\" can't be part of a Secret's name"), "{slips}");
     made(&folder, &["--client=Alice_1"]);
     assert!(refused(&folder, &["--kubernetes"], 2).contains("\"Alice_1\" can't be part of a Secret's name"));
     let empty = tempfile::tempdir().unwrap();

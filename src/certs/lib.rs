@@ -61,7 +61,10 @@ struct Done {
 }
 
 fn make(asked: &Asked, now: SystemTime) -> Result<Done, CertsError> {
-    let folder = Folder::open(&asked.into, asked.makes_something())?;
+    if asked.hosts.is_empty() && !asked.clients.is_empty() && !asked.into.exists() {
+        return Err(CertsError::NoAuthority(asked.into.clone()));
+    }
+    let folder = Folder::open(&asked.into, !asked.hosts.is_empty())?;
     let mut told = String::new();
     if asked.makes_something() {
         // All that can be refused is refused before the first file is written.
@@ -71,6 +74,9 @@ fn make(asked: &Asked, now: SystemTime) -> Result<Done, CertsError> {
         for name in daemon.into_iter().chain(&clients) {
             if let Some(file) = folder.has(name).filter(|_| !asked.force) {
                 return Err(CertsError::Exists(file));
+            }
+            if asked.secrets {
+                secrets::check(name.as_str())?;
             }
         }
         let authority = match &kept {
@@ -100,6 +106,7 @@ fn make(asked: &Asked, now: SystemTime) -> Result<Done, CertsError> {
             let _ = writeln!(told, "{}: {whose}, until {}", path.display(), day(pair.until));
         }
         staged.place()?;
+        told.push('\n');
         told.push_str(&advice(asked, &clients, &folder));
     }
     let secrets = asked.secrets.then(|| secrets::manifests(&folder)).transpose()?;
@@ -130,7 +137,7 @@ fn advice(asked: &Asked, clients: &[Name], folder: &Folder) -> String {
         let [ca, cert, key] = files(&asked.daemon);
         let _ = writeln!(
             told,
-            "\nbuildkitd --addr tcp://0.0.0.0:1234 --tlscacert {ca} --tlscert {cert} --tlskey {key}"
+            "buildkitd --addr tcp://0.0.0.0:1234 --tlscacert {ca} --tlscert {cert} --tlskey {key}"
         );
     }
     if let Some(client) = clients.first() {

@@ -6,6 +6,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 
+/// Whether Kubernetes takes a name as part of a Secret's (RFC 1123).
+pub(crate) fn check(name: &str) -> Result<(), CertsError> {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match name.chars().all(letter) {
+        true => Ok(()),
+        false => Err(CertsError::Argument(format!(
+            "{name:?} can't be part of a Secret's name, which has small letters, digits and dashes only"
+        ))),
+    }
+}
+
 /// A Secret for each daemon and client of a folder.
 pub(crate) fn manifests(folder: &Folder) -> Result<String, CertsError> {
     let names = folder.names()?;
@@ -17,13 +28,7 @@ pub(crate) fn manifests(folder: &Folder) -> Result<String, CertsError> {
     }
     let mut text = String::new();
     for name in names {
-        // What Kubernetes takes as a name (RFC 1123).
-        let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-        if !name.chars().all(letter) || name.contains("..") || name.starts_with(['-', '.']) {
-            return Err(CertsError::Argument(format!(
-                "{name:?} can't be part of a Secret's name, which has small letters, digits, dashes and points only"
-            )));
-        }
+        check(&name)?;
         if !text.is_empty() {
             text.push_str("---\n");
         }
