@@ -100,24 +100,25 @@ fn their_daemons_start_and_answer_those_who_ask() {
             "job" => own.collect(),
             _ => list(&container["args"]).iter().map(text).collect(),
         };
-        let line = std::iter::once("buildkitd").chain(flags.iter().copied());
+        // Before them is what the image starts, or what the daemon of a single call gets from who is not root.
+        let rootless = (variant == "rootless").then_some("--rootless");
+        let line = ["buildkitd"].into_iter().chain(rootless).chain(flags.iter().copied());
         let given = flags::command().try_get_matches_from(line).unwrap_or_else(|e| panic!("{at}: {e}"));
-        let sandboxed = !flags.contains(&"--oci-worker-no-process-sandbox");
-        assert_eq!(sandboxed, variant != "rootless", "{at}");
         let folder = |name: &str| {
             let found = list(&container["volumeMounts"]).iter().find(|mount| text(&mount["name"]) == name);
             found.map(|mount| text(&mount["mountPath"]))
         };
-        let mut addresses: Vec<String> =
-            given.get_many::<String>("addr").into_iter().flatten().cloned().collect();
-        if variant != "rootless" {
-            let (config, warnings) = flags::resolve(&given).unwrap_or_else(|e| panic!("{at}: {e}"));
-            assert_eq!(warnings, Vec::<String>::new(), "{at}");
-            assert_eq!(folder("state").map(Path::new), Some(config.root.as_path()), "{at}");
-            addresses = config.addresses;
-        } else {
-            assert_eq!(folder("state"), Some("/home/user/.local/share/buildkit"), "{at}");
-        }
+        let (config, warnings) = flags::resolve(&given).unwrap_or_else(|e| panic!("{at}: {e}"));
+        assert_eq!(warnings, Vec::<String>::new(), "{at}");
+        let rootless = (config.worker.rootless, config.worker.no_process_sandbox);
+        assert_eq!(rootless, (variant == "rootless", variant == "rootless"), "{at}");
+        // Where the image's user keeps it, who is not who runs this.
+        let state = match variant {
+            "rootless" => Path::new("/home/user/.local/share/buildkit"),
+            _ => config.root.as_path(),
+        };
+        assert_eq!(folder("state").map(Path::new), Some(state), "{at}");
+        let addresses = config.addresses;
         if kind == "job" {
             return;
         }

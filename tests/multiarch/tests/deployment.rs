@@ -2,10 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use crosskit_multiarch::{DaemonOptions, Parts, Programs, Ran, Running, Scene, Tree};
+use crosskit_multiarch::{DaemonOptions, OrdinaryUser, Parts, Programs, Ran, Running, Scene, Tree};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use sha2::Digest as _;
 use std::collections::BTreeMap;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -560,4 +564,60 @@ fn sockets_of_units_are_told_apart_by_their_names_and_stay() {
         let _client = std::os::unix::net::UnixStream::connect(&unix).expect("connect");
         daemon.finish(LONG).fails().says(told);
     }
+}
+
+/// What a datagram says, and the number of the process that has sent it.
+fn notified(listener: &UnixDatagram) -> (String, u32) {
+    let mut bytes = [0; 64];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    let mut about = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let length = recvmsg(listener, &mut parts, &mut about, RecvFlags::empty()).expect("a word").bytes;
+    let sender = about.drain().find_map(|part| match part {
+        RecvAncillaryMessage::ScmCredentials(sender) => {
+            Some(sender.pid.as_raw_nonzero().get().cast_unsigned())
+        }
+        _ => None,
+    });
+    (String::from_utf8_lossy(&bytes[..length]).to_string(), sender.expect("a sender"))
+}
+
+#[test]
+fn the_units_of_a_user_start_their_daemon_with_the_first_client() {
+    let scene = Scene::set();
+    let user = OrdinaryUser::new(&scene, "100000:65536");
+    let unit = |name: &str, key: &str| {
+        let text = std::fs::read_to_string(examples().join("systemd/user").join(name)).expect("read a unit");
+        let found =
+            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=').map(str::to_string));
+        found.unwrap_or_else(|| panic!("{name} says {key}"))
+    };
+    assert_eq!(unit("buildkit.service", "Type"), "notify");
+    let command = unit("buildkit.service", "ExecStart").replace("/usr/local/bin/buildkitd", "buildkitd");
+    let runtime = user.runtime_folder().display().to_string();
+    let socket = unit("buildkit.socket", "ListenStream").replace("%t", &runtime);
+    let folder = Path::new(&socket).parent().expect("a folder");
+    std::fs::create_dir_all(folder).expect("make a folder");
+    user.give(folder);
+    // Whom the daemon tells has to hear it from the process that was started (NotifyAccess=main).
+    let notify = user.runtime_folder().join("notify");
+    let listener = UnixDatagram::bind(&notify).expect("a socket");
+    user.give(&notify);
+    rustix::net::sockopt::set_socket_passcred(&listener, true).expect("ask for senders");
+    listener.set_read_timeout(Some(LONG)).expect("a limit");
+    let through = user.through();
+    let mut start = Command::new(&through[0]);
+    start.args(&through[1..]).arg(scene.parts.on_machine("systemd-socket-activate"));
+    start.args([&format!("--listen={socket}"), &format!("--setenv=NOTIFY_SOCKET={}", notify.display())]);
+    start.args(["--setenv=XDG_RUNTIME_DIR", "--setenv=TMPDIR"]).args(command.split(' '));
+    let mut daemon = Running::start(&mut start);
+    daemon.wait_for(&format!("Listening on {socket}"), LONG);
+    let address = format!("unix://{socket}");
+    let ask = ["--addr", &address, "--timeout=60", "debug", "workers", "--verbose"];
+    Ran::run(&mut program(&scene, "buildctl", &ask)).ok().says("oci.process-mode").says("linux/amd64");
+    assert_eq!(notified(&listener), ("READY=1".to_string(), daemon.id()));
+    assert!(user.home().join(".local/share/buildkit").is_dir(), "its state is the user's");
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(notified(&listener), ("STOPPING=1".to_string(), daemon.id()));
+    daemon.finish(LONG).ok();
 }
