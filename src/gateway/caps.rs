@@ -90,6 +90,9 @@ const GRAPH: &[&str] = &[
     "exporter.sourcedateepoch",
     "exporter.multiple",
     "exporter.session",
+    "cache.gha",
+    "cache.s3",
+    "cache.azblob",
     "gc.freespacefilter",
     "history.filter",
 ];

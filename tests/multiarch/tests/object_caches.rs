@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use crosskit_multiarch::{
-    Asked, AzureStore, Daemon, DaemonOptions, GithubStore, Ran, S3Store, Scene, Served, Tree, digest_of,
+    Asked, AzureStore, Buildx, Daemon, DaemonOptions, GithubStore, Ran, S3Store, Scene, Served, Tree,
+    digest_of,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -478,5 +479,32 @@ fn keys_of_caches_are_written_down_nowhere() {
                 _ => {}
             }
         }
+    }
+}
+
+#[test]
+fn docker_buildx_gives_caches_away_and_uses_them() {
+    let scene = Scene::set();
+    let context = context(&scene).display().to_string();
+    let stores = Store::all(&scene);
+    let out = format!("type=local,dest={}", scene.path("out").display());
+    let caches: Vec<String> = stores.iter().map(|store| store.called("buildx")).collect();
+    let daemon = fresh(&scene, "giver");
+    let buildx = Buildx::create(&scene, &daemon);
+    for cache in &caches {
+        let to = format!("{cache},mode=max");
+        buildx.run(&["build", "--provenance=false", "--cache-to", &to, "-o", &out, &context]).ok();
+    }
+    daemon.stop();
+    for (at, cache) in caches.iter().enumerate() {
+        let daemon = fresh(&scene, &format!("taker-{at}"));
+        // The builder of the daemon that is gone.
+        std::fs::remove_dir_all(scene.path("docker-config")).expect("remove buildx's configuration");
+        let buildx = Buildx::create(&scene, &daemon);
+        let arguments =
+            ["build", "--progress=plain", "--provenance=false", "--cache-from", cache, "-o", &out, &context];
+        let ran = buildx.run(&arguments).ok();
+        assert_eq!(cached(&ran), STEPS, "{cache}: {ran}");
+        daemon.stop();
     }
 }
