@@ -11,7 +11,7 @@ mod environment;
 mod error;
 pub mod http;
 mod objects;
-mod pieces;
+pub mod pieces;
 mod reading;
 pub mod s3;
 mod xml;

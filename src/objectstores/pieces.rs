@@ -8,30 +8,34 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The size of a piece in bytes, unless there would be too many of them. What is not larger goes up whole.
-pub(crate) const PIECE: u64 = 8 << 20;
+pub const PIECE: u64 = 8 << 20;
 
 /// Pieces of one object on their way at once.
-pub(crate) const AT_ONCE: usize = 4;
+pub const AT_ONCE: usize = 4;
 
 /// Pieces in the process's memory at once: 64 MiB.
 static IN_MEMORY: Semaphore = Semaphore::const_new(8);
 
 /// A part of a file, in memory.
-pub(crate) struct Piece {
+pub struct Piece {
+    /// The bytes.
     pub bytes: Bytes,
-    /// In hexadecimal digits.
+    /// Their SHA-256 in hexadecimal digits.
     pub sha256: String,
     _place: SemaphorePermit<'static>,
 }
 
-/// Where the pieces of something begin, and how long they are.
-pub(crate) fn plan(size: u64, most: u64) -> Vec<(u64, u64)> {
+/// Where the pieces of something begin, and how long they are: no more than so many.
+pub fn plan(size: u64, most: u64) -> Vec<(u64, u64)> {
     let piece = PIECE.max(size.div_ceil(most));
     (0..size.div_ceil(piece)).map(|at| (at * piece, piece.min(size - at * piece))).collect()
 }
 
-/// Reads a part of a file.
-pub(crate) async fn read(file: Arc<File>, from: u64, length: u64) -> Result<Piece> {
+/// Reads a part of a file, as soon as there is room in memory.
+///
+/// # Errors
+/// The file can't be read.
+pub async fn read(file: Arc<File>, from: u64, length: u64) -> Result<Piece> {
     let doing = "read a blob to be given away";
     let failed = |source| StoreError::File { doing: doing.to_owned(), source };
     let place = IN_MEMORY.acquire().await;

@@ -1,5 +1,6 @@
 //! A stand-in of the cache service of GitHub's runners, by its public protocol: methods of Twirp in JSON
-//! for entries by key, whose bytes lie under addresses of Azure's kind that carry their own permission.
+//! for entries by key, whose bytes lie under addresses of Azure's kind that carry their own permission. The first
+//! version is spoken, too.
 
 use super::served::{Asked, Served};
 use crate::http::Response;
@@ -8,7 +9,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What a path of the service begins with.
+/// What a path of the first version begins with.
+const FIRST: &str = "/_apis/artifactcache/";
+
+/// What a path of the second version begins with.
 const METHODS: &str = "/twirp/github.actions.results.api.v1.CacheService/";
 
 /// A cache service.
@@ -45,9 +49,10 @@ impl GithubStore {
         let (shared, allowed) = (entries.clone(), GithubStore::token());
         let front = Served::start(move |asked| {
             let mut entries = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            match asked.path.strip_prefix(METHODS) {
-                Some(method) => call(&mut entries, method, asked, &allowed),
-                None => blob(&mut entries, asked),
+            match (asked.path.strip_prefix(METHODS), asked.path.strip_prefix(FIRST)) {
+                (Some(method), _) => call(&mut entries, method, asked, &allowed),
+                (_, Some(path)) => first(&mut entries, path, asked, &allowed),
+                _ => blob(&mut entries, asked),
             }
         });
         GithubStore { front, entries }
@@ -66,6 +71,11 @@ impl GithubStore {
     /// The keys of a cache here, for `--export-cache` and `--import-cache`.
     pub fn keys(&self) -> String {
         format!("type=gha,url_v2=http://{}/,token={}", self.front.address(), GithubStore::token())
+    }
+
+    /// The same for whoever speaks the first version.
+    pub fn keys_first(&self) -> String {
+        format!("type=gha,url=http://{}/,token={}", self.front.address(), GithubStore::token())
     }
 
     /// The newest entry whose key begins so: its key and its bytes.
@@ -92,7 +102,60 @@ impl GithubStore {
 
 fn say(status: u16, body: &Value) -> Response {
     let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    Response { status, headers, body: body.to_string().into_bytes() }
+    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    Response { status, headers, body }
+}
+
+fn first(entries: &mut Vec<Entry>, path: &str, asked: &Asked, allowed: &str) -> Response {
+    let bearer = asked.header("authorization").and_then(|text| text.strip_prefix("Bearer "));
+    if bearer != Some(allowed) {
+        return say(401, &json!({ "typeKey": "Unauthorized", "message": "no such token" }));
+    }
+    let body = serde_json::from_slice::<Value>(&asked.body).unwrap_or_default();
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let number = path.strip_prefix("caches/").and_then(|text| text.parse::<usize>().ok());
+    match (asked.method.as_str(), path.split_once("?keys="), number) {
+        ("GET", Some(("cache", query)), None) => {
+            let (key, version) = query.split_once("&version=").expect("a version");
+            let key = key.replace("%3A", ":").replace("%23", "#");
+            let found = entries
+                .iter()
+                .rposition(|entry| entry.finished && entry.version == version && entry.key.starts_with(&key));
+            let Some(at) = found else { return say(204, &Value::Null) };
+            let host = asked.header("host").expect("a host");
+            let url = format!("http://{host}/entries/{at}?sig=permit%2F{at}");
+            say(200, &json!({ "cacheKey": entries[at].key, "scope": "work", "archiveLocation": url }))
+        }
+        ("POST", None, None) => {
+            let (key, version) = (text("key"), text("version"));
+            if entries.iter().any(|entry| entry.key == key && entry.version == version) {
+                let told =
+                    json!({ "typeKey": "ArtifactCacheItemAlreadyExistsException", "message": "taken" });
+                return say(409, &told);
+            }
+            let (content, blocks) = Default::default();
+            entries.push(Entry { key, version, content, blocks, finished: false });
+            // Nothing has the number 0 there.
+            say(201, &json!({ "cacheId": entries.len() }))
+        }
+        ("PATCH", None, Some(number)) => {
+            let range = asked.header("content-range").and_then(|text| text.strip_prefix("bytes "));
+            let from = range.and_then(|text| text.split_once('-')?.0.parse::<usize>().ok()).expect("a range");
+            let content = &mut entries[number - 1].content;
+            content.resize(content.len().max(from + asked.body.len()), 0);
+            content[from..from + asked.body.len()].copy_from_slice(&asked.body);
+            say(204, &Value::Null)
+        }
+        ("POST", None, Some(number)) => {
+            let entry = &mut entries[number - 1];
+            if body["size"].as_u64() != Some(entry.content.len() as u64) {
+                return say(400, &json!({ "typeKey": "InvalidSize", "message": "it has another size" }));
+            }
+            entry.finished = true;
+            say(204, &Value::Null)
+        }
+        _ => say(404, &json!({ "typeKey": "NotFound", "message": path })),
+    }
 }
 
 fn call(entries: &mut Vec<Entry>, method: &str, asked: &Asked, allowed: &str) -> Response {

@@ -324,10 +324,7 @@ fn options_that_make_no_sense_are_told_before_anything_is_asked() {
             "the account's key is not in base64",
         ),
         ("type=gha,url_v2=http://127.0.0.1:1/,token=x".to_owned(), "it is no JSON web token"),
-        (
-            format!("type=gha,url=http://127.0.0.1:1/,token={expired}"),
-            "the first version of the cache service",
-        ),
+        (format!("type=gha,url=http://127.0.0.1:1/,token={expired}"), "cache token expired at"),
         (
             format!("type=gha,url_v2=http://127.0.0.1:1/,token={expired}"),
             "cache token expired at 1970-01-01T00:16:40Z",
@@ -407,6 +404,26 @@ fn blobs_of_s3_that_grow_old_are_touched() {
         assert_eq!(digest_of(&content), digest);
     }
     daemon.stop();
+}
+
+#[test]
+fn both_versions_of_github_s_service_are_spoken() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let store = GithubStore::start();
+    let (first, second) = (store.keys_first(), store.keys());
+    let out = scene.path("out");
+    let export = format!("{first},mode=max");
+    build(&scene, &context, std::slice::from_ref(&export), &[], Some(&out)).ok();
+    // One that is taken is left as it is.
+    build(&scene, &context, &[export], std::slice::from_ref(&first), None).ok();
+    for import in [first, second] {
+        let found = scene.path("found");
+        let ran = build(&scene, &context, &[], &[import], Some(&found)).ok();
+        assert_eq!((cached(&ran), large(&found)), (STEPS, large(&out)), "{ran}");
+        std::fs::remove_dir_all(&found).expect("remove what was found");
+    }
+    assert!(store.front.log().iter().any(|asked| asked.method == "PATCH"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A cache in the cache service of GitHub's runners.
 
+mod first;
 mod service;
 mod token;
 
@@ -12,7 +13,7 @@ use crosskit_images::{Descriptor, Digest};
 use crosskit_objectstores::{Environment, PieceStream, StoreError, read_all};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use service::{Content, Service};
+use service::{Content, Protocol, Service};
 use std::collections::HashSet;
 use std::fs::File;
 use std::process::Stdio;
@@ -75,14 +76,14 @@ pub(super) fn resolve(
 ) -> Result<Box<dyn Backend>> {
     let lacks = |what: &str| RemoteCacheError::Options(format!("{what} not set for github actions cache"));
     let token = options.get("token").ok_or_else(|| lacks("token"))?;
-    let url = url(options)?.ok_or_else(|| lacks("url"))?;
+    let (url, protocol) = url(options)?.ok_or_else(|| lacks("url"))?;
     let timeout = options.duration("timeout")?.unwrap_or(TIMEOUT);
     let scopes = token::scopes(token, Timestamp::now())?;
     if way == Way::Export && !scopes.iter().any(Scope::is_writable) {
         let text = "the token of github actions cache lets nobody write: it is a run for somebody else's fork, maybe";
         return Err(RemoteCacheError::Options(text.to_owned()));
     }
-    let service = Service::new(url, token, timeout);
+    let service = Service::new(url, protocol, token, timeout);
     let (repository, rest) = (options.get("repository"), options.get("ghtoken"));
     let shelf = InService {
         service: service.map_err(RemoteCacheError::store("github actions cache"))?,
@@ -101,8 +102,8 @@ pub(super) fn resolve(
     }))
 }
 
-/// The address of the service's second version; none if there is no address at all.
-fn url(options: &CacheOptions) -> Result<Option<&str>> {
+/// The address of the service, and what is spoken there; none if there is no address at all.
+fn url(options: &CacheOptions) -> Result<Option<(&str, Protocol)>> {
     let version = match options.get("version") {
         None => None,
         Some(text) => Some(text.parse::<u32>().map_err(|_| {
@@ -111,17 +112,11 @@ fn url(options: &CacheOptions) -> Result<Option<&str>> {
         })?),
     };
     if let Some(second) = options.get("url_v2").filter(|_| version != Some(1)) {
-        return Ok(Some(second));
+        return Ok(Some((second, Protocol::Second)));
     }
     let Some(url) = options.get("url") else { return Ok(None) };
-    match version.map_or(url.contains(SECOND), |version| version != 1) {
-        true => Ok(Some(url)),
-        false => Err(RemoteCacheError::Unsupported(
-            "the first version of the cache service, which GitHub has switched off, is not spoken here: give url_v2, \
-             or version=2 with the url of a service of that version"
-                .to_owned(),
-        )),
-    }
+    let second = version.map_or(url.contains(SECOND), |version| version != 1);
+    Ok(Some((url, if second { Protocol::Second } else { Protocol::First })))
 }
 
 fn blob(digest: &Digest) -> String {
@@ -282,17 +277,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_the_second_version_are_taken() {
+    fn addresses_say_what_is_spoken_there() {
+        use Protocol::{First, Second};
         let (first, second) = ("https://cache.example.com/", "https://results.example.com/");
         let receiver = "https://results-receiver.actions.githubusercontent.com/";
-        type Case<'a> = (&'a [(&'a str, &'a str)], Result<Option<&'a str>, &'a str>);
+        type Case<'a> = (&'a [(&'a str, &'a str)], Result<Option<(&'a str, Protocol)>, &'a str>);
         let cases: [Case<'_>; 8] = [
             (&[], Ok(None)),
-            (&[("url", first), ("url_v2", second)], Ok(Some(second))),
-            (&[("url", second), ("version", "2")], Ok(Some(second))),
-            (&[("url", receiver)], Ok(Some(receiver))),
-            (&[("url", first)], Err("not spoken here")),
-            (&[("url", first), ("url_v2", second), ("version", "1")], Err("not spoken here")),
+            (&[("url", first), ("url_v2", second)], Ok(Some((second, Second)))),
+            (&[("url", second), ("version", "2")], Ok(Some((second, Second)))),
+            (&[("url", receiver)], Ok(Some((receiver, Second)))),
+            (&[("url", first)], Ok(Some((first, First)))),
+            (&[("url", first), ("url_v2", second), ("version", "1")], Ok(Some((first, First)))),
             (&[("url_v2", second), ("version", "1")], Ok(None)),
             (&[("version", "two")], Err("failed to parse api version \"two\", expected positive integer")),
         ];

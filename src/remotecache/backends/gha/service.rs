@@ -1,4 +1,4 @@
-//! GitHub's cache service, version 2: entries by key, whose bytes lie among Azure's blobs.
+//! GitHub's cache service: entries by key, whose bytes lie elsewhere, with the second version among Azure's blobs.
 //!
 //! A key that was reserved is taken for good, so that something that changes has a number at the end
 //! of its key, and the highest one counts.
@@ -16,15 +16,25 @@ use std::time::Duration;
 /// What is hashed for the version that all entries of BuildKit's have (its library go-actions-cache).
 const VERSION: &str = "|go-actionscache-1.0";
 
-/// The path of the service's methods.
+/// The path of the second version's methods.
 const METHODS: &str = "twirp/github.actions.results.api.v1.CacheService";
+
+/// The protocol that is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// GitHub's own servers for firms have it, and what others have built.
+    First,
+    /// GitHub's.
+    Second,
+}
 
 /// The service, for whoever has a token.
 pub(super) struct Service {
-    http: Http,
-    base: String,
-    token: String,
-    version: String,
+    pub(super) http: Http,
+    protocol: Protocol,
+    pub(super) base: String,
+    pub(super) token: String,
+    pub(super) version: String,
     /// Stores of blobs, by host.
     stores: Mutex<HashMap<String, Arc<Blobs>>>,
 }
@@ -33,7 +43,7 @@ pub(super) struct Service {
 pub(super) struct Entry {
     /// Its whole key.
     pub key: String,
-    url: String,
+    pub(super) url: String,
 }
 
 /// What an entry is made of.
@@ -43,7 +53,7 @@ pub(super) enum Content {
 }
 
 impl Content {
-    fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         match self {
             Content::Bytes(bytes) => bytes.len() as u64,
             Content::File(_, size) => *size,
@@ -53,11 +63,12 @@ impl Content {
 
 impl Service {
     /// The service at an address. While it asks to be slower, requests are made again for so long.
-    pub fn new(base: &str, token: &str, patience: Duration) -> Result<Self> {
+    pub fn new(base: &str, protocol: Protocol, token: &str, patience: Duration) -> Result<Self> {
         let retries = Retries { patience, ..Retries::default() };
         let version = Digest::of(VERSION).to_string();
         Ok(Service {
             http: Http::new(base, retries)?,
+            protocol,
             base: base.trim_end_matches('/').to_owned(),
             token: token.to_owned(),
             version: version.trim_start_matches("sha256:").to_owned(),
@@ -79,6 +90,14 @@ impl Service {
 
     /// The newest entry whose key begins so.
     pub async fn find(&self, key: &str) -> Result<Option<Entry>> {
+        let found = match self.protocol {
+            Protocol::First => self.find_first(key).await?,
+            Protocol::Second => self.find_second(key).await?,
+        };
+        Ok(found.filter(|entry| entry.key.starts_with(key)))
+    }
+
+    async fn find_second(&self, key: &str) -> Result<Option<Entry>> {
         #[derive(Deserialize)]
         struct Found {
             #[serde(default)]
@@ -91,10 +110,9 @@ impl Service {
         let doing = format!("look for {key}");
         let body = json!({ "key": key, "restore_keys": [key], "version": self.version });
         match self.call::<Found>(&doing, "GetCacheEntryDownloadURL", &body).await {
-            Ok(found) => Ok(found
-                .ok
-                .then_some(Entry { key: found.matched_key, url: found.signed_download_url })
-                .filter(|entry| entry.key.starts_with(key))),
+            Ok(found) => {
+                Ok(found.ok.then_some(Entry { key: found.matched_key, url: found.signed_download_url }))
+            }
             Err(error) if error.code() == Some("not_found") => Ok(None),
             Err(error) => Err(error),
         }
@@ -107,6 +125,13 @@ impl Service {
 
     /// Makes an entry; false if the key is taken.
     pub async fn save(&self, key: &str, content: Content) -> Result<bool> {
+        match self.protocol {
+            Protocol::First => self.save_first(key, content).await,
+            Protocol::Second => self.save_second(key, content).await,
+        }
+    }
+
+    async fn save_second(&self, key: &str, content: Content) -> Result<bool> {
         #[derive(Deserialize)]
         struct Reserved {
             #[serde(default)]
@@ -128,11 +153,7 @@ impl Service {
         let reserved = match self.call::<Reserved>(&doing, "CreateCacheEntry", &body).await {
             Ok(reserved) if reserved.ok => reserved,
             Ok(_) => return Err(refused(&doing)),
-            Err(error)
-                if error.code() == Some("already_exists") || error.status() == Some(StatusCode::CONFLICT) =>
-            {
-                return Ok(false);
-            }
+            Err(error) if is_taken(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
         let (store, address) = self.store(&reserved.signed_upload_url)?;
@@ -169,6 +190,12 @@ impl Service {
         stores.insert(address.host().to_owned(), made.clone());
         Ok((made, address))
     }
+}
+
+/// Whether somebody else has a key already.
+pub(super) fn is_taken(error: &StoreError) -> bool {
+    let code = error.code().unwrap_or_default();
+    error.status() == Some(StatusCode::CONFLICT) || code == "already_exists" || code.contains("AlreadyExists")
 }
 
 /// The keys of all entries of a repository that begin so, as GitHub's REST API lists them.
