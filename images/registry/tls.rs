@@ -107,7 +107,13 @@ pub(super) fn client(config: &HostConfig, skip_verify: bool, local: bool) -> Res
 /// An address or certificates that can't be used.
 pub fn web_client(url: &str) -> Result<reqwest::Client, String> {
     let parsed = reqwest::Url::parse(url).map_err(|e| format!("{url:?} is no URL: {e}"))?;
-    client(&HostConfig::default(), false, parsed.host_str().is_some_and(is_local))
+    // Nor does any reach what there is on this machine's own line only, such as the services of clouds for it.
+    let beside = |host: &str| host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_link_local());
+    client(
+        &HostConfig::default(),
+        false,
+        parsed.host_str().is_some_and(|host| is_local(host) || beside(host)),
+    )
 }
 
 /// Takes any certificate: what `insecure = true` asks for.

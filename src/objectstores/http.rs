@@ -177,8 +177,9 @@ impl Http {
         let after = retry_after(&response);
         let clock = header(&response, "date").and_then(|text| date(&text));
         let error = refused(doing, response).await;
-        let skewed = matches!(error.code(), Some("RequestTimeTooSkewed" | "RequestExpired"))
-            && clock.is_some_and(|theirs| self.set_clock(theirs));
+        // What is asked without words is answered without: it may be the clocks whenever they differ.
+        let skewed =
+            matches!(status.as_u16(), 400 | 401 | 403) && clock.is_some_and(|theirs| self.set_clock(theirs));
         let again = skewed || is_throttling(status) || is_passing(status, &error);
         Err((error, again.then_some(after)))
     }

@@ -14,7 +14,9 @@ async fn passing_failures_are_tried_again_and_others_are_told() {
     let old = "Sat, 01 Jan 2000 00:00:00 GMT";
     let skewed =
         format!("403 Forbidden\r\nDate: {old}\r\nConnection: close\r\n\r\n{}", xml("RequestTimeTooSkewed"));
+    let silent = format!("403 Forbidden\r\nDate: {old}\r\nConnection: close\r\n\r\n");
     let cases: Vec<(Vec<String>, Retries, Result<usize, &str>)> = vec![
+        (vec![silent, said("200 OK", "")], Retries::default(), Ok(2)),
         (
             vec![said("503 Slow Down", &xml("SlowDown")), said("500 Error", ""), said("200 OK", "")],
             Retries::default(),
