@@ -298,12 +298,13 @@ pub(crate) fn date(text: &str) -> Option<Timestamp> {
 async fn refused(doing: &str, response: reqwest::Response) -> StoreError {
     let status = response.status();
     let told = header(&response, "x-ms-error-code");
-    let elsewhere = header(&response, "x-amz-bucket-region").filter(|_| status.is_redirection());
+    let elsewhere = header(&response, "x-amz-bucket-region")
+        .filter(|_| status.is_redirection() || status == StatusCode::BAD_REQUEST);
     let answer = Answer { response, doing: doing.to_owned() };
     let text = answer.text().await.unwrap_or_default();
     let (code, message) = words(&text);
     let message = match elsewhere {
-        Some(region) => format!("the bucket is in region {region}"),
+        Some(region) => format!("the bucket is in region {region}, and so has to be what is asked"),
         // Azure's sentences end with numbers of the request, each on a line of its own.
         None => message.lines().next().unwrap_or_default().to_owned(),
     };

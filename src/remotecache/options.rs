@@ -72,9 +72,16 @@ impl CacheOptions {
     }
 
     /// `name`: several, with semicolons between them.
-    pub(crate) fn names(&self) -> Vec<String> {
-        let names = self.attrs.get("name").map_or("buildkit", String::as_str);
-        names.split(';').map(str::to_owned).collect()
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let names = self.get("name").unwrap_or("buildkit").split(';').filter(|name| !name.is_empty());
+        let whole = |name: &str| match name.split('/').any(|part| matches!(part, "." | "..")) {
+            true => {
+                let text = format!("name {name:?} must not have . or .. between slashes");
+                Err(RemoteCacheError::Options(text))
+            }
+            false => Ok(name.to_owned()),
+        };
+        names.map(whole).collect()
     }
 
     /// `ref`, with a tag.
@@ -213,7 +220,8 @@ mod tests {
         for (text, count) in [("4", Some(4)), ("0", None), ("-1", None), ("x", None)] {
             assert_eq!(options("n", text).count("n").ok().flatten(), count, "{text}");
         }
-        assert_eq!(options("name", "a;b").names(), ["a", "b"]);
-        assert_eq!(options("other", "").names(), ["buildkit"]);
+        assert_eq!(options("name", "a;b;").names().unwrap(), ["a", "b"]);
+        assert_eq!(options("name", "").names().unwrap(), ["buildkit"]);
+        assert!(options("name", "a;../b").names().is_err());
     }
 }

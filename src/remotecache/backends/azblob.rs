@@ -58,7 +58,7 @@ pub(super) fn resolve(
         objects: container.map_err(failed())?,
         manifests: below("manifests_prefix", "manifests")?,
         blobs: below("blobs_prefix", "blobs")?,
-        names: options.names(),
+        names: options.names()?,
         refresh: None,
     };
     Ok(Box::new(OnShelf {

@@ -75,7 +75,7 @@ pub(super) fn resolve(
         objects: bucket.map_err(RemoteCacheError::store("s3 cache"))?,
         manifests: prefix("manifests_prefix", "manifests/")?,
         blobs: prefix("blobs_prefix", "blobs/")?,
-        names: options.names(),
+        names: options.names()?,
         refresh: Some(options.duration("touch_refresh")?.unwrap_or(REFRESH)),
     };
     Ok(Box::new(OnShelf {
