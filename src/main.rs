@@ -1,6 +1,6 @@
 //! Which program am I called as: `crosskit`, `buildkitd`, `buildctl` or `binfmt`; or is it `crosskit doctor` or `crosskit certs`?
 
-use crosskit_client::{Embedded, channel_over};
+use crosskit_client::{Embedded, StartEmbedded, channel_over};
 use crosskit_daemon::Daemon;
 use crosskit_daemon::config::Config;
 use futures::future::BoxFuture;
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         arguments.remove(0);
         return program(arguments);
     }
+    let embedded = StartEmbedded { prepare: crosskit_daemon::take_rights, start: embedded };
     crosskit_client::crosskit(arguments, embedded)
 }
 

@@ -55,9 +55,14 @@ pub struct Embedded {
     pub stop: BoxFuture<'static, ()>,
 }
 
-/// Starts a daemon inside this process, on the runtime that calls it.
-pub type StartEmbedded =
-    fn() -> BoxFuture<'static, Result<Embedded, Box<dyn std::error::Error + Send + Sync>>>;
+/// How a daemon is started inside this process.
+#[derive(Clone, Copy)]
+pub struct StartEmbedded {
+    /// Called first, while there is one thread.
+    pub prepare: fn() -> Result<(), String>,
+    /// Starts it, on the runtime that calls this.
+    pub start: fn() -> BoxFuture<'static, Result<Embedded, Box<dyn std::error::Error + Send + Sync>>>,
+}
 
 /// A channel to a daemon that serves the other end of `stream`.
 ///
@@ -135,7 +140,11 @@ fn run(flags: &Parsed, start: Option<StartEmbedded>) -> Result<(), ClientError> 
     let friendly = start.filter(|_| flags.command == ["build"]);
     // One thread is enough for a client and starts faster; a daemon wants all processors.
     let mut builder = match friendly {
-        Some(_) if friendly::needs_embedded(flags) => tokio::runtime::Builder::new_multi_thread(),
+        Some(how) if friendly::needs_embedded(flags) => {
+            let failed = |why| ClientError::Embedded { addr: flags.text("addr").to_owned(), why };
+            (how.prepare)().map_err(failed)?;
+            tokio::runtime::Builder::new_multi_thread()
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder.enable_all().build().map_err(|source| ClientError::File {

@@ -41,7 +41,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(u8::from(e.use_stderr()));
         }
     };
-    if let Err(e) = take_rights(&given) {
+    if let Err(e) = config::flags::wants_rootless(&given).and_then(take_asked_rights) {
         return failed(&e);
     }
     let (config, warnings) = match config::flags::resolve(&given) {
@@ -84,17 +84,23 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Lets an ordinary user's daemon become root of a user namespace, if it was told to.
-fn take_rights(given: &clap::ArgMatches) -> Result<(), String> {
+/// Takes them only where that was asked for.
+fn take_asked_rights(asked: Option<bool>) -> Result<(), String> {
+    if nix::unistd::geteuid().is_root() || asked == Some(true) {
+        return take_rights();
+    }
+    Err("rootless mode requires to be executed as the mapped root in a user namespace; give --rootless, which makes one, \
+         or start this with rootlesskit"
+        .to_string())
+}
+
+/// Lets the process of an ordinary user become root of a user namespace. To be called while there is one thread.
+///
+/// # Errors
+/// What the user lacks for that, with what to do about it.
+pub fn take_rights() -> Result<(), String> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
-    }
-    if config::flags::wants_rootless(given)? != Some(true) {
-        return Err(
-            "rootless mode requires to be executed as the mapped root in a user namespace; give --rootless, \
-                    which makes one, or start this with rootlesskit"
-                .to_string(),
-        );
     }
     crosskit_rootless::enter().map_err(|e| e.to_string())
 }

@@ -1,5 +1,5 @@
 //! Processes of a container that has no process ids of its own, told from all others by the namespace of System V IPC that
-//! they are in: one that was made for them, that they cannot leave, and that nothing else is in.
+//! they are in: one that was made for them, that a sandboxed step cannot leave, and that nothing else is in.
 
 use std::{
     fs, io,

@@ -262,11 +262,6 @@ impl ProbeBundle {
         let mark = Mark::set(ledger, &id, &cgroup)?;
         let bundle = Self { dir, id, cgroup, _rootfs: rootfs, _mark: mark };
         let confinement = sandbox::confinement(Security::Sandbox, rights.rootless);
-        let proc = if rights.shares_processes {
-            MountSpec::new("/proc", "bind", "/proc", &["rbind"])
-        } else {
-            MountSpec::new("/proc", "proc", "proc", &[])
-        };
         let args = ["/probe".to_owned()];
         let spec = Spec {
             oci_version: VERSION,
@@ -284,7 +279,10 @@ impl ProbeBundle {
             },
             root: Root { path: bundle._rootfs.path().to_string_lossy(), readonly: false },
             hostname: crate::DEFAULT_HOSTNAME,
-            mounts: vec![proc, MountSpec::new("/dev", "tmpfs", "tmpfs", &["mode=755"])],
+            mounts: vec![
+                sandbox::proc(rights.shares_processes),
+                MountSpec::new("/dev", "tmpfs", "tmpfs", &["mode=755"]),
+            ],
             hooks: None,
             annotations: filter.map(|seccomp| Annotations { seccomp }),
             linux: Linux {

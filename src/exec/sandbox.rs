@@ -167,6 +167,14 @@ pub(crate) struct Shown {
     pub(crate) queues: bool,
 }
 
+/// The mount at `/proc`: of the container's own processes, or of all.
+pub(crate) fn proc(all_processes: bool) -> MountSpec<'static> {
+    match all_processes {
+        true => MountSpec::new("/proc", "bind", "/proc", &["rbind"]),
+        false => MountSpec::new("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    }
+}
+
 /// All mounts of a container in order; a later one replaces an earlier one at the same place.
 pub(crate) fn mounts<'a>(
     confinement: &Confinement,
@@ -179,14 +187,9 @@ pub(crate) fn mounts<'a>(
     let shm_kib = if shm_size == 0 { SHM_KIB } else { shm_size.div_ceil(1024) };
     let mut shm = MountSpec::new("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777"]);
     shm.options.push(Cow::Owned(format!("size={shm_kib}k")));
-    let proc = if shown.all_processes {
-        MountSpec::new("/proc", "bind", "/proc", &["rbind"])
-    } else {
-        MountSpec::new("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])
-    };
     let own_file = ["nosuid", "noexec", "nodev", "rbind", "ro"];
     let mut mounts = vec![
-        proc,
+        proc(shown.all_processes),
         MountSpec::new("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
         MountSpec::new(
             "/dev/pts",

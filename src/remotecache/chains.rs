@@ -3,8 +3,9 @@
 use crate::ResultRef;
 use crate::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
 use crosskit_cache::{Alternative, Cache, KeyId};
-use crosskit_images::gojson;
+use crosskit_images::{Digest, gojson};
 use crosskit_snapshots::Layer;
+use crosskit_solver::VertexProgress;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,20 @@ pub(crate) struct Collected {
     pub config: CacheConfig,
     /// The layers that the document lists, in its order.
     pub layers: Vec<Layer>,
+}
+
+impl Collected {
+    /// The layers that have to be where the cache goes, each once. None where there are none, which the step says.
+    pub(crate) fn to_give(&self, step: &VertexProgress) -> Option<Vec<&Layer>> {
+        if self.config.layers.is_empty() {
+            tracing::warn!("failed to match any cache with layers");
+            drop(step.part("skipping cache export for empty result"));
+            return None;
+        }
+        let unique: HashMap<Digest, &Layer> =
+            self.layers.iter().map(|layer| (layer.blob.desc.digest, layer)).collect();
+        Some(unique.into_values().collect())
+    }
 }
 
 /// A result that a key leads to.

@@ -115,15 +115,9 @@ impl<P: Place> Backend for Manifests<P> {
         step: &'a VertexProgress,
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>>> {
         Box::pin(async move {
-            if cache.config.layers.is_empty() {
-                tracing::warn!("failed to match any cache with layers");
-                drop(step.part("skipping cache export for empty result"));
-                return Ok(BTreeMap::new());
-            }
-            let unique: HashMap<Digest, &Layer> =
-                cache.layers.iter().map(|layer| (layer.blob.desc.digest, layer)).collect();
-            let mut gifts = Vec::with_capacity(unique.len());
-            for layer in unique.into_values() {
+            let Some(layers) = cache.to_give(step) else { return Ok(BTreeMap::new()) };
+            let mut gifts = Vec::with_capacity(layers.len());
+            for layer in layers {
                 gifts.push(self.layer(layer, step));
             }
             futures::stream::iter(gifts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;

@@ -86,20 +86,16 @@ impl<S: Shelf> Backend for OnShelf<S> {
         step: &'a VertexProgress,
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>>> {
         Box::pin(async move {
-            if cache.config.layers.is_empty() {
-                tracing::warn!("failed to match any cache with layers");
-                drop(step.part("skipping cache export for empty result"));
-                return Ok(BTreeMap::new());
-            }
-            let unique: HashMap<Digest, &Layer> =
-                cache.layers.iter().map(|layer| (layer.blob.desc.digest, layer)).collect();
-            let mut gifts = Vec::with_capacity(unique.len());
-            for layer in unique.values() {
+            let Some(layers) = cache.to_give(step) else { return Ok(BTreeMap::new()) };
+            let mut gifts = Vec::with_capacity(layers.len());
+            for layer in &layers {
                 gifts.push(self.layer(layer, step));
             }
             futures::stream::iter(gifts).buffer_unordered(self.at_once).try_collect::<()>().await?;
-            let annotations: HashMap<String, LayerAnnotations> =
-                unique.into_iter().map(|(digest, layer)| (digest.to_string(), annotations(layer))).collect();
+            let annotations: HashMap<String, LayerAnnotations> = layers
+                .into_iter()
+                .map(|layer| (layer.blob.desc.digest.to_string(), annotations(layer)))
+                .collect();
             let mut config = cache.config;
             for layer in &mut config.layers {
                 layer.annotations = annotations.get(&layer.blob).cloned();

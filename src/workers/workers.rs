@@ -137,11 +137,9 @@ impl Workers {
                     .map_err(|e| WorkerError::Platform { platform: text.clone(), why: e.to_string() })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let users = crosskit_rootless::Folders::usual().and_then(|folders| folders.runtime);
-        let volatile = match &users {
-            Some(folder) => records::volatile_folder(folder, &options.root)?,
-            None => records::volatile_folder(VOLATILE.as_ref(), &options.root)?,
-        };
+        let users = crosskit_rootless::Folders::usual().and_then(|folders| folders.runtime.or(folders.state));
+        let base = users.unwrap_or_else(|| PathBuf::from(VOLATILE));
+        let volatile = records::volatile_folder(&base, &options.root)?;
         let id = records::worker_id(&options.root)?;
         let nameservers = options.dns.as_ref().map(|dns| dns.nameservers.clone()).unwrap_or_default();
         let executor = Executor::new(ExecConfig {

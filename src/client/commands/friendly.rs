@@ -78,7 +78,7 @@ pub(crate) async fn run(flags: &Parsed, start: StartEmbedded) -> Result<(), Clie
             target.connect(&format!("connect to the daemon at {}", target.text)).await?;
         }
         let failed = |why: String| ClientError::Embedded { addr: target.text.clone(), why };
-        let Embedded { channel, stop } = start().await.map_err(|e| failed(e.to_string()))?;
+        let Embedded { channel, stop } = (start.start)().await.map_err(|e| failed(e.to_string()))?;
         let outcome = build::execute(&channel, plan, mode, &files).await;
         drop(channel);
         stop.await;

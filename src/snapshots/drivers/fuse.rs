@@ -4,7 +4,7 @@
 //! The program marks folders that hide what is below in a way of its own. A layer gets the kernel's marks instead before
 //! anybody else reads it: [`Driver::finish`].
 
-use super::{Driver, MountPlan};
+use super::{Driver, MountPlan, in_trial_folder};
 use crate::{Error, Result};
 use rustix::fs::{FileType, XattrFlags};
 use rustix::mount::UnmountFlags;
@@ -54,12 +54,8 @@ impl FuseOverlay {
             .spawn(move || keep(&taken))
             .map_err(|e| Error::file("starting a thread for", PROGRAM, e))?;
         let driver = Self { orders };
-        let dir = root.join(format!("probe-{}", crate::ids::new_id()));
-        let outcome = driver.try_in(&dir);
-        if let Err(why) = std::fs::remove_dir_all(&dir) {
-            tracing::warn!(path = %dir.display(), %why, "the folder of a trial mount remains");
-        }
-        outcome.map(|()| driver)
+        in_trial_folder(root, |dir| driver.try_in(dir))?;
+        Ok(driver)
     }
 
     fn try_in(&self, dir: &Path) -> Result<()> {

@@ -69,6 +69,16 @@ pub(crate) trait Driver: Send + Sync {
     fn copy_tree(&self, from: &Path, to: &Path) -> Result<()>;
 }
 
+/// Tries something in a new folder below another, which goes again.
+fn in_trial_folder(root: &Path, try_it: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let dir = root.join(format!("probe-{}", crate::ids::new_id()));
+    let outcome = try_it(&dir);
+    if let Err(why) = std::fs::remove_dir_all(&dir) {
+        tracing::warn!(path = %dir.display(), %why, "the folder of a trial mount remains");
+    }
+    outcome
+}
+
 /// Mounts an overlay below a folder that is there, for trial.
 ///
 /// # Errors

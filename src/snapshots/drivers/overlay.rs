@@ -1,6 +1,6 @@
 //! The kernel's overlay filesystem.
 
-use super::{Driver, MountPlan};
+use super::{Driver, MountPlan, in_trial_folder};
 use crate::{Error, Result};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -27,12 +27,8 @@ impl Overlay {
     pub(crate) fn probe(root: &Path) -> Result<Overlay> {
         let driver =
             Overlay { user_xattrs: crosskit_rootless::is_inside(), one_by_one: AtomicBool::new(true) };
-        let dir = root.join(format!("probe-{}", crate::ids::new_id()));
-        let outcome = driver.try_in(&dir);
-        if let Err(why) = std::fs::remove_dir_all(&dir) {
-            tracing::warn!(path = %dir.display(), %why, "the folder of a trial mount remains");
-        }
-        outcome.map(|()| driver)
+        in_trial_folder(root, |dir| driver.try_in(dir))?;
+        Ok(driver)
     }
 
     fn try_in(&self, dir: &Path) -> Result<()> {

@@ -1,7 +1,11 @@
 //! A daemon without the machine's rights.
 
-use crosskit_multiarch::{Daemon, DaemonOptions, Images, OrdinaryUser, Scene};
+use crosskit_multiarch::{Daemon, DaemonOptions, Images, OrdinaryUser, Scene, Tree, processes_of, until};
+use rustix::process::Signal;
 use std::time::Duration;
+
+/// How long what is waited for may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Ids that the user may give away.
 const IDS: &str = "100000:65536";
@@ -90,6 +94,23 @@ fn an_ordinary_user_builds_with_every_way_of_starting_it() {
 }
 
 #[test]
+fn an_ordinary_user_builds_without_a_daemon() {
+    let scene = Scene::set();
+    let user = OrdinaryUser::new(&scene, IDS);
+    let dockerfile = "FROM scratch\nCOPY file /there/\n";
+    for (name, text) in [("Dockerfile", dockerfile), ("file", "here")] {
+        std::fs::write(user.home().join(name), text).expect("write a file");
+    }
+    user.run(&["crosskit", "build", "--platform=linux/amd64,linux/arm64", "-o", "out", "."]).ok();
+    assert_eq!(Tree::of_folder(&user.home().join("out")).text("linux_arm64/there/file"), "here");
+    // What came out is the user's own, and what was kept is where users keep such things.
+    user.run(&["rm", "-r", "out"]).ok();
+    assert!(user.home().join(".local/share/buildkit/metadata.db").exists());
+    let left = processes_of(scene.folder());
+    assert!(left.iter().all(|(_, words)| !words.contains("build")), "{left:?}");
+}
+
+#[test]
 fn what_a_user_lacks_is_said_with_what_to_do() {
     let scene = Scene::set();
     let user = OrdinaryUser::new(&scene, IDS);
@@ -126,7 +147,15 @@ fn a_rootless_daemon_that_is_killed_leaves_nothing_in_the_way_of_the_next() {
         let daemon = scene.daemon_with(options());
         let context = scene.context("waits", &[("Dockerfile", "FROM BASE\nRUN echo here && sleep 1000\n")]);
         let mut build = daemon.build(&context).start();
-        build.wait_for(" here", Duration::from_secs(60));
+        build.wait_for(" here", LIMIT);
+        build.signal(Signal::INT);
+        build.wait(LIMIT);
+        until("the canceled step to be gone", LIMIT, || {
+            let left = processes_of(scene.folder());
+            left.iter().all(|(_, words)| !words.starts_with("sleep 1000")).then_some(())
+        });
+        let mut build = daemon.build(&context).start();
+        build.wait_for(" here", LIMIT);
         daemon.kill();
         drop(build);
         let daemon = scene.daemon_with(options());

@@ -16,6 +16,7 @@ const SHARING: &str = "tests/multiarch/tests/llb/sharing.rs";
 const SOURCES: &str = "tests/multiarch/tests/llb/sources.rs";
 
 const BUILDX: &str = "tests/multiarch/tests/buildx.rs";
+const CACHES: &str = "tests/multiarch/tests/object_caches.rs";
 const GATEWAY: &str = "tests/multiarch/tests/gateway.rs";
 const MATRIX: &str = "tests/multiarch/tests/matrix.rs";
 const OUTPUTS: &str = "tests/multiarch/tests/outputs.rs";
@@ -30,6 +31,9 @@ const PRUNE: &str = "src/snapshots/prune_tests.rs";
 
 /// Each capability of graphs and clients' requests, and a test that needs it: its file and its name.
 const GRAPH: &[(&str, &str, &str)] = &[
+    ("cache.azblob", CACHES, "docker_buildx_gives_caches_away_and_uses_them"),
+    ("cache.gha", CACHES, "docker_buildx_gives_caches_away_and_uses_them"),
+    ("cache.s3", CACHES, "docker_buildx_gives_caches_away_and_uses_them"),
     ("constraints", PROGRESS, "a_filter_of_workers_is_no_hindrance"),
     ("diffop", FILES, "merges_and_differences_have_exactly_what_was_changed"),
     ("exec.cgroup", EXEC, "each_field_is_what_the_step_sees"),
