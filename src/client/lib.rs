@@ -61,8 +61,11 @@ pub struct StartEmbedded {
     /// Called first, while there is one thread.
     pub prepare: fn() -> Result<(), String>,
     /// Starts it, on the runtime that calls this.
-    pub start: fn() -> BoxFuture<'static, Result<Embedded, Box<dyn std::error::Error + Send + Sync>>>,
+    pub start: fn() -> BoxFuture<'static, Started>,
 }
+
+/// A daemon inside this process, or why there is none.
+pub type Started = Result<Embedded, Box<dyn std::error::Error + Send + Sync>>;
 
 /// A channel to a daemon that serves the other end of `stream`.
 ///
