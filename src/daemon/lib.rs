@@ -99,10 +99,14 @@ fn take_asked_rights(asked: Option<bool>) -> Result<(), String> {
 /// # Errors
 /// What the user lacks for that, with what to do about it.
 pub fn take_rights() -> Result<(), String> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
+    if !nix::unistd::geteuid().is_root() {
+        crosskit_rootless::enter().map_err(|e| e.to_string())?;
     }
-    crosskit_rootless::enter().map_err(|e| e.to_string())
+    if crosskit_rootless::is_inside() {
+        // Where keys are not to be had at all, there is none to keep from steps either.
+        let _ = crosskit_rootless::new_keyring();
+    }
+    Ok(())
 }
 
 #[allow(clippy::print_stderr)]

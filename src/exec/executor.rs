@@ -285,7 +285,7 @@ impl Shared {
             let terminal = io.terminal.as_ref();
             let bundle = Bundle::make(&shared, &process, &way, &network, filter.as_deref(), terminal)?;
             let mut command = starter.command(&bundle.log());
-            command.args(["run", "--bundle"]).arg(&bundle.dir);
+            command.arg("run").args(starter.keyring()).arg("--bundle").arg(&bundle.dir);
             if let Some(namespace) = inside {
                 namespaces::enter(&mut command, namespace);
             }

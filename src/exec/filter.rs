@@ -38,7 +38,7 @@ pub(crate) fn make(runtime: &Runtime, run_root: &Path) -> Option<String> {
     if let Some(mark) = &mark {
         mark.put_on(&mut create);
     }
-    create.args(["create", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    create.arg("create").args(runtime.keyring()).arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
     let created = quiet(create);
     let filter = std::fs::read(runtime.state.join(&bundle.id).join("seccomp.bpf"));
     let mut delete = runtime.command(&bundle.log());

@@ -141,6 +141,12 @@ impl Runtime {
         command
     }
 
+    /// Options for what starts a container. The kernel lets an ordinary user have 200 keys, and takes its time with those of
+    /// containers that have ended: a rootless daemon's share the session keyring that it has made for them.
+    pub(crate) fn keyring(&self) -> &'static [&'static str] {
+        if self.rights.rootless { &["--no-new-keyring"] } else { &[] }
+    }
+
     /// Runs a tiny program in a container that is made like those of steps.
     pub(crate) fn probe(
         &self,
@@ -154,7 +160,9 @@ impl Runtime {
             IpcMark::new().map_err(self.spawn_error("making an IPC namespace for"))?.put_on(&mut command);
         }
         let status = command
-            .args(["run", "--bundle"])
+            .arg("run")
+            .args(self.keyring())
+            .arg("--bundle")
             .arg(&bundle.dir)
             .arg(&bundle.id)
             .stdin(Stdio::null())

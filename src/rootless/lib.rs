@@ -2,10 +2,12 @@
 
 mod enter;
 mod folders;
+mod keyring;
 mod ranges;
 
 pub use enter::{Error, enter};
 pub use folders::Folders;
+pub use keyring::new_keyring;
 pub use ranges::{Range, ranges_of};
 
 use std::sync::LazyLock;

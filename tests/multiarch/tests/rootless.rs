@@ -94,6 +94,22 @@ fn an_ordinary_user_builds_with_every_way_of_starting_it() {
 }
 
 #[test]
+fn an_ordinary_user_may_run_more_steps_than_have_keys() {
+    let scene = Scene::set();
+    let user = OrdinaryUser::new(&scene, IDS);
+    let daemon = scene.daemon_with(user.daemon(&scene, "many", &[], &["--rootless"]));
+    let limit = std::fs::read_to_string("/proc/sys/kernel/keys/maxkeys").expect("the limit of keys");
+    let steps = limit.trim().parse::<usize>().expect("a number") + 50;
+    // Stages of ten steps each, at once.
+    let stage = |at: usize| format!("FROM BASE AS s{at}\n{}", "RUN true\n".repeat(10));
+    let stages: String = (0..steps / 10).map(|at| stage(at).replace("true", &format!("echo {at}"))).collect();
+    let last: String = (0..steps / 10).map(|at| format!("COPY --from=s{at} /etc/passwd /{at}\n")).collect();
+    let context = scene.context("many", &[("Dockerfile", &format!("{stages}FROM scratch\n{last}"))]);
+    daemon.build(&context).run().ok();
+    daemon.stop();
+}
+
+#[test]
 fn an_ordinary_user_builds_without_a_daemon() {
     let scene = Scene::set();
     let user = OrdinaryUser::new(&scene, IDS);
