@@ -1,6 +1,7 @@
 //! What the system says of itself.
 
 use crate::rootless::Group;
+use crosskit_rootless::Folders;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,10 +70,12 @@ pub(crate) fn most_descriptors() -> u64 {
 
 /// Which of these programs are not on PATH.
 pub(crate) fn missing(programs: &[&'static str]) -> Vec<&'static str> {
+    programs.iter().filter(|name| on_path(name).is_none()).copied().collect()
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let there = |name: &&&str| !folders.iter().any(|folder| folder.join(name).is_file());
-    programs.iter().filter(there).copied().collect()
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// Name and number of this process's user.
@@ -87,19 +90,14 @@ pub(crate) fn user() -> (String, u32) {
 
 /// Where a daemon of this user keeps its state unless told otherwise.
 pub(crate) fn usual_root() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let own = || set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")));
-    match own().filter(|_| !is_root()) {
-        Some(folder) => folder.join("buildkit"),
-        None => "/var/lib/buildkit".into(),
-    }
+    let own = if is_root() { None } else { Folders::of_user().state };
+    own.unwrap_or_else(|| "/var/lib/buildkit".into())
 }
 
 /// Whether a program is on PATH, and has root's rights whoever starts it.
 pub(crate) fn mapper(name: &str) -> Option<bool> {
     use std::os::unix::fs::MetadataExt;
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())?;
+    let found = on_path(name)?;
     let about = found.metadata().ok()?;
     let set_user = about.mode() & libc::S_ISUID != 0 && about.uid() == 0;
     let capable = || rustix::fs::getxattr(&found, "security.capability", &mut [0_u8; 64][..]).is_ok();

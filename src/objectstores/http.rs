@@ -1,6 +1,7 @@
 //! Requests, made again when a store or the way to it has a bad moment.
 
 use crate::error::{Result, StoreError};
+use crate::objects::Described;
 use crate::reading::PieceStream;
 use crate::xml;
 use bytes::Bytes;
@@ -234,6 +235,28 @@ impl Answer {
         let doing = self.doing.clone();
         let text = self.text().await?;
         serde_json::from_str(&text).map_err(|e| StoreError::answer(doing, format!("the answer: {e}")))
+    }
+
+    /// What its headers tell of an object.
+    ///
+    /// # Errors
+    /// They tell no length.
+    pub(crate) fn described(&self) -> Result<Described> {
+        let size = self.header("content-length").and_then(|text| text.parse().ok());
+        let size = size.ok_or_else(|| StoreError::answer(&*self.doing, "the answer has no length"))?;
+        let modified = self.header("last-modified").and_then(|text| date(&text));
+        Ok(Described { size, modified })
+    }
+
+    /// The answer's bytes as they come, where those from a place on were asked for.
+    ///
+    /// # Errors
+    /// It has all of them.
+    pub(crate) fn stream_from(self, from: u64) -> Result<PieceStream> {
+        if from > 0 && self.status() != StatusCode::PARTIAL_CONTENT {
+            return Err(StoreError::answer(self.doing, "the store sends only what is whole"));
+        }
+        Ok(self.stream())
     }
 
     /// The answer's bytes as they come.

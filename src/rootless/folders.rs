@@ -22,13 +22,17 @@ impl Folders {
     /// Those that a daemon in a user namespace uses; None where it uses the machine's: outside, and for one that calls
     /// itself root there, as in a container whose ids are mapped.
     pub fn usual() -> Option<Self> {
-        let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
         let user = named("USER").is_some_and(|user| user != "root");
-        (crate::is_inside() && user).then(|| Self::of(named))
+        (crate::is_inside() && user).then(Self::of_user)
+    }
+
+    /// Those of whoever has started this process.
+    pub fn of_user() -> Self {
+        Self::of(named)
     }
 
     /// Those that an environment names.
-    pub fn of(named: impl Fn(&str) -> Option<OsString>) -> Self {
+    fn of(named: impl Fn(&str) -> Option<OsString>) -> Self {
         // Of a list, the first.
         let first = |name: &str| named(name).and_then(|list| std::env::split_paths(&list).next());
         let ours = |name: &str, below_home: &str| {
@@ -56,6 +60,10 @@ impl Folders {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o1700))
     }
+}
+
+fn named(variable: &str) -> Option<OsString> {
+    std::env::var_os(variable).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub use shared_key::SharedKey;
 
 use crate::encoding::{encode, query};
 use crate::error::{Result, StoreError};
-use crate::http::{Answer, Http, Method, Request, Retries, StatusCode, date};
+use crate::http::{Answer, Http, Method, Request, Retries, StatusCode};
 use crate::objects::{Described, Objects};
 use crate::pieces;
 use crate::reading::PieceStream;
@@ -163,11 +163,7 @@ impl Blobs {
     pub async fn describe(&self, what: &str, address: &Address) -> Result<Option<Described>> {
         let doing = format!("look for {what}");
         let asked = self.send(&doing, Ask::new(Method::HEAD, address)).await;
-        let Some(answer) = found(asked)? else { return Ok(None) };
-        let size = answer.header("content-length").and_then(|text| text.parse().ok());
-        let size = size.ok_or_else(|| StoreError::answer(doing, "the answer has no length"))?;
-        let modified = answer.header("last-modified").and_then(|text| date(&text));
-        Ok(Some(Described { size, modified }))
+        found(asked)?.map(|answer| answer.described()).transpose()
     }
 
     /// How large a blob is, where an address lets one read and nothing else.
@@ -199,11 +195,7 @@ impl Blobs {
         let headers = [("range", range.as_str())];
         let headers = if from == 0 { &[][..] } else { &headers[..] };
         let asked = self.send(&doing, Ask { headers, ..Ask::new(Method::GET, address) }).await;
-        let Some(answer) = found(asked)? else { return Ok(None) };
-        if from > 0 && answer.status() != StatusCode::PARTIAL_CONTENT {
-            return Err(StoreError::answer(doing, "the store sends only what is whole"));
-        }
-        Ok(Some(answer.stream()))
+        found(asked)?.map(|answer| answer.stream_from(from)).transpose()
     }
 
     /// Writes a small blob.

@@ -16,7 +16,7 @@ pub use credentials::{CredentialSource, Credentials};
 use crate::encoding::encode;
 use crate::environment::Environment;
 use crate::error::{Result, StoreError};
-use crate::http::{Answer, Http, Method, Request, Retries, StatusCode, date};
+use crate::http::{Answer, Http, Method, Request, Retries, StatusCode};
 use crate::objects::{Described, Objects};
 use crate::reading::PieceStream;
 use crate::{pieces, xml};
@@ -172,11 +172,7 @@ impl Objects for Bucket {
         Box::pin(async move {
             let doing = self.doing("look for", key);
             let asked = self.send(&doing, Ask::new(Method::HEAD, key)).await;
-            let Some(answer) = found(asked)? else { return Ok(None) };
-            let size = answer.header("content-length").and_then(|text| text.parse().ok());
-            let size = size.ok_or_else(|| StoreError::answer(doing, "the answer has no length"))?;
-            let modified = answer.header("last-modified").and_then(|text| date(&text));
-            Ok(Some(Described { size, modified }))
+            found(asked)?.map(|answer| answer.described()).transpose()
         })
     }
 
@@ -187,11 +183,7 @@ impl Objects for Bucket {
             let headers = if from == 0 { &[][..] } else { &headers[..] };
             let doing = self.doing("read", key);
             let asked = self.send(&doing, Ask { headers, ..Ask::new(Method::GET, key) }).await;
-            let Some(answer) = found(asked)? else { return Ok(None) };
-            if from > 0 && answer.status() != StatusCode::PARTIAL_CONTENT {
-                return Err(StoreError::answer(doing, "the store sends only what is whole"));
-            }
-            Ok(Some(answer.stream()))
+            found(asked)?.map(|answer| answer.stream_from(from)).transpose()
         })
     }
 

@@ -165,11 +165,6 @@ impl Driver for FuseOverlay {
         outcome.recv().map_err(|_| gone())?.map_err(failed)
     }
 
-    fn copy_tree(&self, _from: &Path, _to: &Path) -> Result<()> {
-        // A stacking driver starts every layer empty.
-        Ok(())
-    }
-
     fn marks_its_own_way(&self) -> bool {
         true
     }

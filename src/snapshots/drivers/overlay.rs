@@ -170,12 +170,6 @@ impl Driver for Overlay {
             },
         }
     }
-
-    fn copy_tree(&self, _from: &Path, to: &Path) -> Result<()> {
-        // A stacking driver starts every layer empty.
-        debug_assert!(to.exists());
-        Ok(())
-    }
 }
 
 fn failed(plan: &MountPlan<'_>, step: String, errno: rustix::io::Errno) -> Error {
