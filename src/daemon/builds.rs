@@ -186,16 +186,11 @@ impl Builder {
 
     /// Ends a build that has its answer. What steps elsewhere have made and nobody needed here still
     /// comes, for later builds. What a failed one has left goes.
-    async fn end(
-        &self,
-        job: Arc<Job<ResultRef>>,
-        running: Arc<OwnedRwLockReadGuard<()>>,
-        left: Option<PruneOptions>,
-    ) {
+    async fn end(&self, job: Arc<Job<ResultRef>>, running: Arc<OwnedRwLockReadGuard<()>>, left: Vec<String>) {
         let ended = Arc::clone(&self.ended);
         let snapshots = self.snapshots.clone();
         let discard = move || {
-            if let Some(left) = left {
+            if !left.is_empty() {
                 tokio::spawn(discard(snapshots, left));
             }
         };
@@ -353,19 +348,15 @@ fn translate_old_forms(request: &mut SolveRequest) {
     }
 }
 
-/// What a build that failed leaves behind, once nobody looks into it any more.
-fn left_behind(error: &GatewayError) -> Option<PruneOptions> {
-    let left = error.solve_error()?.error.attachment::<LeftOver>()?;
-    let made: Vec<String> = left.made().iter().map(|id| format!("id=={id}")).collect();
-    let filters = Filters::parse(&made).ok().filter(|_| !made.is_empty())?;
-    Some(PruneOptions { filters, all: true, ..PruneOptions::default() })
+/// The snapshots that a build that failed leaves behind.
+fn left_behind(error: &GatewayError) -> Vec<String> {
+    let left = error.solve_error().and_then(|failed| failed.error.attachment::<LeftOver>());
+    left.map(|left| left.made()).unwrap_or_default()
 }
 
-async fn discard(snapshots: Snapshots, left: PruneOptions) {
-    let (pruned, mut told) = tokio::sync::mpsc::channel(PRUNED_AT_ONCE);
-    let pruning = snapshots.prune(left, pruned);
-    let (done, ()) = tokio::join!(pruning, async { while told.recv().await.is_some() {} });
-    if let Err(why) = done {
+/// Takes snapshots away once nobody looks into them any more.
+async fn discard(snapshots: Snapshots, left: Vec<String>) {
+    if let Err(why) = snapshots.discard(&left).await {
         tracing::warn!(%why, "what a failed step has written stays until the next collection");
     }
 }

@@ -10,7 +10,7 @@ use crate::store::Inner;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 pub(crate) struct Node {
     pub(crate) id: String,
@@ -22,6 +22,8 @@ pub(crate) struct Node {
     pub(crate) copies: OnceCell<HashMap<String, PathBuf>>,
     /// The read-only mount that its users share.
     pub(crate) mounted: Mutex<Weak<Attached>>,
+    /// Dropped with the node: who waits for its end is told.
+    ended: Mutex<Option<watch::Sender<()>>>,
 }
 
 /// The living counterpart of [`crate::record::Origin`].
@@ -42,7 +44,14 @@ impl Node {
             lazy: Lazy::default(),
             copies: OnceCell::new(),
             mounted: Mutex::default(),
+            ended: Mutex::default(),
         }
+    }
+
+    /// What is closed when nobody holds the node any more.
+    pub(crate) fn end(&self) -> watch::Receiver<()> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.get_or_insert_with(|| watch::Sender::new(())).subscribe()
     }
 
     pub(crate) fn record(&self) -> MutexGuard<'_, Record> {

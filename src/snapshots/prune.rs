@@ -39,6 +39,35 @@ impl Snapshots {
     }
 }
 
+impl Snapshots {
+    /// Removes snapshots that nobody will ask for again, each as soon as nobody holds it. One
+    /// that something which stays builds on stays as well.
+    pub async fn discard(&self, ids: &[String]) -> Result<()> {
+        let named: Vec<String> = ids.iter().map(|id| format!("id=={id}")).collect();
+        loop {
+            for id in ids {
+                while let Some(mut end) = self.end_of(id) {
+                    while end.changed().await.is_ok() {}
+                }
+            }
+            let filters = Filters::parse(&named)?;
+            let options = PruneOptions { filters, all: true, ..PruneOptions::default() };
+            let (pruned, mut told) = tokio::sync::mpsc::channel(ids.len().max(1));
+            self.prune(options, pruned).await?;
+            while told.try_recv().is_ok() {}
+            // Somebody may have taken one up at that moment.
+            if ids.iter().all(|id| self.end_of(id).is_none()) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end_of(&self, id: &str) -> Option<tokio::sync::watch::Receiver<()>> {
+        let held = self.0.lock().held(id)?;
+        Some(held.end())
+    }
+}
+
 struct Candidate {
     record: Record,
     in_use: bool,

@@ -322,6 +322,11 @@ impl State {
         self.writing.contains(id) || self.live.get(id).is_some_and(|node| node.strong_count() > 0)
     }
 
+    /// The snapshot, if somebody holds it.
+    pub(crate) fn held(&self, id: &str) -> Option<Arc<Node>> {
+        self.live.get(id).and_then(Weak::upgrade)
+    }
+
     /// Whether the folder of this id is to be left alone, though there is no record of it.
     pub(crate) fn is_making(&self, id: &str) -> bool {
         self.making.contains(id) || self.is_live(id)

@@ -271,3 +271,31 @@ async fn a_start_does_not_wait_for_thousands_of_records() {
     // Ten times what a quiet machine needs, unoptimized.
     assert!(started.elapsed() < std::time::Duration::from_millis(500));
 }
+
+#[tokio::test]
+async fn what_is_discarded_goes_with_its_last_user() {
+    let root = Root::new(DriverChoice::Overlay);
+    let snapshots = root.open();
+    let base = step(&snapshots, None, |at| write(at, "a", "1")).await;
+    let failed = step(&snapshots, Some(&base), |at| write(at, "b", "2")).await;
+    let needed = step(&snapshots, Some(&base), |at| write(at, "c", "3")).await;
+    let built_on = step(&snapshots, Some(&needed), |at| write(at, "d", "4")).await;
+    let ids = [failed.id().to_string(), needed.id().to_string(), "nobody-knows-it".to_string()];
+    drop(built_on);
+    let discarding = tokio::spawn({
+        let snapshots = snapshots.clone();
+        let ids = ids.clone();
+        async move { snapshots.discard(&ids).await }
+    });
+    tokio::task::yield_now().await;
+    drop(needed);
+    // It is used for as long as somebody has it.
+    assert_eq!(tree(&failed).await, ["a=1", "b=2"]);
+    assert!(!discarding.is_finished());
+    drop(failed);
+    discarding.await.unwrap().unwrap();
+    assert!(!snapshots.contains(&ids[0]));
+    assert!(snapshots.contains(&ids[1]), "something that stays builds on it");
+    snapshots.settle();
+    assert_eq!(root.names("snapshots").len(), 3);
+}
