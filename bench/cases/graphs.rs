@@ -34,7 +34,7 @@ pub fn graphs(scene: &Scene) -> Vec<Row> {
 
 /// Each stage copies seven files and one of the stage before: every stage is needed, and no image
 /// has more layers than an overlay can have.
-fn copies(scene: &Scene, stages: usize) -> PathBuf {
+pub fn copies(scene: &Scene, stages: usize) -> PathBuf {
     let mut dockerfile = String::new();
     for stage in 0..stages {
         dockerfile.push_str(&format!("FROM scratch AS s{stage}\n"));

@@ -1,6 +1,7 @@
 //! The groups of measurements. Each takes a scene and gives its rows, the same number and order
 //! whoever's programs are measured.
 
+mod collection;
 mod contexts;
 mod farm;
 mod graphs;
@@ -17,13 +18,14 @@ use std::process::{Command, Stdio};
 pub type Case = (&'static str, fn(&Scene) -> Vec<Row>);
 
 /// All of them, in the order of the table.
-pub const ALL: [Case; 8] = [
+pub const ALL: [Case; 9] = [
     ("steps", steps::steps),
     ("platforms", steps::platforms),
     ("idle", idle::idle),
     ("contexts", contexts::contexts),
     ("graphs", graphs::graphs),
     ("plans", plans::plans),
+    ("collection", collection::collection),
     ("layers", layers::layers),
     ("farm", farm::farm),
 ];

@@ -130,9 +130,9 @@ impl Builder {
             let (done, ()) = tokio::join!(pruning, gather);
             done.map_err(|e| Status::unknown(e.to_string()))?;
         }
-        for record in &removed {
-            self.cache.release(&record.id);
-        }
+        let (cache, gone) = (self.cache.clone(), removed.iter().map(|r| r.id.clone()).collect::<Vec<_>>());
+        let releasing = tokio::task::spawn_blocking(move || gone.iter().for_each(|id| cache.release(id)));
+        releasing.await.map_err(|e| Status::unknown(e.to_string()))?;
         self.history.settled(None).await;
         // Whoever collects at the same time is waited for.
         let _alone = self.collecting.lock().await;
@@ -152,6 +152,7 @@ impl Builder {
     pub async fn solve(&self, mut request: SolveRequest) -> Result<api::SolveResponse, Status> {
         translate_old_forms(&mut request);
         let running = Arc::new(Arc::clone(&self.running).read_owned().await);
+        let _building = self.snapshots.building();
         // First of all, as the client follows the build already: what is refused is told at once.
         let job =
             Arc::new(self.solver.new_job(&request.r#ref, sessions(&request)).map_err(|e| job_status(&e))?);

@@ -71,7 +71,8 @@ impl Control for Service {
         &self,
         request: Request<api::ListWorkersRequest>,
     ) -> Result<Response<api::ListWorkersResponse>, Status> {
-        let filters = filters(&request.into_inner().filter)?;
+        let filters = Filters::parse(&request.into_inner().filter)
+            .map_err(|why| Status::unknown(format!("{why}: invalid argument")))?;
         let mut record = self.builder.worker_records().await;
         record.retain(|r| filters.matches(&WorkerFields(r)));
         Ok(Response::new(api::ListWorkersResponse { record }))
@@ -86,7 +87,8 @@ impl Control for Service {
         request: Request<api::DiskUsageRequest>,
     ) -> Result<Response<api::DiskUsageResponse>, Status> {
         let request = request.into_inner();
-        let records = self.builder.disk_usage(filters(&request.filter)?, request.age_limit).await?;
+        let records =
+            self.builder.disk_usage(filters("diskusage", &request.filter)?, request.age_limit).await?;
         Ok(Response::new(api::DiskUsageResponse { record: records.into_iter().map(usage_message).collect() }))
     }
 
@@ -101,7 +103,7 @@ impl Control for Service {
         let pruned = self
             .builder
             .prune(vec![PruneOptions {
-                filters: filters(&request.filter)?,
+                filters: filters("prune", &request.filter)?,
                 all: request.all,
                 keep_duration: std::time::Duration::from_nanos(amount(request.keep_duration)),
                 reserved_space: amount(request.reserved_space),
@@ -154,8 +156,15 @@ fn at_our_time<T>(stream: T) -> Response<T> {
     response
 }
 
-fn filters(given: &[String]) -> Result<Filters, Status> {
-    Filters::parse(given).map_err(|e| Status::invalid_argument(e.to_string()))
+/// The filters of a request; `what` they are for is told if they are none.
+fn filters(what: &str, given: &[String]) -> Result<Filters, Status> {
+    let refused = |why| {
+        Status::unknown(format!(
+            "failed to parse {what} filters [{}]: {why}: invalid argument",
+            given.join(" ")
+        ))
+    };
+    Filters::parse(given).map_err(refused)
 }
 
 /// The fields of a worker that filters know.

@@ -93,7 +93,6 @@ impl Parser<'_> {
         }
         loop {
             all.push(self.selector()?);
-            self.skip_space();
             match self.peek() {
                 None => return Ok(all),
                 Some(',') => self.at += 1,
@@ -133,7 +132,7 @@ impl Parser<'_> {
         }
         let at = self.at;
         let rest = &self.input[at..];
-        let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
         if length == 0 || rest.starts_with(|c: char| c.is_ascii_digit()) {
             return Err(self.error(at, "expected field or quoted"));
         }
@@ -193,7 +192,7 @@ impl Parser<'_> {
                             let c = code.and_then(char::from_u32);
                             text.push(c.ok_or_else(|| self.error(from, "unquoting failed: invalid syntax"))?);
                         }
-                        _ => return Err(self.error(from, "unquoting failed: invalid syntax")),
+                        _ => return Err(self.error(from, "illegal escape sequence")),
                     }
                 }
                 '\n' => break,

@@ -59,6 +59,9 @@ fn faults_are_shown_in_their_place() {
         ("id==\"abc", "filters: parse error: [id== >|\"|< abc]: quoted literal not terminated"),
         ("id x", "filters: parse error: [id  >|x|< ]: expected an operator (\"==\"|\"!=\"|\"~=\")"),
         ("a,,b", "filters: parse error: [a, >|,|< b]: expected field or quoted"),
+        ("id==x y", "filters: parse error: [id==x >| |< y]: unexpected input:  "),
+        (r#"id=="\q""#, r#"filters: parse error: [id== >|"|< \q"]: illegal escape sequence"#),
+        ("idé==x", "filters: parse error: [id >|é|< ==x]: expected an operator (\"==\"|\"!=\"|\"~=\")"),
     ];
     for (filter, want) in table {
         assert_eq!(Filters::parse([filter]).unwrap_err().to_string(), want);

@@ -14,6 +14,7 @@ pub mod checksum;
 mod clean;
 mod clone;
 mod collect;
+mod courtesy;
 mod drivers;
 mod error;
 pub mod filters;
@@ -36,6 +37,7 @@ mod usage;
 
 pub use blobs::{Layer, LayerForm};
 pub use cache_mounts::{CacheMount, Sharing};
+pub use courtesy::Building;
 pub use drivers::{DriverChoice, try_overlay};
 pub use error::{Error, Kind, Result};
 pub use lazy::{BlobProvider, ProvideError, RemoteLayer, Sessions};

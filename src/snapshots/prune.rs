@@ -105,7 +105,9 @@ impl<'a> Pruning<'a> {
         let mut pruning = Pruning { store, options, all, total: 0, keep: None };
         let limits = &pruning.options;
         if limits.max_used_space != 0 || limits.reserved_space != 0 || limits.min_free_space != 0 {
+            let mut stretch = store.courtesy.stretch();
             for (id, candidate) in &mut pruning.all {
+                stretch.may_rest();
                 let size = store.known_size(id, &candidate.record, candidate.in_use)?;
                 candidate.record.size = Some(size);
                 pruning.total += size;
@@ -167,6 +169,7 @@ impl<'a> Pruning<'a> {
         let leaves: Vec<&String> = self.all.keys().filter(|id| self.may_go(id)).collect();
         queue.extend(leaves.into_iter().map(|id| Reverse((self.all[id].rank, id.clone()))));
         let mut blobs = HashSet::new();
+        let mut stretch = self.store.courtesy.stretch();
         while let Some(Reverse((_, id))) = queue.pop() {
             if self.keep.is_some_and(|keep| self.total < keep) {
                 break;
@@ -176,7 +179,9 @@ impl<'a> Pruning<'a> {
                 Some(size) => size,
                 None => self.store.known_size(&id, &candidate.record, false)?,
             };
-            if !self.store.forget_unused(&id)? {
+            let forgotten = self.store.forget_unused(&id)?;
+            stretch.may_rest();
+            if !forgotten {
                 continue;
             }
             self.total = self.total.saturating_sub(size);
@@ -232,8 +237,9 @@ impl Inner {
         if record.is_mutable() {
             kept::end_view(self, id)?;
         }
-        self.forget(id, &record)?;
+        self.forget_record(id, &record)?;
         drop(state);
+        self.discard_folder(id);
         Ok(true)
     }
 
@@ -250,7 +256,9 @@ impl Inner {
             }
             if blobs.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        let mut stretch = self.courtesy.stretch();
         for digest in blobs {
+            stretch.may_rest();
             self.content
                 .delete(&digest)
                 .map_err(|source| Error::Content { doing: format!("deleting layer {digest}"), source })?;

@@ -1,5 +1,6 @@
 //! Removing folders in the background.
 
+use crate::courtesy::Courtesy;
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,16 +13,18 @@ pub(crate) struct Remover {
 }
 
 impl Remover {
-    pub(crate) fn start() -> crate::Result<Remover> {
+    pub(crate) fn start(courtesy: Courtesy) -> crate::Result<Remover> {
         let (jobs, queue) = channel::<PathBuf>();
         let waiting: Arc<(Mutex<usize>, Condvar)> = Arc::default();
         let counter = waiting.clone();
         // Ends when the last handle is gone and the queue is empty.
         let work = move || {
             for path in queue {
+                let mut stretch = courtesy.stretch();
                 remove(&path);
                 *counter.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
                 counter.1.notify_all();
+                stretch.may_rest();
             }
         };
         std::thread::Builder::new()

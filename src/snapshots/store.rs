@@ -1,6 +1,7 @@
 //! All snapshots below one root folder.
 
 use crate::checksum::Checksums;
+use crate::courtesy::{Building, Courtesy};
 use crate::drivers::{self, Driver, DriverChoice};
 use crate::mounts::{Points, take_down_leftovers};
 use crate::node::{Node, Parents};
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     pub(crate) driver: Box<dyn Driver>,
     pub(crate) points: Points,
     pub(crate) remover: Remover,
+    pub(crate) courtesy: Courtesy,
     pub(crate) checksums: Checksums,
     state: Mutex<State>,
     /// Rung when a mutable snapshot that is kept becomes free.
@@ -73,10 +75,12 @@ impl Snapshots {
         }
         take_down_leftovers(root)?;
         set_leftovers_aside(&work, &trash)?;
+        let courtesy = Courtesy::default();
         let inner = Inner {
             driver: drivers::make(choice, root)?,
             points: Points::new(points),
-            remover: Remover::start()?,
+            remover: Remover::start(courtesy.clone())?,
+            courtesy,
             checksums: Checksums::default(),
             state: Mutex::default(),
             freed: tokio::sync::Notify::new(),
@@ -133,6 +137,12 @@ impl Snapshots {
     /// A folder with nothing in it, for whatever needs a tree and has none.
     pub fn empty_dir(&self) -> &Path {
         self.0.empty_dir()
+    }
+
+    /// Says that somebody builds, as long as the answer is held: what is pruned and removed
+    /// meanwhile takes no more than a tenth of the machine.
+    pub fn building(&self) -> Building {
+        self.0.courtesy.building()
     }
 
     /// Waits until everything that was given up is gone from the disk. Blocks.
@@ -282,6 +292,13 @@ impl Inner {
 
     /// Removes a record, and its folder in the background. The caller knows that nobody uses it.
     pub(crate) fn forget(&self, id: &str, record: &Record) -> Result<()> {
+        self.forget_record(id, record)?;
+        self.discard_folder(id);
+        Ok(())
+    }
+
+    /// Removes a record. The folder is the caller's to discard.
+    pub(crate) fn forget_record(&self, id: &str, record: &Record) -> Result<()> {
         let mut changes = vec![Change::delete(RECORDS, id)];
         if let Some(chain) = &record.chain
             && self.db.get(CHAINS, chain.as_bytes())?.as_deref() == Some(id.as_bytes())
@@ -291,9 +308,7 @@ impl Inner {
         if let Some(key) = &record.key {
             changes.push(Change::delete(KEYS, crate::kept::key_entry(key, id)));
         }
-        self.db.write(changes)?;
-        self.discard_folder(id);
-        Ok(())
+        Ok(self.db.write(changes)?)
     }
 
     /// Moves a snapshot's folder out of the way at once, so that no crash leaves half of it in
