@@ -10,6 +10,7 @@ pub const MAX_MESSAGE: usize = 16 << 20;
 pub mod errors;
 pub mod graph_json;
 pub mod json;
+pub mod version;
 #[allow(missing_docs, clippy::all)]
 mod generated {
     pub mod pb {

@@ -111,7 +111,7 @@ fn enter(
         Wish::Run(flags) => flags,
         Wish::Help(text) => return print(&text),
         Wish::Version => {
-            return print(&format!("{} crosskit v{}\n", program.name, env!("CARGO_PKG_VERSION")));
+            return print(&format!("{} {}\n", program.name, *crosskit_api::version::SHOWN));
         }
         Wish::NoCommand(name) => {
             eprintln!("No help topic for '{name}'");

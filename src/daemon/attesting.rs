@@ -1,8 +1,8 @@
 //! What a build wants attested of its result, and what it gives.
 
 use crate::exporting::export_error;
-use crate::version;
 use crosskit_api::control::SolveRequest;
+use crosskit_api::version;
 use crosskit_attest::{Asked, Circumstances, Content, Provenance};
 use crosskit_exporters::{Attested, Export};
 use crosskit_gateway::bridge::Bridge;

@@ -10,9 +10,9 @@ use crate::config::Config;
 use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
 use crate::history::History;
 use crate::remembering::{self, Remembering};
-use crate::version;
 use crosskit_api::control::{self as api, SolveRequest};
 use crosskit_api::types;
+use crosskit_api::version;
 use crosskit_attest::Circumstances;
 use crosskit_cache::Cache;
 use crosskit_exporters::{Exporter, Exporters};
@@ -136,13 +136,24 @@ impl Builder {
         self.history.settled(None).await;
         // Whoever collects at the same time is waited for.
         let _alone = self.collecting.lock().await;
-        // A build that runs may be about to name a blob; the next collection takes what is left.
-        if let Ok(_quiet) = self.running.try_write() {
-            let kept = self.history.blobs().map_err(|e| Status::unknown(e.to_string()))?;
-            let before = if all { None } else { SystemTime::now().checked_sub(DOCUMENTS_STAY) };
-            self.snapshots.collect_blobs(kept, before).await.map_err(|e| Status::unknown(e.to_string()))?;
-        }
+        self.collect_blobs(all).await.map_err(Status::unknown)?;
         Ok(removed)
+    }
+
+    /// Deletes blobs that nothing names, young ones only if `all` are to go.
+    async fn collect_blobs(&self, all: bool) -> Result<(), String> {
+        let before = if all { None } else { SystemTime::now().checked_sub(DOCUMENTS_STAY) };
+        let kept = self.history.blobs().map_err(|e| e.to_string())?;
+        let mut unnamed = self.snapshots.unnamed_blobs(kept, before).await.map_err(|e| e.to_string())?;
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+        // A build that runs may be about to name one; the next collection takes what is left then.
+        let Ok(_quiet) = self.running.try_write() else { return Ok(()) };
+        let kept = self.history.blobs().map_err(|e| e.to_string())?;
+        unnamed.retain(|digest| !kept.contains(digest));
+        self.snapshots.delete_unnamed(unnamed).await.map_err(|e| e.to_string())?;
+        Ok(())
     }
 
     /// Runs a build to its end. What is remembered of it is written down after the answer.

@@ -2,9 +2,9 @@
 
 use crate::builds::Builder;
 use crate::history::{History, HistoryError};
-use crate::version;
 use crosskit_api::control::{self as api, control_server::Control};
 use crosskit_api::types;
+use crosskit_api::version;
 use crosskit_session::SessionManager;
 use crosskit_snapshots::filters::Filters;
 use crosskit_snapshots::{PruneOptions, Usage};

@@ -23,7 +23,6 @@ mod remembering;
 pub mod root;
 pub mod serve;
 mod service_manager;
-pub mod version;
 
 pub use serve::{Daemon, StartError};
 

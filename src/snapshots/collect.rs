@@ -9,23 +9,36 @@ use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 impl Snapshots {
-    /// Deletes blobs that neither a snapshot nor `kept` names, those made before a moment only if
-    /// one is given. Nobody may be pulling or exporting meanwhile.
-    pub async fn collect_blobs(&self, kept: HashSet<Digest>, before: Option<SystemTime>) -> Result<usize> {
+    /// The blobs that neither a snapshot nor `kept` names, only those made before a moment if one
+    /// is given. A build that runs meanwhile may be about to name them.
+    pub async fn unnamed_blobs(
+        &self,
+        kept: HashSet<Digest>,
+        before: Option<SystemTime>,
+    ) -> Result<HashSet<Digest>> {
         let snapshots = self.clone();
-        let task = tokio::task::spawn_blocking(move || snapshots.collect_blobs_now(kept, before));
+        let task = tokio::task::spawn_blocking(move || snapshots.unnamed_blobs_now(kept, before));
         task.await.unwrap_or(Err(Error::Canceled))
     }
 
-    fn collect_blobs_now(&self, mut kept: HashSet<Digest>, before: Option<SystemTime>) -> Result<usize> {
+    /// Deletes those of the blobs that no snapshot names, and says how many. Nobody may be pulling
+    /// or exporting meanwhile.
+    pub async fn delete_unnamed(&self, blobs: HashSet<Digest>) -> Result<usize> {
+        let store = self.0.clone();
+        let task = tokio::task::spawn_blocking(move || store.delete_blobs(blobs));
+        task.await.unwrap_or(Err(Error::Canceled))
+    }
+
+    fn unnamed_blobs_now(
+        &self,
+        mut kept: HashSet<Digest>,
+        before: Option<SystemTime>,
+    ) -> Result<HashSet<Digest>> {
         let content = self.content();
-        let failed = |doing: &str| {
-            let doing = doing.to_string();
-            move |source| Error::Content { doing, source }
-        };
-        let all = content.list().map_err(failed("listing blobs"))?;
+        let all =
+            content.list().map_err(|source| Error::Content { doing: "listing blobs".to_string(), source })?;
         if all.is_empty() {
-            return Ok(0);
+            return Ok(HashSet::new());
         }
         self.0.db.for_each(RECORDS, b"", |key, value| {
             if let Ok(record) = Record::decode(&String::from_utf8_lossy(key), value) {
@@ -33,17 +46,11 @@ impl Snapshots {
             }
             ControlFlow::Continue(())
         })?;
-        let mut deleted = 0;
-        for (digest, _) in all {
-            let young = before.is_some_and(|before| {
-                let made = std::fs::metadata(content.path(&digest)).and_then(|m| m.modified());
-                made.is_ok_and(|made| made >= before)
-            });
-            if !young && !kept.contains(&digest) {
-                content.delete(&digest).map_err(failed("deleting a blob"))?;
-                deleted += 1;
-            }
-        }
-        Ok(deleted)
+        let is_old = |digest: &Digest| {
+            let made = || std::fs::metadata(content.path(digest)).and_then(|about| about.modified());
+            before.is_none_or(|before| made().is_ok_and(|made| made < before))
+        };
+        let unnamed = all.into_iter().map(|(digest, _)| digest).filter(|digest| !kept.contains(digest));
+        Ok(unnamed.filter(is_old).collect())
     }
 }

@@ -199,7 +199,8 @@ impl<'a> Pruning<'a> {
                 break;
             }
         }
-        self.store.delete_blobs(blobs)
+        self.store.delete_blobs(blobs)?;
+        Ok(())
     }
 }
 
@@ -243,10 +244,10 @@ impl Inner {
         Ok(true)
     }
 
-    /// Deletes blobs that no snapshot has any longer.
-    fn delete_blobs(&self, mut blobs: HashSet<Digest>) -> Result<()> {
+    /// Deletes blobs that no snapshot has any longer, and says how many.
+    pub(crate) fn delete_blobs(&self, mut blobs: HashSet<Digest>) -> Result<usize> {
         if blobs.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         self.db.for_each(RECORDS, b"", |key, value| {
             if let Ok(record) = Record::decode(&String::from_utf8_lossy(key), value) {
@@ -257,13 +258,13 @@ impl Inner {
             if blobs.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let mut stretch = self.courtesy.stretch();
-        for digest in blobs {
+        for digest in &blobs {
             stretch.may_rest();
             self.content
-                .delete(&digest)
+                .delete(digest)
                 .map_err(|source| Error::Content { doing: format!("deleting layer {digest}"), source })?;
         }
-        Ok(())
+        Ok(blobs.len())
     }
 }
 

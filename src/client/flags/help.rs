@@ -24,7 +24,7 @@ pub(crate) fn help(path: &[&Command]) -> String {
         out += &format!("   {}{options}{arguments}\n", names.join(" "));
     }
     if above.is_empty() {
-        out += &format!("\nVERSION:\n   v{}\n", env!("CARGO_PKG_VERSION"));
+        out += &format!("\nVERSION:\n   {}\n", crosskit_api::version::VERSION);
     }
     if !command.commands.is_empty() {
         let mut rows: Vec<(String, String)> = command

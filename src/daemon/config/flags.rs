@@ -60,7 +60,7 @@ pub fn command() -> Command {
     };
     let mut command = Command::new("buildkitd")
         .about("build daemon")
-        .version(crate::version::SHOWN.as_str())
+        .version(crosskit_api::version::SHOWN.as_str())
         .disable_version_flag(true)
         .arg(
             Arg::new("version")

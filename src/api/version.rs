@@ -19,8 +19,8 @@ pub const REVISION: &str = concat!("crosskit-", env!("CARGO_PKG_VERSION"));
 pub static SHOWN: LazyLock<String> = LazyLock::new(|| format!("{PACKAGE} {VERSION} {REVISION}"));
 
 /// The same as a message.
-pub fn record() -> crosskit_api::types::BuildkitVersion {
-    crosskit_api::types::BuildkitVersion {
+pub fn record() -> crate::types::BuildkitVersion {
+    crate::types::BuildkitVersion {
         package: PACKAGE.to_string(),
         version: VERSION.to_string(),
         revision: REVISION.to_string(),
