@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 /// What scans a result where nothing else is said.
 pub const DEFAULT_SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
 
+/// The name of the scanner that is part of the daemon. An image of that name is `builtin:latest`.
+pub const BUILTIN_SCANNER: &str = "builtin";
+
 /// Before the kind, in the options of a frontend.
 const PREFIX: &str = "attest:";
 
@@ -73,7 +76,7 @@ impl Slsa {
 /// How a result is scanned.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sbom {
-    /// The image of the scanner.
+    /// The image of the scanner, or the name of the daemon's own.
     pub generator: String,
     /// What the scanner is told, as `BUILDKIT_SCAN_` variables.
     pub parameters: BTreeMap<String, String>,
@@ -189,6 +192,29 @@ impl Sbom {
         if generator.is_empty() {
             return Err(AttestError::Invalid("sbom generator cannot be empty".into()));
         }
+        if generator == BUILTIN_SCANNER
+            && let Some(option) = options.keys().next()
+        {
+            return Err(AttestError::Invalid(format!(
+                "sbom generator {BUILTIN_SCANNER} has no option {option:?}: leave it out, or name an image as generator"
+            )));
+        }
         Ok(Sbom { generator, parameters: options })
     }
+
+    /// Whether the daemon is to look through the result itself.
+    pub fn is_builtin(&self) -> bool {
+        self.generator == BUILTIN_SCANNER
+    }
+}
+
+/// Takes the wish for a scan by the daemon itself out of the options of a frontend that is not part of it: it would look
+/// for an image of that name.
+pub fn without_builtin_scan(options: &mut BTreeMap<String, String>) {
+    let builtin = format!("generator={BUILTIN_SCANNER}");
+    options.retain(|key, value| {
+        let kind = key.strip_prefix(PREFIX).or_else(|| key.strip_prefix(ARGUMENT_PREFIX));
+        let sbom = kind.is_some_and(|kind| kind.eq_ignore_ascii_case("sbom"));
+        !sbom || !value.split(',').any(|field| field.trim_matches('"') == builtin)
+    });
 }

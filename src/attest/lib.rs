@@ -19,7 +19,9 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
-pub use asked::{Asked, DEFAULT_SCANNER, Mode, Provenance, Sbom, Slsa};
+pub use asked::{
+    Asked, BUILTIN_SCANNER, DEFAULT_SCANNER, Mode, Provenance, Sbom, Slsa, without_builtin_scan,
+};
 pub use attestation::{
     Attestation, Content, INLINE_ONLY, Kind, Make, REASON, SBOM_CORE, Subject, cores_first,
 };

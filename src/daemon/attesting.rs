@@ -51,7 +51,16 @@ pub async fn attest(
     }
     let platforms = platforms(export)?;
     if let Some(sbom) = &asked.sbom {
-        crosskit_gateway::scan(bridge, result, sbom, &request.frontend_attrs, &platforms).await?;
+        let now = epoch(&request.frontend_attrs).unwrap_or_else(seconds_now);
+        let times: BTreeMap<String, i64> = export
+            .platforms()
+            .map_err(export_error)?
+            .into_iter()
+            .map(|platform| Ok((platform.id.clone(), export.epoch(&platform)?.unwrap_or(now))))
+            .collect::<Result<_, _>>()
+            .map_err(export_error)?;
+        let created = |id: &str| times.get(id).copied().unwrap_or(now);
+        crosskit_gateway::scan(bridge, result, sbom, &request.frontend_attrs, &platforms, created).await?;
     }
     if let Some(wanted) = &asked.provenance {
         provenance::add(bridge, result, wanted, about, &platforms, version::DOCKERFILE).await?;
@@ -82,6 +91,15 @@ pub async fn remembered(
         tracing::debug!("no provenance for the history: {}", e.message());
         Vec::new()
     })
+}
+
+/// The time that the client wants everything to be of, in seconds since 1970.
+fn epoch(options: &BTreeMap<String, String>) -> Option<i64> {
+    options.get("build-arg:SOURCE_DATE_EPOCH")?.parse().ok()
+}
+
+fn seconds_now() -> i64 {
+    jiff::Timestamp::now().as_second()
 }
 
 fn platforms(export: &Export) -> Result<Vec<(String, Platform)>, GatewayError> {

@@ -248,6 +248,8 @@ impl Bridge {
             }
             "gateway.v0" => {
                 self.enabled(self.shared.frontends.gateway, name)?;
+                let mut options = options;
+                crosskit_attest::without_builtin_scan(&mut options);
                 Box::pin(external::solve(inner, options, inputs)).await
             }
             other => return Err(GatewayError::plain(format!("invalid frontend: {other}"))),

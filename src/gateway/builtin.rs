@@ -88,10 +88,8 @@ pub async fn dockerfile(
     let mut handles = indexmap::IndexMap::new();
     let mut scans = BTreeMap::new();
     for platform in built.platforms {
-        if !platform.scan_extras.is_empty() || platform.scan_ignores_cache {
-            let (graphs, ignore_cache) = (platform.scan_extras, platform.scan_ignores_cache);
-            scans.insert(platform.id.clone(), ScanExtras { graphs, ignore_cache });
-        }
+        let (graphs, ignore_cache) = (platform.scan_extras, platform.scan_ignores_cache);
+        scans.insert(platform.id.clone(), ScanExtras { graphs, ignore_cache });
         match bridge.load_graph(platform.graph, &imports).await {
             Ok(handle) => {
                 handles.insert(platform.id, handle);

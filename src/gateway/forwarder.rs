@@ -3,7 +3,7 @@
 
 use crate::bridge::{Bridge, SolveRequest};
 use crate::containers::{self, Container, ContainerMount, Containers, Surroundings};
-use crate::result::{FrontendResult, Handle, Refs};
+use crate::result::{FrontendResult, Handle, Refs, ScanExtras};
 use crate::{GatewayError, attestations, caps, processes};
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::frontend::{self, result::Result as Returned};
@@ -36,6 +36,8 @@ pub struct Forwarder {
     mounts: tokio::sync::Mutex<HashMap<String, Arc<Looked>>>,
     containers: Arc<Containers>,
     outcome: watch::Sender<Option<Outcome>>,
+    /// What the frontends that were asked want scanned besides their results, by platform id.
+    scans: Mutex<Vec<(String, Option<Handle>, ScanExtras)>>,
 }
 
 /// A result that was looked into: mounted, or an empty folder for an empty one.
@@ -72,6 +74,7 @@ impl Forwarder {
             containers: Arc::default(),
             mounts: tokio::sync::Mutex::default(),
             outcome: watch::channel(None).0,
+            scans: Mutex::default(),
         })
     }
 
@@ -172,6 +175,8 @@ impl Forwarder {
         let (last, exporter_attr) = (request.r#final, request.exporter_attr.clone());
         let request = SolveRequest::from_frontend(request)?;
         let result = self.bridge.solve(request).await.map_err(|e| self.with_ids(e))?;
+        let scans = result.scans.iter().map(|(id, scan)| (id.clone(), result.of(id).cloned(), scan.clone()));
+        self.scans.lock().unwrap_or_else(PoisonError::into_inner).extend(scans);
         let mut answer = frontend::SolveResponse::default();
         // What the frontend is given of a result.
         let keep = |handle: &Option<Handle>| match handle {
@@ -438,12 +443,20 @@ impl Forwarder {
             let attested = listed.attestation.into_iter().map(|one| attestations::received(one, known));
             attestations.insert(platform, attested.collect::<Result<Vec<_>, _>>()?);
         }
-        taken(self.end(Ok(FrontendResult {
-            refs,
-            metadata: result.metadata,
-            attestations,
-            ..FrontendResult::default()
-        })))
+        let mut result =
+            FrontendResult { refs, metadata: result.metadata, attestations, ..FrontendResult::default() };
+        result.scans = self.scans_of(&result);
+        taken(self.end(Ok(result)))
+    }
+
+    /// What is to be scanned besides a result whose parts other frontends have given, by platform id.
+    fn scans_of(&self, result: &FrontendResult) -> BTreeMap<String, ScanExtras> {
+        let known = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = known.iter().filter(|(id, handle, _)| match (result.of(id), handle) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        });
+        given.map(|(id, _, scan)| (id.clone(), scan.clone())).collect()
     }
 
     /// The bridge that the calls go over.

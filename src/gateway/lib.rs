@@ -8,6 +8,7 @@ mod attestations;
 pub mod bridge;
 pub mod builds;
 mod builtin;
+mod builtin_scan;
 pub mod caps;
 mod containers;
 mod error;

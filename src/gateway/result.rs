@@ -89,7 +89,7 @@ pub struct FrontendResult {
     pub metadata: BTreeMap<String, Vec<u8>>,
     /// What is attested of them, by platform id.
     pub attestations: BTreeMap<String, Vec<Attested>>,
-    /// What a scan of them is to look at besides, by platform id.
+    /// What a scan of them is to look at besides, by platform id. Those that are here are scanned even if they are empty.
     pub scans: BTreeMap<String, ScanExtras>,
 }
 

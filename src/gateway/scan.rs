@@ -1,8 +1,8 @@
 //! What is in a result: an image with a scanner looks at it, as one more step of the build.
 
-use crate::GatewayError;
 use crate::bridge::Bridge;
 use crate::result::{Attested, FrontendResult, ScanExtras};
+use crate::{GatewayError, builtin_scan};
 use crosskit_api::frontend::ResolveImageConfigRequest;
 use crosskit_api::pb;
 use crosskit_attest::{Content, Kind, REASON, SBOM_CORE, SPDX, Sbom};
@@ -23,9 +23,10 @@ const FOUND: &str = "/run/out/";
 const EXTRAS: &str = "/run/src/extras";
 
 /// The name of the result itself, and of the statement about it.
-const CORE: &str = "sbom";
+pub(crate) const CORE: &str = "sbom";
 
-/// Adds a scan for each platform of a result, unless its frontend has done that.
+/// Adds a scan for each platform of a result, unless its frontend has done that. `created` is the time of what the daemon
+/// writes itself about a platform, in seconds since 1970.
 ///
 /// # Errors
 /// A scanner that isn't there or doesn't say what to run.
@@ -35,17 +36,25 @@ pub async fn scan(
     asked: &Sbom,
     options: &BTreeMap<String, String>,
     platforms: &[(String, Platform)],
+    created: impl Fn(&str) -> i64,
 ) -> Result<(), GatewayError> {
     if result.attestations.values().flatten().any(|attested| attested.predicate_type == SPDX) {
         return Ok(());
     }
+    if asked.is_builtin() {
+        return builtin_scan::scan(bridge, result, platforms, created).await;
+    }
     let scanner = Scanner::find(bridge, asked, options.get("image-resolve-mode")).await?;
     let fresh = options.get("no-cache").is_some_and(String::is_empty);
     for (id, _) in platforms {
-        let Some(handle) = result.of(id) else { continue };
-        let mut extras = result.scans.get(id).cloned().unwrap_or_default();
+        let (of, extras) = (result.of(id), result.scans.get(id));
+        // Of what other frontends give, an empty result is none.
+        if of.is_none() && extras.is_none() {
+            continue;
+        }
+        let mut extras = extras.cloned().unwrap_or_default();
         extras.ignore_cache |= fresh;
-        let graph = scanner.graph(id, handle.asked(), &extras)?;
+        let graph = scanner.graph(id, of.map(|handle| handle.asked().as_ref()), &extras)?;
         let found = bridge.load_graph(graph, &[]).await?;
         result.attestations.entry(id.clone()).or_default().push(Attested {
             kind: Kind::Bundle,
@@ -100,9 +109,9 @@ impl Scanner {
     }
 
     /// The scan of a result, as a graph of its own whose result are the statements.
-    fn graph(&self, platform: &str, of: &Graph, extras: &ScanExtras) -> Result<Graph, GatewayError> {
+    fn graph(&self, platform: &str, of: Option<&Graph>, extras: &ScanExtras) -> Result<Graph, GatewayError> {
         let mut builder = Builder::new();
-        let source = builder.import(of);
+        let source = of.and_then(|of| builder.import(of));
         let image = ImageSource { reference: self.reference.clone(), ..ImageSource::default() };
         let root = builder.image(&image, Constraints::on(self.platform.clone()));
         let mut env = self.config.config.env.clone();
