@@ -9,7 +9,8 @@
 # folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
 # the machine runs:
 #   moto/ (a server that speaks S3, from PyPI), azurite/ (one of Azure's blobs, from npm), bin/docker-registry, bin/docker-buildx, qemu/qemu-ARCH, qemu-others/qemu-ARCH, engine/ (Docker's), appliance/root.tar, busybox/ARCH/busybox (static, one per platform),
-#   bin/kubernetes-validate with kubernetes/ (the schemas of Kubernetes' API and what reads them, from PyPI)
+#   bin/kubernetes-validate with kubernetes/ (the schemas of Kubernetes' API and what reads them, from PyPI),
+#   attestations/ (what judges in-toto, SLSA and SPDX, from PyPI)
 # QEMU, buildx and the foreign busyboxes come from a newer suite ($CROSSKIT_TEST_SUITE) of the archive that this
 # machine's own apt is set up with. Nothing there: no action, well under a second.
 set -euo pipefail
@@ -26,7 +27,7 @@ for_running=(crun:crun runc:runc git:git pigz:pigz zstd:zstd gzip:gzip tar:tar f
   /usr/lib/cni/bridge:containernetworking-plugins iptables:iptables
   rootlesskit:rootlesskit newuidmap:uidmap fuse-overlayfs:fuse-overlayfs
   systemd-analyze:systemd systemd-socket-activate:systemd gpg:gnupg ssh-keygen:openssh-client mmdebstrap:mmdebstrap
-  python3:python3 pip3:python3-pip /usr/bin/pip3:python3-pip node:nodejs npm:npm)
+  python3:python3 pip3:python3-pip /usr/bin/pip3:python3-pip node:nodejs npm:npm skopeo:skopeo)
 
 # OCI architecture:Debian architecture:QEMU's name for it ("-" where the machine itself runs it)
 architectures=(
@@ -66,6 +67,7 @@ missing_parts() { # -> one line per file that the parts folder lacks
   [ -x "$parts/engine/usr/sbin/dockerd" ] || echo engine/usr/sbin/dockerd
   [ -f "$parts/appliance/root.tar" ] || echo appliance/root.tar
   [ -f "$parts/moto/moto/server.py" ] || echo moto/moto/server.py
+  [ -f "$parts/attestations/sigstore/dsse/_predicate.py" ] && [ -d "$parts/attestations/spdx_tools" ] || echo attestations/sigstore
   [ -f "$parts/azurite/node_modules/azurite/dist/src/blob/main.js" ] || echo azurite/node_modules/azurite/dist/src/blob/main.js
   [ -x "$parts/bin/docker-buildx" ] || echo bin/docker-buildx
   [ -x "$parts/bin/docker-registry" ] || echo bin/docker-registry
@@ -244,6 +246,15 @@ fetch_moto() {
   mv "$work/moto" "$parts/moto"
 }
 
+# Models of in-toto and SLSA, and a validator of SPDX. The versions are those that Debian 12's Python runs.
+fetch_attestations() {
+  say "getting sigstore and spdx-tools from PyPI"
+  logged /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --no-compile --target "$work/attestations" \
+    'sigstore==4.5.1' 'spdx-tools==0.8.5' || die "sigstore and spdx-tools could not be had from PyPI"
+  rm -rf "$parts/attestations"
+  mv "$work/attestations" "$parts/attestations"
+}
+
 fetch_azurite() {
   say "getting azurite from npm"
   mkdir -p "$work/azurite"
@@ -264,6 +275,7 @@ fetch_parts() {
   if grep -q '^appliance/root.tar$' <<< "$wanted"; then make_base; fi
   if grep -q '^moto/' <<< "$wanted"; then fetch_moto; fi
   if grep -q '^azurite/' <<< "$wanted"; then fetch_azurite; fi
+  if grep -q '^attestations/' <<< "$wanted"; then fetch_attestations; fi
   if grep -q '^bin/kubernetes-validate$' <<< "$wanted"; then fetch_kubernetes_validate; fi
   wanted=$(missing_parts)
   [ -n "$wanted" ] || return 0

@@ -192,8 +192,9 @@ impl Sbom {
         if generator.is_empty() {
             return Err(AttestError::Invalid("sbom generator cannot be empty".into()));
         }
+        // Clients say once more what is asked for: `type=sbom`.
         if generator == BUILTIN_SCANNER
-            && let Some(option) = options.keys().next()
+            && let Some(option) = options.keys().find(|key| *key != "type")
         {
             return Err(AttestError::Invalid(format!(
                 "sbom generator {BUILTIN_SCANNER} has no option {option:?}: leave it out, or name an image as generator"

@@ -1,8 +1,9 @@
 use crate::attestation::Subject;
 use crate::{
-    Asked, AttestError, Capture, Circumstances, Mode, Named, Predicate, Provenance, Request, Slsa, Statement,
+    Asked, AttestError, Capture, Circumstances, Mode, Named, Predicate, Provenance, Request, Sbom, Slsa,
+    Statement,
 };
-use crate::{BuildConfig, image_url, supplemented};
+use crate::{BuildConfig, image_url, supplemented, without_builtin_scan};
 use crosskit_platforms::Platform;
 use crosskit_sources::Material;
 use serde_json::{Value, json};
@@ -41,7 +42,32 @@ fn options_are_read_as_the_field_writes_them() {
     }
     let sbom = asked(&[("build-arg:BUILDKIT_ATTEST_SBOM", "generator=g,SCAN=x")]).unwrap().sbom.unwrap();
     assert_eq!((sbom.generator.as_str(), sbom.parameters), ("g", map(&[("SCAN", "x")])));
+    let builtin = asked(&[("attest:sbom", "type=sbom,generator=builtin")]).unwrap().sbom.unwrap();
+    assert!(builtin.is_builtin() && !Sbom { generator: "builtin:latest".into(), ..builtin }.is_builtin());
+    let refused = asked(&[("attest:sbom", "generator=builtin,SCAN=x")]).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "sbom generator builtin has no option \"SCAN\": leave it out, or name an image as generator"
+    );
     assert_eq!(asked(&[("attest:vex", "")]).unwrap_err(), AttestError::UnknownKind("vex".into()));
+}
+
+#[test]
+fn frontends_that_are_no_part_of_the_daemon_do_not_hear_of_its_scanner() {
+    let left = |key: &str, value: &str| {
+        let mut options = map(&[(key, value)]);
+        without_builtin_scan(&mut options);
+        options.len()
+    };
+    assert_eq!(left("attest:sbom", "type=sbom,generator=builtin"), 0);
+    assert_eq!(left("build-arg:BUILDKIT_ATTEST_SBOM", "generator=builtin"), 0);
+    for (key, value) in [
+        ("attest:sbom", "generator=builtin:latest"),
+        ("attest:provenance", "builder-id=generator=builtin"),
+        ("build-arg:SBOM", "generator=builtin"),
+    ] {
+        assert_eq!(left(key, value), 1, "{key}={value}");
+    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub async fn statements(
             return Err(ExportError::user("attestation does not have set path"));
         }
         let mut predicate = predicate(&one, layers).await?;
-        if one.predicate_type == SPDX && one.is_core() {
+        if one.predicate_type == SPDX && one.is_core() && !layers.is_empty() {
             // A document that is no SPDX stays as it is.
             predicate = supplemented(&predicate, &places, CREATOR).unwrap_or(predicate);
         }

@@ -5,19 +5,76 @@ use ring::digest::{SHA256, digest};
 /// Identifiers of SPDX's list (<https://spdx.org/licenses/>) that packages really use. What is not here is told in the
 /// words of the package.
 const KNOWN: &[&str] = &[
-    "0BSD", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-1.1", "Apache-2.0", "Artistic-1.0", "Artistic-2.0", "BSD-1-Clause",
-    "BSD-2-Clause", "BSD-3-Clause", "BSD-4-Clause", "BSL-1.0", "BlueOak-1.0.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-4.0",
-    "CC0-1.0", "CDDL-1.0", "EPL-1.0", "EPL-2.0", "EUPL-1.2", "GFDL-1.3-or-later", "GPL-1.0-only", "GPL-1.0-or-later",
-    "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later", "HPND", "ICU", "ISC", "LGPL-2.0-only",
-    "LGPL-2.0-or-later", "LGPL-2.1-only", "LGPL-2.1-or-later", "LGPL-3.0-only", "LGPL-3.0-or-later", "MIT", "MIT-0", "MPL-1.1",
-    "MPL-2.0", "MS-PL", "NCSA", "OFL-1.1", "OpenSSL", "PSF-2.0", "Python-2.0", "Ruby", "Unicode-3.0", "Unicode-DFS-2016",
-    "Unlicense", "Vim", "W3C", "WTFPL", "X11", "ZPL-2.1", "Zlib", "bzip2-1.0.6", "curl",
+    "0BSD",
+    "AGPL-3.0-only",
+    "AGPL-3.0-or-later",
+    "Apache-1.1",
+    "Apache-2.0",
+    "Artistic-1.0",
+    "Artistic-2.0",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSD-4-Clause",
+    "BSL-1.0",
+    "BlueOak-1.0.0",
+    "CC-BY-3.0",
+    "CC-BY-4.0",
+    "CC-BY-SA-4.0",
+    "CC0-1.0",
+    "CDDL-1.0",
+    "EPL-1.0",
+    "EPL-2.0",
+    "EUPL-1.2",
+    "GFDL-1.3-or-later",
+    "GPL-1.0-only",
+    "GPL-1.0-or-later",
+    "GPL-2.0-only",
+    "GPL-2.0-or-later",
+    "GPL-3.0-only",
+    "GPL-3.0-or-later",
+    "HPND",
+    "ICU",
+    "ISC",
+    "LGPL-2.0-only",
+    "LGPL-2.0-or-later",
+    "LGPL-2.1-only",
+    "LGPL-2.1-or-later",
+    "LGPL-3.0-only",
+    "LGPL-3.0-or-later",
+    "MIT",
+    "MIT-0",
+    "MPL-1.1",
+    "MPL-2.0",
+    "MS-PL",
+    "NCSA",
+    "OFL-1.1",
+    "OpenSSL",
+    "PSF-2.0",
+    "Python-2.0",
+    "Ruby",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "Unlicense",
+    "Vim",
+    "W3C",
+    "WTFPL",
+    "X11",
+    "ZPL-2.1",
+    "Zlib",
+    "bzip2-1.0.6",
+    "curl",
 ];
 
 /// Exceptions, which follow `WITH`.
 const EXCEPTIONS: &[&str] = &[
-    "Autoconf-exception-3.0", "Bison-exception-2.2", "Classpath-exception-2.0", "GCC-exception-3.1", "LLVM-exception",
-    "OpenSSL-exception", "openvpn-openssl-exception",
+    "Autoconf-exception-3.0",
+    "Bison-exception-2.2",
+    "Classpath-exception-2.0",
+    "GCC-exception-3.1",
+    "LLVM-exception",
+    "OpenSSL-exception",
+    "openvpn-openssl-exception",
 ];
 
 /// Characters of a licence's text that are told.
@@ -50,7 +107,8 @@ pub(crate) fn license(text: &str) -> License {
 fn expression(text: &str) -> Option<String> {
     let spaced = text.replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_ascii_whitespace().collect();
-    let known = |list: &[&'static str], word: &str| list.iter().copied().find(|id| id.eq_ignore_ascii_case(word));
+    let known =
+        |list: &[&'static str], word: &str| list.iter().copied().find(|id| id.eq_ignore_ascii_case(word));
     let mut out: Vec<&str> = Vec::with_capacity(words.len());
     let mut open = 0usize;
     let mut expects_one = true;
@@ -100,7 +158,10 @@ mod tests {
             assert_eq!(license(text), told, "{text}");
         }
         for text in ["GPLv2+", "MIT AND", "MIT ISC", "(MIT", "MIT)", "MIT WITH nothing", "()", "AND"] {
-            assert!(matches!(license(text), License::Other(name, told) if name.len() == 27 && told == text), "{text}");
+            assert!(
+                matches!(license(text), License::Other(name, told) if name.len() == 27 && told == text),
+                "{text}"
+            );
         }
     }
 }

@@ -39,7 +39,8 @@ fn package(name: &str, version: &str, facts: &Map<String, Value>, path: &str) ->
         Some(Value::String(text)) => tame(text),
         // Older ones have `{"type": …}` and `{"name": …, "email": …}`.
         Some(Value::Object(old)) => {
-            let one = |key: &str| old.get(key).and_then(Value::as_str).map(tame).filter(|text| !text.is_empty());
+            let one =
+                |key: &str| old.get(key).and_then(Value::as_str).map(tame).filter(|text| !text.is_empty());
             match (one("type").or_else(|| one("name")), one("email")) {
                 (Some(name), Some(email)) => format!("{name} <{email}>"),
                 (name, _) => name.unwrap_or_default(),

@@ -36,7 +36,12 @@ pub(crate) type Database = Vec<Package>;
 pub(crate) fn tame(text: &str) -> String {
     /// Characters of a name or version. Nobody has longer ones on purpose.
     const MOST: usize = 1024;
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect::<String>().trim().to_string()
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(MOST)
+        .collect::<String>()
+        .trim()
+        .to_string()
 }
 
 /// A path below the root without what makes it another one for readers; None if it leads out, or is none.

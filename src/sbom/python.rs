@@ -35,7 +35,9 @@ pub(crate) fn read(root: &Root<'_>, path: &str) -> Result<Option<Package>, Unrea
     };
     let author = match (head.get("Author-email"), known(head.get("Author"))) {
         (email, author) if author.is_empty() => known(email),
-        (email, author) if !email.contains('<') && email.contains('@') => format!("{author} <{}>", tame(email)),
+        (email, author) if !email.contains('<') && email.contains('@') => {
+            format!("{author} <{}>", tame(email))
+        }
         (_, author) => author,
     };
     let mut package = Package {
@@ -60,7 +62,8 @@ pub(crate) fn read(root: &Root<'_>, path: &str) -> Result<Option<Package>, Unrea
             Some(quoted) => quoted.split_once('"').map(|(path, _)| path),
             None => line.split(',').next(),
         });
-        let absolute = |path: &str| if path.starts_with('/') { inner(path) } else { inner(&format!("{base}/{path}")) };
+        let absolute =
+            |path: &str| if path.starts_with('/') { inner(path) } else { inner(&format!("{base}/{path}")) };
         package.files = paths.filter(|path| !path.is_empty()).filter_map(absolute).collect();
         package.evidence.insert(format!("{about}/RECORD"));
     }

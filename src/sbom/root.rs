@@ -105,7 +105,8 @@ impl<'s> Root<'s> {
         let Ok(opened) = self.at(folder, OFlags::RDONLY | OFlags::DIRECTORY) else { return Vec::new() };
         let Ok(entries) = Dir::read_from(&opened) else { return Vec::new() };
         let names = entries.flatten().map(|entry| entry.file_name().to_bytes().to_vec());
-        let mut names: Vec<_> = names.filter(|name| name != b"." && name != b"..").take(MAX_ENTRIES).collect();
+        let mut names: Vec<_> =
+            names.filter(|name| name != b"." && name != b"..").take(MAX_ENTRIES).collect();
         names.sort();
         names
     }

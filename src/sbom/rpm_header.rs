@@ -28,10 +28,7 @@ impl<'a> Header<'a> {
         let entries = usize::try_from(word(bytes, 0)?).ok()?.checked_mul(ENTRY)?;
         let length = usize::try_from(word(bytes, 4)?).ok()?;
         let start = entries.checked_add(8)?;
-        Some(Header {
-            entries: bytes.get(8..start)?,
-            store: bytes.get(start..start.checked_add(length)?)?,
-        })
+        Some(Header { entries: bytes.get(8..start)?, store: bytes.get(start..start.checked_add(length)?)? })
     }
 
     /// Type, count and the bytes from where the values begin.

@@ -202,7 +202,9 @@ enum HashError {
 }
 
 fn sums(root: &Root<'_>, path: &str) -> Result<Option<Sums>, HashError> {
-    let Some((mut file, size)) = root.plain(path.as_bytes()).map_err(HashError::Unread)? else { return Ok(None) };
+    let Some((mut file, size)) = root.plain(path.as_bytes()).map_err(HashError::Unread)? else {
+        return Ok(None);
+    };
     if size > MAX_HASHED {
         return Err(HashError::Unread(format!("{path}: it has more than {MAX_HASHED} bytes")));
     }

@@ -234,12 +234,17 @@ impl Found {
                 Purpose::Source => "SOURCE",
             }),
         });
-        let file_ids: HashMap<&str, String> =
-            self.files.keys().map(|path| (path.as_str(), format!("SPDXRef-File-{}", short_digest(path)))).collect();
+        let file_ids: HashMap<&str, String> = self
+            .files
+            .keys()
+            .map(|path| (path.as_str(), format!("SPDXRef-File-{}", short_digest(path))))
+            .collect();
         let ids: Vec<String> = self
             .packages
             .iter()
-            .map(|one| format!("SPDXRef-Package-{}-{}-{}", one.kind, plain(&one.name), short_digest(&one.url)))
+            .map(|one| {
+                format!("SPDXRef-Package-{}-{}-{}", one.kind, plain(&one.name), short_digest(&one.url))
+            })
             .collect();
         let mut others = BTreeMap::new();
         for (one, id) in self.packages.iter().zip(&ids) {
@@ -281,7 +286,8 @@ impl Found {
                 body.relationships.push(relationship(id, "CONTAINS", &file_ids[path.as_str()]));
             }
             for path in one.evidence.iter().filter_map(|path| file_ids.get(path.as_str())) {
-                body.relationships.push(Relationship { comment: Some(EVIDENT), ..relationship(id, "OTHER", path) });
+                body.relationships
+                    .push(Relationship { comment: Some(EVIDENT), ..relationship(id, "OTHER", path) });
             }
         }
         let needed: BTreeSet<(usize, usize)> = self.needed.clone();

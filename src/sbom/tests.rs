@@ -41,7 +41,11 @@ fn full() -> TempDir {
     let root = folder.path();
     put(root, "usr/lib/os-release", "ID=example\nVERSION_ID=1\n");
     put(root, "var/lib/dpkg/status", STATUS);
-    put(root, "var/lib/dpkg/info/libc6:amd64.list", "/.\n/lib\n/lib/libc.so\n/lib/link\n/gone\n/../../etc/shadow\n");
+    put(
+        root,
+        "var/lib/dpkg/info/libc6:amd64.list",
+        "/.\n/lib\n/lib/libc.so\n/lib/link\n/gone\n/../../etc/shadow\n",
+    );
     put(root, "lib/libc.so", "abc");
     symlink("libc.so", root.join("lib/link")).unwrap();
     put(root, "var/lib/dpkg/status.d/tzdata", "Package: tzdata\nVersion: 2024a\nArchitecture: all\n");
@@ -55,7 +59,11 @@ fn full() -> TempDir {
     put(root, "new/node_modules/@s/c/package.json", NPM);
     put(root, "new/package.json", r#"{"name": "own", "version": "9"}"#);
     put(root, "lib/python3/Some_Thing-1.0.dist-info/METADATA", PYTHON);
-    put(root, "lib/python3/Some_Thing-1.0.dist-info/RECORD", "thing/a.py,sha256=x,1\n../../usr/x,,\n\"thing/b,c.py\",,\n");
+    put(
+        root,
+        "lib/python3/Some_Thing-1.0.dist-info/RECORD",
+        "thing/a.py,sha256=x,1\n../../usr/x,,\n\"thing/b,c.py\",,\n",
+    );
     put(root, "lib/python3/thing/a.py", "a");
     put(root, "lib/python3/old.egg-info", "Name: old\nVersion: 0.1\n");
     for (name, file) in [
@@ -89,7 +97,9 @@ fn every_database_is_read() {
     let found = found(folder.path());
     let rpm = |name: &str, more: &str| {
         let upstream = format!("{name}-1.2-3.el9.src.rpm");
-        format!("pkg:rpm/example/{name}@1.2-3.el9?arch=noarch&distro=example-1&epoch={more}&upstream={upstream}")
+        format!(
+            "pkg:rpm/example/{name}@1.2-3.el9?arch=noarch&distro=example-1&epoch={more}&upstream={upstream}"
+        )
     };
     let mut expected = vec![
         "pkg:apk/example/busybox@1.36?arch=x86_64&distro=example-1".to_string(),
@@ -115,7 +125,11 @@ fn every_database_is_read() {
     assert_eq!(urls(&found), expected);
     assert_eq!(found.left_out, Vec::<String>::new());
     let big = found.packages.iter().find(|package| package.name == "big").unwrap();
-    assert_eq!((big.version.as_str(), big.files.len()), ("2:1.2-3.el9", 400), "neither its folder nor its link");
+    assert_eq!(
+        (big.version.as_str(), big.files.len()),
+        ("2:1.2-3.el9", 400),
+        "neither its folder nor its link"
+    );
     assert!(big.files.contains("usr/share/big/file-400"));
 }
 
@@ -159,7 +173,8 @@ fn a_document_says_what_belongs_to_what() {
         let wanted = format!("{one} {kind} {other}");
         assert!(said.contains(&wanted), "{wanted} is not in {said:#?}");
     }
-    let facts = |name: &str| document["packages"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+    let facts =
+        |name: &str| document["packages"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
     assert_eq!(facts("libc6")["supplier"], "Organization: Some One (one@example.com)");
     // Of the digests of its files: SHA-1 of the one of "abc".
     assert_eq!(
@@ -168,9 +183,18 @@ fn a_document_says_what_belongs_to_what() {
     );
     assert_eq!(facts("Some_Thing")["licenseDeclared"], "MIT");
     let own = facts("busybox")["licenseDeclared"].as_str().unwrap();
-    let info = &document["hasExtractedLicensingInfos"].as_array().unwrap().iter().find(|one| one["licenseId"] == own);
+    let info = &document["hasExtractedLicensingInfos"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["licenseId"] == own);
     assert_eq!(info.unwrap()["extractedText"], "GPL-2.0-only AND strange");
-    let sums = &document["files"].as_array().unwrap().iter().find(|one| one["fileName"] == "lib/libc.so").unwrap()["checksums"];
+    let sums = &document["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["fileName"] == "lib/libc.so")
+        .unwrap()["checksums"];
     assert_eq!(sums[0]["checksumValue"], "a9993e364706816aba3e25717850c26c9cd0d89d");
     assert_eq!(sums[1]["checksumValue"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     assert!(!document.to_string().contains("u:p@"));

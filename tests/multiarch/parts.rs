@@ -52,6 +52,15 @@ impl Parts {
         self.file("azurite/node_modules/azurite/dist/src/blob/main.js")
     }
 
+    /// The folder of Python's modules that judge what is attested.
+    pub fn attestations(&self) -> PathBuf {
+        self.file("attestations/sigstore/dsse/_predicate.py")
+            .ancestors()
+            .nth(3)
+            .expect("three above")
+            .to_path_buf()
+    }
+
     /// What validates Kubernetes' manifests by the schemas of some of its versions.
     pub fn kubernetes_validate(&self) -> PathBuf {
         self.file("bin/kubernetes-validate")
