@@ -33,7 +33,7 @@ pub use predicate::{Circumstances, Predicate, StepPlace};
 pub use purl::image_url;
 pub use request::{ConfigSource, Lent, Parameters, RequestProvenance, filtered_arguments};
 pub use spdx::supplemented;
-pub use statement::{Digests, Named, SPDX, Statement, digests_of, refuse_provenance};
+pub use statement::{Digests, Named, SPDX, Statement, UNNAMED, digests_of, refuse_provenance};
 
 /// The media type of a statement.
 pub const MEDIA_TYPE: &str = "application/vnd.in-toto+json";

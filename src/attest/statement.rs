@@ -15,7 +15,7 @@ pub(crate) const PROVENANCE: &str = "https://slsa.dev/provenance/";
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
 /// The name of a subject that has none.
-const UNNAMED: &str = "_";
+pub const UNNAMED: &str = "_";
 
 /// Digests in hex, by their algorithm.
 pub type Digests = BTreeMap<String, String>;

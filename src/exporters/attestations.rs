@@ -3,8 +3,8 @@
 
 use crate::{ExportError, NamedPlatform, blocking, snapshot_error};
 use crosskit_attest::{
-    AttestError, Attestation, Content, Kind, MAX_STATEMENT, MEDIA_TYPE, Named, SPDX, Statement, cores_first,
-    digests_of, image_url, refuse_provenance, supplemented,
+    AttestError, Attestation, Content, Kind, MAX_STATEMENT, MEDIA_TYPE, Named, SPDX, Statement, UNNAMED,
+    cores_first, digests_of, image_url, refuse_provenance, supplemented,
 };
 use crosskit_images::compression::LayerReader;
 use crosskit_images::tar::{Reader, ReaderLimits};
@@ -219,7 +219,7 @@ fn places(layers: &[Layer], content: &ContentStore) -> Result<HashMap<String, St
     Ok(places)
 }
 
-/// What stands for an image of these names.
+/// What stands for an image of these names. One without a name is a subject as well: a statement about nothing is none.
 ///
 /// # Errors
 /// Names that are none.
@@ -233,7 +233,12 @@ pub fn image_subjects(
         let name = image_url("docker", name, Some(&platform.platform), &[]).map_err(attest_error)?;
         Ok(Named { name, digest: digest.clone() })
     };
-    names.split(',').filter(|name| !name.is_empty()).map(named).collect()
+    let all: Vec<Named> =
+        names.split(',').filter(|name| !name.is_empty()).map(named).collect::<Result<_, _>>()?;
+    Ok(match all.is_empty() {
+        true => vec![Named { name: UNNAMED.to_string(), digest }],
+        false => all,
+    })
 }
 
 #[derive(serde::Serialize)]

@@ -1,14 +1,15 @@
 //! The demonstration: one Dockerfile becomes one index for eight platforms.
 //!
 //! Sets up a registry with a base image and a daemon in a folder of their own, builds
-//! `examples/demo`, shows what came out, and takes everything away again. The local folders and
-//! the index stay in `target/demo`.
+//! `examples/demo`, shows what came out and what is attested of it, and takes everything away again. The local folders,
+//! the index and the image with its attestations stay in `target/demo`.
 #![allow(clippy::print_stdout, reason = "this program is for people")]
 
-use crosskit_multiarch::{Images, PLATFORMS, Scene, Tree, folder_name, workspace};
+use crosskit_multiarch::{Daemon, Images, PLATFORMS, Ran, Scene, Tree, folder_name, workspace};
 use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 fn main() {
@@ -30,22 +31,31 @@ fn main() {
 
     let context = workspace().join("examples/demo");
     let name = scene.registry.reference("demo:latest");
-    let base = scene.base();
+    let base = base_with_a_package(&scene, &daemon);
     let progress = if std::io::stderr().is_terminal() { "auto" } else { "plain" };
-    let build = |target: &str, progress: &str, output: &str| {
+    let build = |target: &str, progress: &str, outputs: &[&str]| {
         let metadata = scene.path("metadata.json");
-        let build =
+        let mut build =
             daemon.build(&context).platforms(&PLATFORMS).opt("build-arg:BASE", &base).opt("target", target);
-        build.progress(progress).metadata_file(&metadata).output(output).show()
+        if target == "app" {
+            build = build.opt("attest:provenance", "mode=max").opt("attest:sbom", "generator=builtin");
+        }
+        for output in outputs {
+            build = build.output(output);
+        }
+        build.progress(progress).metadata_file(&metadata).show()
     };
 
-    title("One Dockerfile, eight platforms, pushed as one index with annotations");
+    title(
+        "One Dockerfile, eight platforms, pushed as one index with annotations and attestations, and kept in a folder",
+    );
     let image = format!(
         "type=image,name={name},push=true,annotation-index.org.opencontainers.image.title=demo,\
          annotation-manifest.org.opencontainers.image.vendor=crosskit,\
          annotation-manifest-descriptor[linux/s390x].note=big-endian"
     );
-    let first = build("app", progress, &image);
+    let folder = format!("type=oci,tar=false,dest={}", kept.join("image").display());
+    let first = build("app", progress, &[&image, &folder]);
 
     title("The index in the registry");
     let bytes = scene.registry.manifest("demo", "latest").expect("the index was pushed");
@@ -54,17 +64,57 @@ fn main() {
     println!("{}", String::from_utf8_lossy(&bytes));
 
     title("The same build into local folders: everything is there already");
-    let second = build("report", progress, &format!("type=local,dest={}", kept.join("local").display()));
+    let files = format!("type=local,dest={}", kept.join("local").display());
+    let second = build("report", progress, &[&files]);
 
     title("The first build once more, unchanged");
-    let third = build("app", "plain", &image);
+    let third = build("app", "plain", &[&image]);
+
+    title(
+        "What is attested of each platform, judged by programs of others: how it was made and what is in it",
+    );
+    verify(&scene, &kept.join("image"));
 
     title("Summary");
     summary(&scene, &index, &kept);
     println!("\nfirst build {}, local folders {}, unchanged {}", shown(first), shown(second), shown(third));
-    println!("kept: {}/index.json and {}/local", kept.display(), kept.display());
+    println!("kept in {}: index.json, local, image", kept.display());
     daemon.stop();
     println!("the daemon has ended and left no process and no mount");
+}
+
+/// The base image with a word on the package that its program is from, as images without a package manager have it.
+fn base_with_a_package(scene: &Scene, daemon: &Daemon) -> String {
+    let mut files = Vec::new();
+    for (oci, debian) in [("arm", "armhf"), ("386", "i386"), ("ppc64le", "ppc64el")]
+        .into_iter()
+        .chain(["amd64", "arm64", "riscv64", "loong64", "s390x"].map(|same| (same, same)))
+    {
+        let program = std::fs::read(scene.parts.busybox(oci)).expect("a part");
+        let program = String::from_utf8_lossy(&program);
+        let version =
+            program.split_once("(Debian ").and_then(|(_, rest)| rest.split(')').next()).unwrap_or("0");
+        let stanza =
+            format!("Package: busybox-static\nVersion: {version}\nArchitecture: {debian}\nSource: busybox\n");
+        files.push((format!("{oci}/busybox-static"), stanza));
+    }
+    let dockerfile = "FROM BASE\nARG TARGETARCH\nCOPY ${TARGETARCH} /var/lib/dpkg/status.d/\n".to_owned();
+    files.push(("Dockerfile".to_owned(), dockerfile));
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let name = scene.registry.reference("base-with-a-package:latest");
+    let build = daemon.build(&scene.context("base", &files)).platforms(&PLATFORMS);
+    build.output(&format!("type=image,name={name},push=true")).run().ok();
+    name
+}
+
+/// Lets programs that know nothing of the daemon judge what is attested.
+fn verify(scene: &Scene, image: &Path) {
+    let script = workspace().join("examples/attestations/verify.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(script).arg(format!("oci:{}", image.display()));
+    command.args(["--need", "https://slsa.dev/provenance/v1", "--need", "https://spdx.dev/Document"]);
+    command.env("PYTHONPATH", scene.parts.attestations()).env("PYTHONDONTWRITEBYTECODE", "1");
+    print!("{}", Ran::run(&mut command).ok().stdout);
 }
 
 fn summary(scene: &Scene, index: &Value, kept: &Path) {
