@@ -54,6 +54,8 @@ pub enum LayerPacking {
     Gzip,
     /// zstd.
     Zstd,
+    /// gzip with a table of contents, from which files can be had one by one.
+    Estargz,
 }
 
 /// Each packing of a layer as OCI and as Docker name it, and whether others may not be given it.
@@ -86,7 +88,7 @@ pub fn is_schema1(media_type: &str) -> bool {
     matches!(media_type, DOCKER_MANIFEST_V1 | DOCKER_MANIFEST_V1_SIGNED)
 }
 
-/// How a layer of this type is packed; none if it is no layer.
+/// How a layer of this type is packed; none if it is no layer. Of eStargz a type says no more than that it is gzip.
 pub fn layer_packing(media_type: &str) -> Option<LayerPacking> {
     LAYERS
         .iter()
@@ -116,10 +118,10 @@ pub fn distributable(media_type: &str) -> &str {
 pub fn layer(packing: LayerPacking, oci: bool) -> &'static str {
     match (packing, oci) {
         (LayerPacking::Plain, true) => OCI_LAYER,
-        (LayerPacking::Gzip, true) => OCI_LAYER_GZIP,
+        (LayerPacking::Gzip | LayerPacking::Estargz, true) => OCI_LAYER_GZIP,
         (LayerPacking::Zstd, true) => OCI_LAYER_ZSTD,
         (LayerPacking::Plain, false) => DOCKER_LAYER,
-        (LayerPacking::Gzip, false) => DOCKER_LAYER_GZIP,
+        (LayerPacking::Gzip | LayerPacking::Estargz, false) => DOCKER_LAYER_GZIP,
         (LayerPacking::Zstd, false) => DOCKER_LAYER_ZSTD,
     }
 }

@@ -1,8 +1,9 @@
 //! Layers as blobs of the content store: made, changed, put on disk.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::AsFd;
 
+use super::estargz::{Stripped, TOC_DIGEST, UNCOMPRESSED_SIZE, layer_size};
 use super::pack::{PackOptions, pack};
 use super::unpack::LayerReader;
 use crate::content::ContentStore;
@@ -15,7 +16,7 @@ use crate::media_types::{self, LayerPacking};
 /// A layer in the content store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerBlob {
-    /// The blob, with OCI's media type and no annotations.
+    /// The blob, with OCI's media type; eStargz has its annotations.
     pub desc: Descriptor,
     /// Digest of the tar in it.
     pub diff_id: Digest,
@@ -41,7 +42,11 @@ pub fn pack_layer<T>(
     } else {
         ingest.commit()?
     };
-    let desc = Descriptor::new(media_types::layer(options.packing, true), digest, size);
+    let mut desc = Descriptor::new(media_types::layer(options.packing, true), digest, size);
+    if let Some(toc) = packed.toc {
+        desc.annotations.insert(TOC_DIGEST.to_owned(), toc.to_string());
+        desc.annotations.insert(UNCOMPRESSED_SIZE.to_owned(), packed.size.to_string());
+    }
     Ok((produced, LayerBlob { desc, diff_id: packed.diff_id, size: packed.size }))
 }
 
@@ -63,13 +68,32 @@ pub fn repack_layer(
     options: &PackOptions,
     epoch: Option<i64>,
 ) -> Result<LayerBlob> {
+    match repacked(store, layer, options, epoch) {
+        // Sparse files are as long as they are before they get a place in a table of contents.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::Unsupported && epoch.is_none() => {
+            repacked(store, layer, options, Some(i64::MAX))
+        }
+        repacked => repacked,
+    }
+}
+
+fn repacked(
+    store: &ContentStore,
+    layer: &Digest,
+    options: &PackOptions,
+    epoch: Option<i64>,
+) -> Result<LayerBlob> {
     let damaged = |source| Error::io(format!("unpack layer {layer}"), source);
-    let mut reader = LayerReader::new(store.reader(layer)?.into_file()).map_err(damaged)?;
+    let file = store.reader(layer)?.into_file();
+    let own = layer_size(&file).map_err(damaged)?;
+    let mut reader = LayerReader::new(file.take(own.unwrap_or(u64::MAX))).map_err(damaged)?;
     let ((), blob) = pack_layer(store, options, |out| {
         if let Some(epoch) = epoch {
             rewrite_timestamps(&mut reader, out, epoch)?;
             return Ok(());
         }
+        let mut stripped = Stripped::new(&mut *out);
+        let out: &mut dyn Write = if own.is_some() { &mut stripped } else { out };
         loop {
             let bytes = reader.fill_buf().map_err(damaged)?;
             let len = bytes.len();

@@ -10,7 +10,7 @@ use crate::{ContentStore, Digest};
 fn packed(packing: LayerPacking, threads: usize, level: Option<i32>, input: &[u8]) -> Vec<u8> {
     let options = PackOptions { threads, ..PackOptions::new(packing) }.with_level(level).unwrap();
     let ((), packed, out) = pack(Vec::new(), &options, |out| out.write_all(input)).unwrap();
-    assert_eq!(packed, Packed { diff_id: Digest::of(input), size: input.len() as u64 });
+    assert_eq!(packed, Packed { diff_id: Digest::of(input), size: input.len() as u64, toc: None });
     out
 }
 
@@ -101,6 +101,7 @@ fn levels_nobody_knows_are_refused() {
     let error = PackOptions::new(LayerPacking::Gzip).with_level(Some(10)).unwrap_err();
     assert_eq!(error.to_string(), "invalid compression level: 10 is not one of -1 to 9");
     assert!(PackOptions::new(LayerPacking::Zstd).with_level(Some(23)).is_err());
+    assert_eq!(PackOptions::new(LayerPacking::Zstd).with_level(Some(0)).unwrap().level, None);
     assert_eq!(PackOptions::new(LayerPacking::Gzip).with_level(Some(-1)).unwrap().level, None);
 }
 

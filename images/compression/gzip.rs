@@ -73,37 +73,46 @@ fn work(next: &Mutex<Receiver<Job>>, level: u32) {
         let job = next.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
         // Nobody waits any more where the writer has failed.
-        drop(job.done.send(deflate_piece(level, &job)));
+        drop(job.done.send(deflate(level, &job.before, &job.piece, job.last)));
     }
 }
 
-fn deflate_piece(level: u32, job: &Job) -> io::Result<Deflated> {
+/// A gzip member of its own.
+pub(super) fn member(level: u32, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let Deflated { bytes, crc } = deflate(level, &[], bytes, true)?;
+    for part in [&HEADER[..], &bytes, &crc.sum().to_le_bytes(), &crc.amount().to_le_bytes()] {
+        out.extend_from_slice(part);
+    }
+    Ok(())
+}
+
+fn deflate(level: u32, before: &[u8], piece: &[u8], last: bool) -> io::Result<Deflated> {
     // Always a new compressor: a reset one of zlib-rs keeps traces of the piece before, and then the bytes would
     // depend on which thread had which piece.
     let mut deflate = Compress::new(Compression::new(level), false);
-    let window = &job.before[job.before.len().saturating_sub(WINDOW)..];
+    let window = &before[before.len().saturating_sub(WINDOW)..];
     if !window.is_empty() {
         deflate.set_dictionary(window).map_err(io::Error::other)?;
     }
     let mut crc = Crc::new();
-    crc.update(&job.piece);
+    crc.update(piece);
     // Deflate never makes its input longer by more than five bytes in 16 KiB; the flush adds ten at most.
-    let mut bytes = Vec::with_capacity(job.piece.len() / 2 + 1024);
-    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let mut bytes = Vec::with_capacity(piece.len() / 2 + 1024);
+    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
     loop {
         let taken = deflate.total_in() as usize;
         let status =
-            deflate.compress_vec(&job.piece[taken..], &mut bytes, flush).map_err(io::Error::other)?;
+            deflate.compress_vec(&piece[taken..], &mut bytes, flush).map_err(io::Error::other)?;
         let room = bytes.len() < bytes.capacity();
-        let done = if job.last {
+        let done = if last {
             status == Status::StreamEnd
         } else {
-            room && deflate.total_in() as usize == job.piece.len()
+            room && deflate.total_in() as usize == piece.len()
         };
         if done {
             return Ok(Deflated { bytes, crc });
         }
-        bytes.reserve(job.piece.len() / 2 + 1024);
+        bytes.reserve(piece.len() / 2 + 1024);
     }
 }
 

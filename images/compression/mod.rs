@@ -1,7 +1,8 @@
-//! Packing and unpacking of layers: gzip, zstd or plain, always on several threads, hashed on the way.
+//! Packing and unpacking of layers: gzip, eStargz, zstd or plain, always on several threads, hashed on the way.
 
 mod blobs;
 mod chunks;
+pub mod estargz;
 mod gzip;
 mod pack;
 mod unpack;

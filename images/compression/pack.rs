@@ -6,6 +6,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use super::chunks::{CHUNK, ChunkWriter, WAITING, give};
+use super::estargz::pack_estargz;
 use super::gzip::{PIECE, ParallelGzip};
 use crate::digest::{Digest, Digester};
 use crate::errors::{Error, Result};
@@ -22,7 +23,7 @@ const GZIP_LEVEL: u32 = 5;
 pub struct PackOptions {
     /// Into what.
     pub packing: LayerPacking,
-    /// How hard to try, in the compressor's own scale: gzip 0 to 9 (5 if not said), zstd 1 to 22 (3 if not said).
+    /// How hard to try, in the compressor's own scale: gzip and eStargz 0 to 9 (5 if not said), zstd 1 to 22 (3 if not said).
     pub level: Option<i32>,
     /// Threads that compress; the bytes are the same for any number.
     pub threads: usize,
@@ -38,16 +39,19 @@ impl PackOptions {
     pub fn with_level(self, level: Option<i32>) -> Result<Self> {
         let known = match self.packing {
             LayerPacking::Plain => i32::MIN..=i32::MAX,
-            LayerPacking::Gzip => -1..=9,
-            LayerPacking::Zstd => 1..=22,
+            LayerPacking::Gzip | LayerPacking::Estargz => -1..=9,
+            LayerPacking::Zstd => 0..=22,
         };
         match level {
             Some(level) if !known.contains(&level) => Err(Error::invalid(
                 "compression level",
                 format!("{level} is not one of {} to {}", known.start(), known.end()),
             )),
-            // gzip's -1 asks for the usual one.
-            level => Ok(Self { level: level.filter(|level| *level >= 0), ..self }),
+            // gzip's -1 asks for the usual one, and so does zstd's 0.
+            level => {
+                let usual = if self.packing == LayerPacking::Zstd { 0 } else { -1 };
+                Ok(Self { level: level.filter(|level| *level != usual), ..self })
+            }
         }
     }
 }
@@ -59,6 +63,8 @@ pub struct Packed {
     pub diff_id: Digest,
     /// Number of those bytes.
     pub size: u64,
+    /// Digest of the table of contents, where there is one.
+    pub toc: Option<Digest>,
 }
 
 /// Packs what `produce` writes into `out`, which is written to on another thread and given back.
@@ -71,6 +77,7 @@ pub fn pack<W: Write + Send, T, E: From<io::Error>>(
 ) -> Result<(T, Packed, W), E> {
     match options.packing {
         LayerPacking::Gzip => pack_gzip(out, options, produce),
+        LayerPacking::Estargz => pack_estargz(out, options, produce),
         LayerPacking::Zstd => {
             let mut encoder =
                 zstd::Encoder::new(out, options.level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL))?;
@@ -117,25 +124,31 @@ impl<F: FnMut(Vec<u8>) -> io::Result<()>> Counted<F> {
     }
 
     fn finish(self) -> (Packed, Vec<u8>) {
-        (Packed { diff_id: self.hasher.finish(), size: self.size }, self.chunks.finish())
+        (Packed { diff_id: self.hasher.finish(), size: self.size, toc: None }, self.chunks.finish())
     }
 }
 
-fn pack_gzip<W: Write + Send, T, E: From<io::Error>>(
+/// The level of gzip.
+pub(super) fn gzip_level(options: &PackOptions) -> u32 {
+    options.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(GZIP_LEVEL)
+}
+
+/// Packs into one gzip member.
+pub(super) fn pack_gzip<W: Write + Send, T, E: From<io::Error>>(
     out: W,
     options: &PackOptions,
     produce: impl FnOnce(&mut dyn Write) -> Result<T, E>,
 ) -> Result<(T, Packed, W), E> {
-    let level = options.level.and_then(|level| u32::try_from(level).ok()).unwrap_or(GZIP_LEVEL);
     thread::scope(|scope| {
-        let (mut gzip, writer) = ParallelGzip::start(scope, options.threads.max(1), level, out);
+        let (mut gzip, writer) =
+            ParallelGzip::start(scope, options.threads.max(1), gzip_level(options), out);
         let mut counted = Counted::new(PIECE, |piece| gzip.piece(piece, false));
         let produced = produce(&mut counted);
         let (packed, rest) = counted.finish();
         let ended = gzip.piece(rest, true);
         drop(gzip);
         let out = joined(writer);
-        finish(produced, ended, out, packed)
+        finish(produced, ended.map(|()| packed), out)
     })
 }
 
@@ -158,21 +171,20 @@ fn pack_through<E2: Write + Send, W: Send, T, E: From<io::Error>>(
         let (packed, rest) = counted.finish();
         let ended = if rest.is_empty() { Ok(()) } else { give(&chunks, rest) };
         drop(chunks);
-        finish(produced, ended, joined(writer), packed)
+        finish(produced, ended.map(|()| packed), joined(writer))
     })
 }
 
-fn joined<W>(writer: thread::ScopedJoinHandle<'_, io::Result<W>>) -> io::Result<W> {
+pub(super) fn joined<W>(writer: thread::ScopedJoinHandle<'_, io::Result<W>>) -> io::Result<W> {
     writer.join().unwrap_or_else(|_| Err(io::Error::other("the thread that writes a layer panicked")))
 }
 
 /// The writer's error explains the producer's, whose pipe it broke.
-fn finish<T, W, E: From<io::Error>>(
+pub(super) fn finish<T, P, W, E: From<io::Error>>(
     produced: Result<T, E>,
-    ended: io::Result<()>,
+    ended: io::Result<P>,
     out: io::Result<W>,
-    packed: Packed,
-) -> Result<(T, Packed, W), E> {
+) -> Result<(T, P, W), E> {
     let out = match out {
         Ok(out) => out,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -181,7 +193,5 @@ fn finish<T, W, E: From<io::Error>>(
         }
         Err(error) => return Err(error.into()),
     };
-    let produced = produced?;
-    ended?;
-    Ok((produced, packed, out))
+    Ok((produced?, ended?, out))
 }

@@ -98,7 +98,7 @@ fn unpack(
     let begin = io::Cursor::new(first[..have].to_vec());
     let whole = begin.chain(input);
     match detect(&first[..have]) {
-        LayerPacking::Gzip => {
+        LayerPacking::Gzip | LayerPacking::Estargz => {
             hand_on(flate2::bufread::MultiGzDecoder::new(whole), to_reader, to_hasher, buffers)
         }
         LayerPacking::Zstd => hand_on(zstd::Decoder::with_buffer(whole)?, to_reader, to_hasher, buffers),

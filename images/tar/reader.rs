@@ -238,7 +238,7 @@ fn until_nul(text: &[u8]) -> Vec<u8> {
 }
 
 /// A number in octal text, or in GNU's base 256 where the first bit is set.
-fn octal(field: &[u8]) -> io::Result<u64> {
+pub(super) fn octal(field: &[u8]) -> io::Result<u64> {
     let number = signed(field)?;
     u64::try_from(number).map_err(|_| bad("negative number in a header"))
 }

@@ -86,6 +86,7 @@ impl Exporter for Archive {
                 ArchiveFormat::Oci => "oci",
                 ArchiveFormat::Docker => "docker",
             };
+            crate::tell(&report, &self.options.remarks);
             let result = with_metadata(result, &self.options);
             let names = self.names(&result)?;
             let session = self.exporters.session(session).await?;

@@ -42,6 +42,7 @@ pub fn form(options: &ImageOptions, epoch: Option<i64>) -> LayerForm {
         packing: match options.compression {
             Compression::Gzip => LayerPacking::Gzip,
             Compression::Zstd => LayerPacking::Zstd,
+            Compression::Estargz => LayerPacking::Estargz,
             Compression::Uncompressed => LayerPacking::Plain,
         },
         level: options.compression_level,
@@ -159,12 +160,7 @@ fn annotations(
     let mut all: BTreeMap<String, String> =
         of_result.map(|(k, v)| (k.clone(), String::from_utf8_lossy(v).into_owned())).collect();
     all.extend(options.annotations.clone());
-    let (set, rest) = AnnotationSet::parse(all).map_err(image_error)?;
-    if let Some(key) = rest.keys().next() {
-        return Err(ExportError::user(format!(
-            "invalid annotation key {key:?}: use annotation[-LEVEL][PLATFORM].KEY"
-        )));
-    }
+    let (set, _) = AnnotationSet::parse(all).map_err(image_error)?;
     let known: Vec<String> = platforms.iter().map(|p| p.platform.format_all()).collect();
     for platform in set.platforms() {
         if !known.iter().any(|k| k == platform) {

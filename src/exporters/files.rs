@@ -45,7 +45,7 @@ pub fn resolve_local(
     at: usize,
     attrs: &BTreeMap<String, String>,
 ) -> Result<Box<dyn Exporter>, ExportError> {
-    let options = TreeOptions::parse("local", attrs)?;
+    let options = TreeOptions::parse(attrs)?;
     Ok(Box::new(Local(Files { exporters: exporters.clone(), at, options })))
 }
 
@@ -55,7 +55,7 @@ pub fn resolve_tar(
     at: usize,
     attrs: &BTreeMap<String, String>,
 ) -> Result<Box<dyn Exporter>, ExportError> {
-    let options = TreeOptions::parse("tar", attrs)?;
+    let options = TreeOptions::parse(attrs)?;
     Ok(Box::new(Tar(Files { exporters: exporters.clone(), at, options })))
 }
 
@@ -320,6 +320,7 @@ impl Exporter for Local {
         session: &'a str,
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>, ExportError>> {
         Box::pin(async move {
+            crate::tell(&report, &self.0.options.remarks);
             let session = self.0.exporters.session(session).await?;
             let (tree, trees) = self.0.joined(result).await?;
             let started = SystemTime::now();
@@ -358,6 +359,7 @@ impl Exporter for Tar {
         session: &'a str,
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>, ExportError>> {
         Box::pin(async move {
+            crate::tell(&report, &self.0.options.remarks);
             let session = self.0.exporters.session(session).await?;
             let roots = self.0.roots(result).await?;
             let part = Part::begin(&report, "sending tarball");

@@ -42,6 +42,7 @@ impl Exporter for Image {
         session: &'a str,
     ) -> BoxFuture<'a, Result<BTreeMap<String, String>, ExportError>> {
         Box::pin(async move {
+            crate::tell(&report, &self.options.remarks);
             let result = with_metadata(result, &self.options);
             let options = self.options.settled("image", &result)?;
             let committed = blobs::commit(&self.exporters.images, &result, &options, &report).await?;

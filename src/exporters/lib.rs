@@ -149,6 +149,13 @@ impl Drop for Part {
     }
 }
 
+/// Tells of what was asked for to no effect.
+fn tell(report: &Arc<dyn Report>, remarks: &[String]) {
+    for remark in remarks {
+        Part::begin(report, remark).end();
+    }
+}
+
 /// What runs on threads that may wait for the disk.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ExportError> + Send + 'static,

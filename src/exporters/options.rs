@@ -1,6 +1,7 @@
 //! The keys of `--output`: which there are, what they take, and which exporter takes them.
 
 use crate::{Export, ExportError};
+use crosskit_images::annotations::AnnotationKey;
 use std::collections::BTreeMap;
 
 /// How layers are compressed where they are written anew.
@@ -11,6 +12,8 @@ pub enum Compression {
     Gzip,
     /// zstd.
     Zstd,
+    /// gzip with a table of contents, which is also gzip to whom that means nothing.
+    Estargz,
     /// Not at all.
     Uncompressed,
 }
@@ -56,6 +59,8 @@ pub struct ImageOptions {
     pub inline_attestations: bool,
     /// Whether attestations are OCI artifacts; None for the default.
     pub oci_artifact: Option<bool>,
+    /// What is to be told of keys that have no effect.
+    pub remarks: Vec<String>,
 }
 
 /// Keys of exporters that write files (`local`, `tar`).
@@ -69,6 +74,8 @@ pub struct TreeOptions {
     pub attestation_prefix: String,
     /// `mode=delete`: what isn't in the result goes from the destination.
     pub delete: bool,
+    /// What is to be told of keys that have no effect.
+    pub remarks: Vec<String>,
 }
 
 /// What was said about the epoch.
@@ -111,8 +118,21 @@ const FIRST_KNOWN: u32 = 10;
 /// The compatibility version from which on OCI media types and artifacts are the default.
 const OCI_EVERYWHERE: u32 = 30;
 
-/// Keys that do nothing without an image store; clients send them as a matter of course.
-const WITHOUT_EFFECT: &[&str] = &["store", "unpack"];
+/// Keys that only `image` knows, with yes or no as their values.
+const OF_IMAGES: &[&str] = &[
+    "push",
+    "push-by-digest",
+    "registry.insecure",
+    "unpack",
+    "store",
+    "danging-name-empty-only",
+    "name-canonical",
+    "unsafe-internal-store-allow-incomplete",
+];
+
+/// Keys that clients send as a matter of course, though nothing here needs them: `tar=true` for files, say, and what
+/// earlier versions wrote into images (`buildinfo`).
+const NOT_WORTH_A_WORD: &[&str] = &["dest", "tar", "buildinfo", "buildinfo-attrs"];
 
 /// Prefixes of keys that are metadata of the result.
 const METADATA: &[&str] = &["containerimage.", "refs.", "image.", "frontend.", "attest:"];
@@ -145,52 +165,74 @@ const IMAGE_KEYS: &[&str] = &[
     "annotation-index-descriptor.",
 ];
 
+/// Keys of the exporters that write files, for the same.
+const TREE_KEYS: &[&str] = &["platform-split", "attestation-prefix", "mode", "source-date-epoch"];
+
 impl ImageOptions {
-    /// Reads the keys of an image-like exporter; `exporter` is its type, for messages.
+    /// Reads the keys of an image-like exporter; `exporter` is its type.
     ///
     /// # Errors
-    /// A key that nobody knows, a value of the wrong kind, and keys that exclude each other.
+    /// A value of the wrong kind, and keys that exclude each other.
     pub fn parse(exporter: &str, attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
         let inline_attestations = exporter == "image";
         let mut options = ImageOptions { tar: true, inline_attestations, ..ImageOptions::default() };
         for (key, value) in attrs {
             match key.as_str() {
                 "name" => options.name.clone_from(value),
+                of_images if OF_IMAGES.contains(&of_images) && exporter == "image" => {
+                    options.of_images(of_images, loose_bool(key, value)?);
+                }
+                "dangling-name-prefix" if exporter == "image" => options.dangling_prefix.clone_from(value),
+                "tar" if exporter != "image" => options.tar = loose_bool(key, value)?,
                 "oci-mediatypes" => options.oci_types = Some(strict_bool(key, value)?),
                 "compression" => options.compression = compression(value)?,
                 "compression-level" => options.compression_level = Some(level(value)?),
-                "force-compression" => options.force_compression = strict_bool(key, value)?,
+                "force-compression" => options.force_compression = loose_bool(key, value)?,
                 "source-date-epoch" => options.epoch = Epoch::parse(value)?,
                 "rewrite-timestamp" => options.rewrite_timestamp = strict_bool(key, value)?,
                 "prefer-nondist-layers" => options.prefer_nondistributable = strict_bool(key, value)?,
-                "push" => options.push = loose_bool(key, value)?,
-                "push-by-digest" => options.push_by_digest = loose_bool(key, value)?,
-                "registry.insecure" => options.insecure = loose_bool(key, value)?,
-                "name-canonical" => options.name_canonical = loose_bool(key, value)?,
-                "dangling-name-prefix" => options.dangling_prefix.clone_from(value),
-                "danging-name-empty-only" => options.dangling_empty_only = loose_bool(key, value)?,
-                "tar" => options.tar = loose_bool(key, value)?,
                 "attestation-inline" => options.inline_attestations = strict_bool(key, value)?,
                 "oci-artifact" => options.oci_artifact = Some(strict_bool(key, value)?),
-                known if WITHOUT_EFFECT.contains(&known) => {
-                    loose_bool(key, value)?;
-                }
-                annotation if annotation.starts_with("annotation") => {
+                annotation if matches!(AnnotationKey::parse(annotation), Ok(Some(_)) | Err(_)) => {
                     options.annotations.insert(key.clone(), value.clone());
                 }
                 metadata if METADATA.iter().any(|m| metadata.starts_with(m)) => {
                     options.metadata.insert(key.clone(), value.clone().into_bytes());
                 }
-                _ => return Err(unknown(exporter, key, IMAGE_KEYS)),
+                known if OF_IMAGES.contains(&known) || known == "dangling-name-prefix" => {
+                    options.remarks.push(format!("{known} has no effect with type={exporter}"));
+                }
+                unknown => options.remarks.extend(ignored(unknown, IMAGE_KEYS)),
             }
         }
         options.check_level()?;
-        if options.oci_artifact == Some(true) && !options.oci() {
-            return Err(ExportError::user(
-                "oci-artifact=true needs oci-mediatypes=true: Docker's media types know no artifacts",
-            ));
-        }
+        options.check_types()?;
         Ok(options)
+    }
+
+    fn of_images(&mut self, key: &str, yes: bool) {
+        match key {
+            "push" => self.push = yes,
+            "push-by-digest" => self.push_by_digest = yes,
+            "registry.insecure" => self.insecure = yes,
+            "danging-name-empty-only" => self.dangling_empty_only = yes,
+            "name-canonical" => self.name_canonical = yes,
+            // The rest is for stores of images, and this daemon has none.
+            _ => {}
+        }
+    }
+
+    /// Refuses what needs OCI media types without them.
+    fn check_types(&self) -> Result<(), ExportError> {
+        let needs = match (self.compression, self.oci_artifact) {
+            _ if self.oci() => return Ok(()),
+            (Compression::Estargz, _) => "compression=estargz",
+            (_, Some(true)) => "oci-artifact=true",
+            _ => return Ok(()),
+        };
+        Err(ExportError::user(format!(
+            "exporter option \"{needs}\" conflicts with \"oci-mediatypes=false\": Docker's media types have no room for it"
+        )))
     }
 
     /// With the defaults of the daemon whose habits a result is to be exported with, where nothing was said.
@@ -209,6 +251,7 @@ impl ImageOptions {
             options.oci_types.get_or_insert(!export.attestations.is_empty());
             options.oci_artifact.get_or_insert(false);
         }
+        options.check_types()?;
         Ok(options)
     }
 
@@ -225,7 +268,7 @@ impl ImageOptions {
     fn check_level(&self) -> Result<(), ExportError> {
         let Some(level) = self.compression_level else { return Ok(()) };
         let allowed = match self.compression {
-            Compression::Gzip => 0..=9,
+            Compression::Gzip | Compression::Estargz => 0..=9,
             Compression::Zstd => 0..=22,
             Compression::Uncompressed => return Ok(()),
         };
@@ -242,11 +285,11 @@ impl ImageOptions {
 }
 
 impl TreeOptions {
-    /// Reads the keys of an exporter that writes files; `exporter` is its type, for messages.
+    /// Reads the keys of an exporter that writes files.
     ///
     /// # Errors
-    /// A key that nobody knows, and a value of the wrong kind.
-    pub fn parse(exporter: &str, attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
+    /// A value of the wrong kind.
+    pub fn parse(attrs: &BTreeMap<String, String>) -> Result<Self, ExportError> {
         let mut options = TreeOptions::default();
         for (key, value) in attrs {
             match key.as_str() {
@@ -254,25 +297,17 @@ impl TreeOptions {
                 "platform-split" => options.platform_split = Some(strict_bool(key, value)?),
                 "attestation-prefix" => options.attestation_prefix.clone_from(value),
                 "mode" => {
-                    options.delete = match value.as_str() {
+                    options.delete = match value.trim().to_lowercase().as_str() {
                         "" | "copy" => false,
                         "delete" => true,
-                        other => {
+                        _ => {
                             return Err(ExportError::user(format!(
-                                "invalid local exporter mode {other:?}: use copy or delete"
+                                "invalid local exporter mode {value:?}: use copy or delete"
                             )));
                         }
                     }
                 }
-                // Written by clients that keep it for themselves.
-                "dest" => {}
-                _ => {
-                    return Err(unknown(
-                        exporter,
-                        key,
-                        &["platform-split", "attestation-prefix", "mode", "source-date-epoch"],
-                    ));
-                }
+                unknown => options.remarks.extend(ignored(unknown, TREE_KEYS)),
             }
         }
         Ok(options)
@@ -284,10 +319,10 @@ fn compression(value: &str) -> Result<Compression, ExportError> {
         "gzip" => Ok(Compression::Gzip),
         "zstd" => Ok(Compression::Zstd),
         "uncompressed" => Ok(Compression::Uncompressed),
-        "estargz" => Err(ExportError::user(
-            "compression=estargz is not available yet; use gzip, zstd or uncompressed".to_string(),
-        )),
-        other => Err(ExportError::user(format!("unsupported layer compression type: {other}"))),
+        "estargz" => Ok(Compression::Estargz),
+        other => Err(ExportError::user(format!(
+            "unsupported compression type {other}: use gzip, zstd, estargz or uncompressed"
+        ))),
     }
 }
 
@@ -311,15 +346,19 @@ fn loose_bool(key: &str, value: &str) -> Result<bool, ExportError> {
     if value.is_empty() { Ok(true) } else { strict_bool(key, value) }
 }
 
-fn unknown(exporter: &str, key: &str, known: &[&str]) -> ExportError {
+/// What is said of a key that nobody knows. As with BuildKit it is no reason to fail.
+fn ignored(key: &str, known: &[&str]) -> Option<String> {
+    if NOT_WORTH_A_WORD.contains(&key) {
+        return None;
+    }
     let close = known
         .iter()
         .map(|k| (strsim::levenshtein(k, key), k))
         .filter(|(d, k)| *d <= 1 + k.len() / 4)
         .min()
         .map(|(_, k)| k);
-    let hint = close.map_or(String::new(), |k| format!(" (did you mean {k}?)"));
-    ExportError::user(format!("unknown key {key:?} for output type {exporter}{hint}"))
+    let hint = close.map_or(String::new(), |k| format!(", did you mean {k}?"));
+    Some(format!("unknown option {key} is ignored{hint}"))
 }
 
 #[cfg(test)]
@@ -371,21 +410,45 @@ mod tests {
     fn what_is_not_there_is_said() {
         for (given, expected) in [
             (
-                ("compression", "estargz"),
-                "compression=estargz is not available yet; use gzip, zstd or uncompressed",
+                ("compression", "brotli"),
+                "unsupported compression type brotli: use gzip, zstd, estargz or uncompressed",
             ),
-            (("compression", "brotli"), "unsupported layer compression type: brotli"),
             (("compression-level", "77"), "compression-level=77 is out of range: Gzip takes 0 to 9"),
-            (
-                ("compresion", "gzip"),
-                "unknown key \"compresion\" for output type image (did you mean compression?)",
-            ),
-            (("colour", "red"), "unknown key \"colour\" for output type image"),
+            (("push", "maybe"), "non-bool value specified for push: \"maybe\""),
         ] {
             assert_eq!(image(&[given]).unwrap_err(), expected);
         }
-        let tree = TreeOptions::parse("local", &attrs(&[("mode", "move")])).unwrap_err().to_string();
-        assert_eq!(tree, "invalid local exporter mode \"move\": use copy or delete");
+        let tree = |mode| TreeOptions::parse(&attrs(&[("mode", mode)])).map_err(|e| e.to_string());
+        assert_eq!(tree("move").unwrap_err(), "invalid local exporter mode \"move\": use copy or delete");
+        assert!(tree(" Delete").unwrap().delete && !tree("").unwrap().delete);
+        let (estargz, artifact) = (("compression", "estargz"), ("oci-artifact", "1"));
+        for (given, named) in [(estargz, "compression=estargz"), (artifact, "oci-artifact=true")] {
+            assert!(image(&[given]).is_ok());
+            let why = format!("exporter option \"{named}\" conflicts with \"oci-mediatypes=false\"");
+            assert!(image(&[given, ("oci-mediatypes", "false")]).unwrap_err().starts_with(&why));
+        }
+    }
+
+    #[test]
+    fn keys_that_nobody_knows_are_told_of_and_do_no_harm() {
+        let told = |exporter, key| {
+            let given = attrs(&[(key, "maybe")]);
+            ImageOptions::parse(exporter, &given).map(|options| options.remarks).map_err(|e| e.to_string())
+        };
+        for (exporter, key, expected) in [
+            ("image", "compresion", vec!["unknown option compresion is ignored, did you mean compression?"]),
+            ("image", "colour", vec!["unknown option colour is ignored"]),
+            ("image", "annotation-", vec!["unknown option annotation- is ignored, did you mean annotation.?"]),
+            ("oci", "push", vec!["push has no effect with type=oci"]),
+            ("docker", "dangling-name-prefix", vec!["dangling-name-prefix has no effect with type=docker"]),
+            ("image", "buildinfo", vec![]),
+            ("image", "tar", vec![]),
+        ] {
+            let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+            assert_eq!(told(exporter, key), Ok(expected), "{exporter} {key}");
+        }
+        let tree = TreeOptions::parse(&attrs(&[("platform-splitt", "1"), ("dest", "/x")])).unwrap();
+        assert_eq!(tree.remarks, ["unknown option platform-splitt is ignored, did you mean platform-split?"]);
     }
 
     #[test]

@@ -98,14 +98,10 @@ impl CacheOptions {
             None | Some("gzip") => LayerPacking::Gzip,
             Some("zstd") => LayerPacking::Zstd,
             Some("uncompressed") => LayerPacking::Plain,
-            Some("estargz") => {
-                return Err(RemoteCacheError::Options(
-                    "compression=estargz is not available yet; use gzip, zstd or uncompressed".to_string(),
-                ));
-            }
+            Some("estargz") => LayerPacking::Estargz,
             Some(other) => {
                 return Err(RemoteCacheError::Options(format!(
-                    "unsupported layer compression type: {other}"
+                    "unsupported compression type {other}: use gzip, zstd, estargz or uncompressed"
                 )));
             }
         };
@@ -116,7 +112,7 @@ impl CacheOptions {
             })?),
         };
         let allowed = match packing {
-            LayerPacking::Gzip => 0..=9,
+            LayerPacking::Gzip | LayerPacking::Estargz => 0..=9,
             LayerPacking::Zstd => 0..=22,
             LayerPacking::Plain => i32::MIN..=i32::MAX,
         };
@@ -127,7 +123,10 @@ impl CacheOptions {
                 allowed.end()
             )));
         }
-        let force = self.flag("force-compression")?.unwrap_or(false);
+        let force = match self.attrs.get("force-compression").map(String::as_str) {
+            Some("") => true,
+            _ => self.flag("force-compression")?.unwrap_or(false),
+        };
         Ok(LayerForm { packing, level, force, ..LayerForm::default() })
     }
 

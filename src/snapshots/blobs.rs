@@ -5,6 +5,7 @@ use crate::node::{Node, Parents};
 use crate::record::{CHAINS, LayerBlob};
 use crate::refs::stack;
 use crate::{Error, Ref, Result};
+use crosskit_images::compression::estargz::TOC_DIGEST;
 use crosskit_images::compression::{PackOptions, pack_layer, repack_layer};
 use crosskit_images::layers::{DiffOptions, LowerView, diff_layer, diff_trees};
 use crosskit_images::media_types::{LayerPacking, layer_packing};
@@ -87,8 +88,14 @@ impl Ref {
     }
 }
 
-fn fits(blob: &LayerBlob, form: LayerForm) -> bool {
-    layer_packing(&blob.desc.media_type) == Some(form.packing)
+/// Whether a blob is packed as it is wanted.
+pub(crate) fn fits(blob: &LayerBlob, form: LayerForm) -> bool {
+    let packing = layer_packing(&blob.desc.media_type).map(|packing| match packing {
+        // The type says no more than gzip.
+        LayerPacking::Gzip if blob.desc.annotations.contains_key(TOC_DIGEST) => LayerPacking::Estargz,
+        packing => packing,
+    });
+    packing == Some(form.packing)
 }
 
 /// The blob of a layer in the wanted form, if there is one.

@@ -3,6 +3,7 @@
 use crate::node::{Node, Parents};
 use crate::record::{LayerBlob, Origin, Record};
 use crate::{About, Error, Kind, Ref, Result, Snapshots, clean, unpack};
+use crosskit_images::compression::estargz;
 use crosskit_images::{ContentStore, Descriptor, Digest, annotations};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -165,8 +166,8 @@ impl Snapshots {
 /// The annotations of a layer that say how its blob is laid out, for those who mount it without unpacking it. Beside
 /// them those stay that name the repositories which have the blob. Others are of the image that the layer came with, and images built on it do not have them.
 const OF_BLOBS: [&str; 5] = [
-    "containerd.io/snapshot/stargz/toc.digest",
-    "io.containers.estargz.uncompressed-size",
+    estargz::TOC_DIGEST,
+    estargz::UNCOMPRESSED_SIZE,
     "containerd.io/snapshot/overlaybd/blob-digest",
     "containerd.io/snapshot/overlaybd/blob-size",
     "containerd.io/snapshot/overlaybd/blob-fs-type",

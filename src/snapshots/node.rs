@@ -126,10 +126,9 @@ impl Node {
 
     /// The layer with its times cut off, in a certain packing.
     pub(crate) fn variant(&self, form: crate::LayerForm) -> Option<LayerBlob> {
-        use crosskit_images::media_types::layer_packing;
         let record = self.record();
         let mut fitting = record.variants.iter().filter(|(epoch, _)| Some(*epoch) == form.epoch);
-        fitting.find(|(_, b)| layer_packing(&b.desc.media_type) == Some(form.packing)).map(|(_, b)| b.clone())
+        fitting.find(|(_, blob)| crate::blobs::fits(blob, form)).map(|(_, blob)| blob.clone())
     }
 
     /// A blob that the layer is known by.

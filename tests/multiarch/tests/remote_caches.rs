@@ -277,7 +277,7 @@ fn a_cache_that_cannot_be_given_away_fails_the_build_unless_told_otherwise() {
             "type=registry,ref=127.0.0.1:1/x,image-manifest=true,oci-mediatypes=false",
             "OCI mediatypes are required",
         ),
-        ("type=registry,ref=127.0.0.1:1/x,compression=lzma", "unsupported layer compression type: lzma"),
+        ("type=registry,ref=127.0.0.1:1/x,compression=lzma", "unsupported compression type lzma"),
     ] {
         run(&daemon, &context, &[export.to_owned()], &[], &out).fails().says(why);
     }
