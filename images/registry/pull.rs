@@ -45,6 +45,16 @@ impl Client {
         self.at_any(name, |endpoint| async move { self.resolve_at(&endpoint, name, tag).await }).await
     }
 
+    /// Asks the registry that a name is pushed to, and no mirror, what it stands for there; none if there is nothing.
+    pub async fn resolve_where_pushed(&self, name: &Reference) -> Result<Option<Resolved>> {
+        let endpoint = self.hosts.for_push(name.domain()).map_err(Error::from)?;
+        match self.resolve_at(&endpoint, name, name.tag().unwrap_or("latest")).await {
+            Ok(found) => Ok(Some(found)),
+            Err(Error::Registry(RegistryError::NotFound { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A manifest by digest, from the store or else the registry; it is in the store afterwards.
     pub async fn fetch_manifest(
         &self,

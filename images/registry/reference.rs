@@ -109,6 +109,18 @@ impl Reference {
         self
     }
 
+    /// With this tag in place of another one.
+    ///
+    /// # Errors
+    /// It is no tag.
+    pub fn with_tag(mut self, tag: &str) -> Result<Self, ReferenceError> {
+        if !is_tag(tag) {
+            return Err(ReferenceError::Format);
+        }
+        self.tag = Some(tag.into());
+        Ok(self)
+    }
+
     /// With this digest.
     #[must_use]
     pub fn with_digest(mut self, digest: Digest) -> Self {

@@ -2,13 +2,22 @@
 
 use crate::error::ClientError;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const IMAGE_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// How long somebody else may be at the index.
+const LOCKED: Duration = Duration::from_secs(30);
+
+/// How long it is waited before it is looked again whether they are done.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What an image in a layout is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,22 +68,49 @@ fn read(path: &Path) -> Result<Map<String, Value>, ClientError> {
 /// Gives an image of the layout names; whoever had one of them before loses it.
 ///
 /// # Errors
-/// The index can't be read or written, or another program is at it.
+/// The index can't be read or written, or another program stays at it.
 pub(crate) fn put(layout: &Path, descriptor: &Map<String, Value>, names: &[Name]) -> Result<(), ClientError> {
-    let path = layout.join("index.json");
+    put_made(layout, names, || Ok(descriptor.clone()))
+}
+
+/// The same for one that is made while nobody else changes the index.
+///
+/// # Errors
+/// Those of [`put`], and whatever making it fails with.
+pub(crate) fn put_made(
+    layout: &Path,
+    names: &[Name],
+    make: impl FnOnce() -> Result<Map<String, Value>, ClientError>,
+) -> Result<(), ClientError> {
     let lock_path = layout.join("index.json.lock");
-    let failed = |doing: &str, path: &Path, source: io::Error| ClientError::File {
-        doing: doing.into(),
-        path: path.into(),
-        source,
-    };
-    let lock = File::create(&lock_path).map_err(|e| failed("could not lock", &lock_path, e))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|e| failed("could not lock", &lock_path, e.into()))?;
-    let written = write(layout, &path, descriptor, names);
+    let _lock = lock(&lock_path)?;
+    let written = make().and_then(|descriptor| write(layout, &layout.join("index.json"), &descriptor, names));
     // Left behind, it would only be in the way of nobody.
     let _ = fs::remove_file(&lock_path);
     written
+}
+
+/// Waits until nobody else has the lock.
+fn lock(path: &Path) -> Result<File, ClientError> {
+    let failed =
+        |source: io::Error| ClientError::File { doing: "could not lock".into(), path: path.into(), source };
+    let started = Instant::now();
+    loop {
+        let lock = File::create(path).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                // Whoever had it may have taken the file away that we have locked.
+                let ours = lock.metadata().map_err(failed)?.ino();
+                if fs::metadata(path).is_ok_and(|there| there.ino() == ours) {
+                    return Ok(lock);
+                }
+            }
+            Err(error) if error == Errno::WOULDBLOCK && started.elapsed() < LOCKED => {
+                std::thread::sleep(LOOK_AGAIN);
+            }
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
 }
 
 fn write(

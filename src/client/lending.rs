@@ -1,6 +1,7 @@
 //! What a build may take from this machine: the session that goes with it.
 
 use crate::error::ClientError;
+use crate::folder_caches;
 use crate::layouts::{self, Name};
 use crate::lent_values::SecretFrom;
 use crate::outputs::{Destination, Leftovers};
@@ -14,6 +15,7 @@ use crosskit_session::{
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The store into which an OCI layout is written.
 const EXPORT_STORE: &str = "export";
@@ -28,7 +30,7 @@ pub(crate) struct Lent {
 #[derive(Debug, Default)]
 pub(crate) struct After {
     results: Option<PathBuf>,
-    caches: Vec<(PathBuf, String)>,
+    caches: Vec<(PathBuf, String, Option<Duration>)>,
     loading: Option<std::process::Child>,
 }
 
@@ -123,7 +125,8 @@ fn lend_caches(plan: &mut Plan, stores: &mut ContentStores, after: &mut After) -
         make_folder(Path::new(dest))?;
         stores.add(format!("local:{dest}"), dest, true);
         let tag = export.attrs.get("tag").cloned().unwrap_or_else(|| "latest".into());
-        after.caches.push((dest.into(), tag));
+        let max_age = folder_caches::merging(&export.attrs)?;
+        after.caches.push((dest.into(), tag, max_age));
     }
     let mut usable = Vec::with_capacity(plan.cache_imports.len());
     for mut import in std::mem::take(&mut plan.cache_imports) {
@@ -187,8 +190,8 @@ impl After {
         let answer = &response.exporter_response;
         if let Some(manifest) = answer.get("cache.manifest").filter(|m| !m.is_empty()) {
             let descriptor = parse_descriptor(manifest.as_bytes())?;
-            for (folder, tag) in &self.caches {
-                layouts::put(folder, &descriptor, &[Name::Tag(tag.clone())])?;
+            for (folder, tag, max_age) in &self.caches {
+                folder_caches::enter(folder, tag, &descriptor, *max_age)?;
             }
         }
         if let (Some(folder), Some(encoded)) = (&self.results, answer.get("containerimage.descriptor")) {

@@ -15,6 +15,7 @@ mod definitions;
 mod error;
 mod excerpts;
 mod flags;
+mod folder_caches;
 mod greeting;
 mod interrupts;
 mod layouts;

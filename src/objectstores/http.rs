@@ -1,7 +1,7 @@
 //! Requests, made again when a store or the way to it has a bad moment.
 
 use crate::error::{Result, StoreError};
-use crate::objects::Described;
+use crate::objects::{Described, Version};
 use crate::reading::PieceStream;
 use crate::xml;
 use bytes::Bytes;
@@ -235,6 +235,11 @@ impl Answer {
         let doing = self.doing.clone();
         let text = self.text().await?;
         serde_json::from_str(&text).map_err(|e| StoreError::answer(doing, format!("the answer: {e}")))
+    }
+
+    /// The name of the content that it has.
+    pub(crate) fn version(&self) -> Version {
+        Version(self.header("etag").unwrap_or_default())
     }
 
     /// What its headers tell of an object.

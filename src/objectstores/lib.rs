@@ -26,5 +26,5 @@ mod http_tests;
 pub use encoding::encode;
 pub use environment::Environment;
 pub use error::{ErrorKind, Result, StoreError};
-pub use objects::{Described, Objects};
+pub use objects::{Described, Objects, Version};
 pub use reading::{PieceStream, read_all, read_on};

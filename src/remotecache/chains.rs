@@ -1,12 +1,12 @@
 //! What is given away: keys and the layers behind them, from whatever caches know of them.
 
 use crate::ResultRef;
-use crate::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
 use crosskit_cache::{Alternative, Cache, KeyId};
+use crosskit_cacheconfig::{CacheConfig, CacheRecord, CacheResult, Keyring, LayerList};
 use crosskit_images::{Digest, gojson};
 use crosskit_snapshots::Layer;
 use crosskit_solver::VertexProgress;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 /// A cache to be given away.
@@ -48,27 +48,14 @@ enum State {
 }
 
 /// Keys of several caches, brought together: what is the same in two of them is one key.
+#[derive(Default)]
 pub(crate) struct Chains {
-    keys: Cache<()>,
-    order: Vec<KeyId>,
-    seen: HashSet<KeyId>,
-    results: HashMap<KeyId, Made>,
+    ring: Keyring<Made>,
     sources: Vec<Cache<ResultRef>>,
     known: HashMap<(usize, KeyId), State>,
 }
 
 impl Chains {
-    pub fn new() -> Self {
-        Chains {
-            keys: Cache::in_memory("export"),
-            order: Vec::new(),
-            seen: HashSet::new(),
-            results: HashMap::new(),
-            sources: Vec::new(),
-            known: HashMap::new(),
-        }
-    }
-
     /// Takes a key in, with all that leads to it; none for one that can never be met again.
     pub fn add(&mut self, cache: &Cache<ResultRef>, start: KeyId) -> Option<KeyId> {
         let source = self.source(cache);
@@ -104,9 +91,9 @@ impl Chains {
 
     /// Has a key lead to a result; the newest one counts.
     pub fn lead(&mut self, key: KeyId, made: &Made) {
-        let newer = self.results.get(&key).is_none_or(|known| known.created_ns < made.created_ns);
+        let newer = self.ring.result(key).is_none_or(|known| known.created_ns < made.created_ns);
         if newer {
-            self.results.insert(key, made.clone());
+            self.ring.lead(key, made.clone());
         }
     }
 
@@ -129,96 +116,44 @@ impl Chains {
         if info.name.is_random() {
             return None;
         }
-        let key = if info.inputs.is_empty() {
-            self.keys.ensure_root(info.name)
-        } else {
-            let mut inputs: Vec<Vec<Alternative>> = Vec::with_capacity(info.inputs.len());
-            for input in &info.inputs {
-                let known = input.iter().filter_map(|(key, selector)| {
-                    match self.known.get(&(source, *key)) {
-                        Some(State::Known(Some(key))) => Some((*key, *selector)),
-                        // An input that needs its own output, or that can never be met again.
-                        _ => None,
-                    }
-                });
-                let known: Vec<_> = known.collect();
-                if known.is_empty() {
-                    return None;
+        let mut inputs: Vec<Vec<Alternative>> = Vec::with_capacity(info.inputs.len());
+        for input in &info.inputs {
+            let known = input.iter().filter_map(|(key, selector)| {
+                match self.known.get(&(source, *key)) {
+                    Some(State::Known(Some(key))) => Some((*key, *selector)),
+                    // An input that needs its own output, or that can never be met again.
+                    _ => None,
                 }
-                inputs.push(known);
+            });
+            let known: Vec<_> = known.collect();
+            if known.is_empty() {
+                return None;
             }
-            self.keys.ensure(&inputs, info.name)
-        };
-        if self.seen.insert(key) {
-            self.order.push(key);
+            inputs.push(known);
         }
-        Some(key)
+        Some(self.ring.ensure(&inputs, info.name))
     }
 
     /// The keys as records, inputs before what is made of them. `result` writes into a record what
     /// its key leads to.
-    pub fn records(&self, mut result: impl FnMut(&Made, &mut CacheRecord)) -> Vec<CacheRecord> {
-        let mut records = Vec::with_capacity(self.order.len());
-        // Two keys that were brought together may lead to each other: such links are left out.
-        let mut places: HashMap<KeyId, Option<usize>> = HashMap::with_capacity(self.order.len());
-        let mut open: HashSet<KeyId> = HashSet::new();
-        for start in &self.order {
-            let mut stack = vec![*start];
-            while let Some(at) = stack.last().copied() {
-                if places.contains_key(&at) {
-                    stack.pop();
-                    continue;
-                }
-                let Some(info) = self.keys.info(at) else {
-                    places.insert(at, None);
-                    continue;
-                };
-                if open.insert(at) {
-                    let below = info.inputs.iter().flatten().map(|(key, _)| *key);
-                    stack.extend(below.filter(|key| !places.contains_key(key) && !open.contains(key)));
-                    continue;
-                }
-                stack.pop();
-                let link = |(key, selector): &Alternative| {
-                    let link = places.get(key).copied().flatten()? as i64;
-                    Some(CacheInput { selector: selector.map(|s| s.to_string()).unwrap_or_default(), link })
-                };
-                let inputs: Vec<Vec<CacheInput>> =
-                    info.inputs.iter().map(|input| input.iter().filter_map(link).collect()).collect();
-                if inputs.iter().any(Vec::is_empty) {
-                    places.insert(at, None);
-                    continue;
-                }
-                let mut record =
-                    CacheRecord { digest: info.name.to_string(), inputs, ..CacheRecord::default() };
-                if let Some(made) = self.results.get(&at) {
-                    result(made, &mut record);
-                }
-                places.insert(at, Some(records.len()));
-                records.push(record);
-            }
-        }
-        records
+    pub fn records(&self, result: impl FnMut(&Made, &mut CacheRecord)) -> Vec<CacheRecord> {
+        self.ring.records(result)
     }
 
     /// All of it, to be given away.
     pub fn collected(&self) -> Collected {
-        let mut layers: Vec<CacheLayer> = Vec::new();
-        let mut chains: HashMap<(i64, String), i64> = HashMap::new();
+        let mut list = LayerList::default();
         let mut blobs: HashMap<String, Layer> = HashMap::new();
         let records = self.records(|made, record| {
-            let mut at = -1;
-            for layer in &made.layers {
-                let blob = layer.blob.desc.digest.to_string();
-                at = *chains.entry((at, blob.clone())).or_insert_with(|| {
-                    layers.push(CacheLayer { blob: blob.clone(), parent: at, annotations: None });
-                    layers.len() as i64 - 1
-                });
+            let chain: Vec<String> =
+                made.layers.iter().map(|layer| layer.blob.desc.digest.to_string()).collect();
+            let layer = list.chain(chain.iter().map(String::as_str));
+            for (blob, layer) in chain.into_iter().zip(&made.layers) {
                 blobs.entry(blob).or_insert_with(|| layer.clone());
             }
-            record.results.push(CacheResult { layer: at, created: time(made.created_ns) });
+            record.results.push(CacheResult { layer, created: time(made.created_ns) });
         });
-        let mut config = CacheConfig { layers, records };
+        let mut config = CacheConfig { layers: list.into_layers(), records };
         config.sort();
         let layers = config.layers.iter().filter_map(|layer| blobs.get(&layer.blob).cloned());
         Collected { layers: layers.collect(), config }

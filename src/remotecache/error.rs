@@ -146,5 +146,11 @@ impl RemoteCacheError {
     }
 }
 
+impl From<crosskit_cacheconfig::Invalid> for RemoteCacheError {
+    fn from(crosskit_cacheconfig::Invalid(why): crosskit_cacheconfig::Invalid) -> Self {
+        RemoteCacheError::Invalid(why)
+    }
+}
+
 /// What can go wrong here.
 pub(crate) type Result<T, E = RemoteCacheError> = std::result::Result<T, E>;

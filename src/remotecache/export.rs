@@ -125,7 +125,7 @@ pub(crate) async fn collect(
     form: LayerForm,
     sessions: &[String],
 ) -> Result<Chains> {
-    let mut chains = Chains::new();
+    let mut chains = Chains::default();
     for trail in trails {
         let made = match mode {
             Mode::Max => {

@@ -1,11 +1,11 @@
 //! From a cache elsewhere to one that a build looks into.
 
 use crate::backends::{self, Way};
-use crate::config::{CacheConfig, CacheRecord, place};
 use crate::error::{RemoteCacheError, Result};
 use crate::layers::{Available, RemoteLayers};
 use crate::{CacheOptions, RemoteCaches, ResultRef};
-use crosskit_cache::{Alternative, Cache, KeyDigest, KeyId, MemoryStore, Record};
+use crosskit_cache::{Cache, MemoryStore, Record};
+use crosskit_cacheconfig::{CacheConfig, CacheRecord, place, read_keys};
 use crosskit_snapshots::Snapshots;
 use crosskit_solver::JobContext;
 use std::collections::HashMap;
@@ -53,7 +53,11 @@ pub(crate) fn assemble(name: &str, found: Vec<Found>, snapshots: Snapshots) -> R
     }
     let cache = Cache::new(name, Arc::<MemoryStore>::default(), Arc::new(layers));
     for (config, results) in all {
-        Keys::new(&cache, &config).add_all(results)?;
+        let keys = read_keys(&cache, &config)?;
+        for (key, results) in keys.into_iter().zip(results) {
+            let Some(key) = key else { continue };
+            results.into_iter().for_each(|record| cache.add_record(key, record));
+        }
     }
     Ok(cache)
 }
@@ -153,118 +157,5 @@ impl Chains<'_> {
             chain = Some(self.layers.stack(chain, layer.clone())?);
         }
         Ok(chain)
-    }
-}
-
-#[derive(Clone, Copy)]
-enum State {
-    Unknown,
-    /// Its inputs are being looked at.
-    Open,
-    /// None for one that can never be met again.
-    Known(Option<KeyId>),
-}
-
-/// The records of a document as keys.
-struct Keys<'a> {
-    cache: &'a Cache<ResultRef>,
-    config: &'a CacheConfig,
-    states: Vec<State>,
-}
-
-impl<'a> Keys<'a> {
-    fn new(cache: &'a Cache<ResultRef>, config: &'a CacheConfig) -> Self {
-        Keys { cache, config, states: vec![State::Unknown; config.records.len()] }
-    }
-
-    fn add_all(mut self, results: Vec<Vec<Record>>) -> Result<()> {
-        for (at, results) in results.into_iter().enumerate() {
-            if let Some(key) = self.key(at)? {
-                results.into_iter().for_each(|record| self.cache.add_record(key, record));
-            }
-        }
-        Ok(())
-    }
-
-    /// The key of a record, after those of its inputs.
-    fn key(&mut self, start: usize) -> Result<Option<KeyId>> {
-        let mut stack = vec![start];
-        while let Some(at) = stack.last().copied() {
-            match self.states[at] {
-                State::Known(_) => {
-                    stack.pop();
-                }
-                State::Unknown => {
-                    self.states[at] = State::Open;
-                    let below = self.below(at)?;
-                    stack.extend(below);
-                }
-                State::Open => {
-                    stack.pop();
-                    self.states[at] = State::Known(self.make(at)?);
-                }
-            }
-        }
-        match self.states[start] {
-            State::Known(key) => Ok(key),
-            _ => Ok(None),
-        }
-    }
-
-    /// The records that a record's inputs are, as far as they were not looked at.
-    fn below(&self, at: usize) -> Result<Vec<usize>> {
-        let mut below = Vec::new();
-        for input in &self.config.records[at].inputs {
-            if input.is_empty() {
-                return invalid(format!("invalid empty input for record {at}"));
-            }
-            for known in input {
-                let Some(link) = place(known.link, self.states.len()) else {
-                    return invalid(format!("invalid record ID: {}", known.link));
-                };
-                match self.states[link] {
-                    State::Known(_) => {}
-                    State::Open => return invalid("invalid looping record".to_string()),
-                    State::Unknown => below.push(link),
-                }
-            }
-        }
-        Ok(below)
-    }
-
-    fn make(&self, at: usize) -> Result<Option<KeyId>> {
-        let record = &self.config.records[at];
-        let name = digest(&record.digest, at)?;
-        if name.is_random() {
-            return Ok(None);
-        }
-        if record.inputs.is_empty() {
-            return Ok(Some(self.cache.ensure_root(name)));
-        }
-        let mut inputs: Vec<Vec<Alternative>> = Vec::with_capacity(record.inputs.len());
-        for input in &record.inputs {
-            let mut known = Vec::with_capacity(input.len());
-            for alternative in input {
-                let link = place(alternative.link, self.states.len());
-                let Some(State::Known(Some(key))) = link.map(|link| self.states[link]) else { continue };
-                let selector = match alternative.selector.as_str() {
-                    "" => None,
-                    text => Some(digest(text, at)?),
-                };
-                known.push((key, selector));
-            }
-            if known.is_empty() {
-                return Ok(None);
-            }
-            inputs.push(known);
-        }
-        Ok(Some(self.cache.ensure(&inputs, name)))
-    }
-}
-
-fn digest(text: &str, record: usize) -> Result<KeyDigest> {
-    match text.parse() {
-        Ok(digest) => Ok(digest),
-        Err(why) => invalid(format!("record {record}: {why}")),
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::ResultRef;
 use crate::chains::time;
-use crate::config::{CacheConfig, CacheResult, ChainedResult};
 use crate::error::{RemoteCacheError, Result};
 use crate::export::{Mode, collect};
+use crosskit_cacheconfig::{CacheConfig, CacheResult, ChainedResult};
 use crosskit_images::{Digest, gojson};
 use crosskit_snapshots::LayerForm;
 use crosskit_solver::Known;

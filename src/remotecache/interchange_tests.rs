@@ -1,11 +1,11 @@
 //! What a document of keys becomes, and what is made of keys.
 
 use crate::chains::Chains;
-use crate::config::CacheConfig;
 use crate::import::{Found, assemble};
 use crate::layers::{Available, LayerPlace};
 use crate::{ResultRef, error::Result};
 use crosskit_cache::{Cache, KeyDigest, KeyId, Link};
+use crosskit_cacheconfig::CacheConfig;
 use crosskit_images::{ContentStore, Descriptor, Digest};
 use crosskit_metadata::Database;
 use crosskit_snapshots::{BlobProvider, ProvideError, Snapshots};
@@ -183,7 +183,7 @@ fn keys_of_several_caches_are_brought_together_and_written_without_loops() {
     let looping = far.ensure(&[vec![(far_copy, None)]], named("loop"));
     far.ensure(&[vec![(looping, None), (same, None)]], named("copy"));
 
-    let mut chains = Chains::new();
+    let mut chains = Chains::default();
     let first = chains.add(&near, copy).unwrap();
     assert_eq!(chains.add(&far, far_copy), Some(first));
     assert_eq!(chains.add(&near, lonely), None);

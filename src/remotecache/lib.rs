@@ -1,6 +1,7 @@
 //! How others' caches are read and ours is given away.
 //!
-//! A cache elsewhere is a document that tells chains of keys ([`config`]) and the layers that some
+//! A cache elsewhere is a document that tells chains of keys
+//! ([`CacheConfig`](crosskit_cacheconfig::CacheConfig)) and the layers that some
 //! of them lead to. An import makes a [`Cache`](crosskit_cache::Cache) of it, which a build looks
 //! into beside its own; no layer moves until its files are needed. An export walks the keys that a
 //! build's results are known by, collects the layers behind them, and gives both to a backend.
@@ -8,13 +9,13 @@
 
 mod backends;
 mod chains;
-pub mod config;
 mod error;
 mod export;
 mod import;
 mod inline;
 mod layers;
 mod manifests;
+mod merging;
 mod objects;
 mod options;
 

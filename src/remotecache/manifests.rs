@@ -3,13 +3,13 @@
 
 use crate::backends::Backend;
 use crate::chains::Collected;
-use crate::config::{self, CacheConfig, CacheLayer};
 use crate::error::{RemoteCacheError, Result};
 use crate::import::Found;
 use crate::layers::{Available, LayerPlace, UNCOMPRESSED};
 use crate::options::Documents;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use crosskit_cacheconfig::{self as config, CacheConfig, CacheLayer};
 use crosskit_images::{Descriptor, Digest, Index, Manifest, gojson, media_types};
 use crosskit_snapshots::Layer;
 use crosskit_solver::VertexProgress;
@@ -18,6 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The largest document with keys, in bytes: that of a hundred thousand steps.
 pub(crate) const LARGEST: u64 = 64 << 20;
@@ -58,7 +59,27 @@ pub(crate) trait Place: Send + Sync + 'static {
     fn give_document<'a>(&'a self, desc: &'a Descriptor, bytes: Vec<u8>) -> BoxFuture<'a, Result<()>>;
 
     /// Puts the manifest there, last of all.
-    fn give_manifest<'a>(&'a self, desc: &'a Descriptor, bytes: Vec<u8>) -> BoxFuture<'a, Result<()>>;
+    fn give_manifest<'a>(
+        &'a self,
+        spot: Spot,
+        desc: &'a Descriptor,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'a, Result<()>>;
+
+    /// The manifest that there is now, as others may have written it.
+    fn standing(&self, spot: Spot) -> BoxFuture<'_, Result<Option<Digest>>>;
+
+    /// Which of these blobs are not there any more.
+    fn lost(&self, blobs: Vec<Digest>) -> BoxFuture<'_, Result<Vec<Digest>>>;
+}
+
+/// Where in a place a manifest goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// Where everybody looks for the cache.
+    Cache,
+    /// Beside it, where writers look for one another.
+    Beside,
 }
 
 /// How large a document may be.
@@ -74,6 +95,8 @@ pub(crate) fn largest(desc: &Descriptor) -> Result<u64> {
 pub(crate) struct Manifests<P> {
     pub name: &'static str,
     pub documents: Documents,
+    /// For how long others' part stays; none if nothing is read before something is written.
+    pub merging: Option<Duration>,
     pub place: P,
 }
 
@@ -87,17 +110,7 @@ impl<P: Place> Backend for Manifests<P> {
             let bytes = self.place.manifest(self.place.root().await?).await?;
             let root = Document::parse(&bytes)?;
             drop(step.part(format!("inferred cache manifest type: {}", root.media_type())));
-            let (config, mut listed) = match &root {
-                Document::Index(index) => {
-                    let (configs, layers): (Vec<_>, Vec<_>) =
-                        index.manifests.iter().cloned().partition(|m| m.media_type == config::MEDIA_TYPE);
-                    (configs.into_iter().next_back(), layers)
-                }
-                Document::Manifest(manifest) => {
-                    let config = Some(&manifest.config).filter(|c| c.media_type == config::MEDIA_TYPE);
-                    (config.cloned(), manifest.layers.clone())
-                }
-            };
+            let (config, mut listed) = root.cache();
             let Some(config) = config else { return self.within_images(root).await };
             let config = parse(&self.place.document(&config).await?, "cache config")?;
             listed.iter_mut().for_each(|desc| self.place.mark(desc));
@@ -121,20 +134,20 @@ impl<P: Place> Backend for Manifests<P> {
                 gifts.push(self.layer(layer, step));
             }
             futures::stream::iter(gifts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-            let bytes = json(&cache.config)?;
-            let config = Descriptor::of(config::MEDIA_TYPE, &bytes);
-            let done = step.part(format!("writing config {}", config.digest));
-            let given = self.place.give_document(&config, bytes).await;
-            drop(done);
-            given?;
-            let layers = cache.layers.iter().map(|layer| described(layer, self.documents.oci()));
-            let (media_type, bytes) = whole(self.documents, layers.collect(), config)?;
-            let manifest = Descriptor::of(media_type, &bytes);
-            let kind = if self.documents == Documents::Image { "image manifest" } else { "manifest" };
-            let done = step.part(format!("writing cache {kind} {}", manifest.digest));
-            let given = self.place.give_manifest(&manifest, bytes).await;
-            drop(done);
-            given?;
+            let layers = cache
+                .layers
+                .iter()
+                .map(|layer| (layer.blob.desc.digest.to_string(), described(layer, self.documents.oci())));
+            let layers: Listed = layers.collect();
+            let manifest = match self.merging {
+                Some(max_age) => self.give_merged(&cache.config, layers, max_age, step).await?,
+                None => {
+                    let whole = Whole::of(self.documents, &cache.config, &layers)?;
+                    self.give_config(&whole, step).await?;
+                    self.give_whole(&whole, Spot::Cache, step).await?;
+                    whole.manifest
+                }
+            };
             let told = String::from_utf8_lossy(&json(&manifest)?).into_owned();
             Ok(BTreeMap::from([(MANIFEST.to_string(), told)]))
         })
@@ -178,6 +191,26 @@ impl<P: Place> Manifests<P> {
         let read = futures::stream::iter(read).buffered(AT_ONCE);
         let found: Vec<Option<Found>> = read.try_collect().await?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Gives the document with the keys, telling of it.
+    pub(crate) async fn give_config(&self, whole: &Whole, step: &VertexProgress) -> Result<()> {
+        let done = step.part(format!("writing config {}", whole.config.digest));
+        let given = self.place.give_document(&whole.config, whole.config_bytes.clone()).await;
+        drop(done);
+        given
+    }
+
+    /// Gives the document that holds a cache together, telling of it.
+    pub(crate) async fn give_whole(&self, whole: &Whole, spot: Spot, step: &VertexProgress) -> Result<()> {
+        let kind = if self.documents == Documents::Image { "image manifest" } else { "manifest" };
+        let done = match spot {
+            Spot::Cache => Some(step.part(format!("writing cache {kind} {}", whole.manifest.digest))),
+            Spot::Beside => None,
+        };
+        let given = self.place.give_manifest(spot, &whole.manifest, whole.manifest_bytes.clone()).await;
+        drop(done);
+        given
     }
 
     /// Gives a layer, telling of it.
@@ -264,14 +297,14 @@ struct Line {
     empty_layer: bool,
 }
 
-enum Document {
+pub(crate) enum Document {
     Index(Index),
     Manifest(Box<Manifest>),
 }
 
 impl Document {
     /// Reads a manifest or an index, as it calls itself or, where it does not, as it looks.
-    fn parse(bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Looks {
             #[serde(rename = "mediaType", default)]
@@ -298,7 +331,22 @@ impl Document {
         }
     }
 
-    fn media_type(&self) -> &str {
+    /// The document with the keys, if this is a cache, and the layers.
+    pub(crate) fn cache(&self) -> (Option<Descriptor>, Vec<Descriptor>) {
+        match self {
+            Document::Index(index) => {
+                let (configs, layers): (Vec<_>, Vec<_>) =
+                    index.manifests.iter().cloned().partition(|m| m.media_type == config::MEDIA_TYPE);
+                (configs.into_iter().next_back(), layers)
+            }
+            Document::Manifest(manifest) => {
+                let config = Some(&manifest.config).filter(|c| c.media_type == config::MEDIA_TYPE);
+                (config.cloned(), manifest.layers.clone())
+            }
+        }
+    }
+
+    pub(crate) fn media_type(&self) -> &str {
         let (told, usual) = match self {
             Document::Index(index) => (&index.media_type, media_types::OCI_INDEX),
             Document::Manifest(manifest) => (&manifest.media_type, media_types::OCI_MANIFEST),
@@ -327,24 +375,39 @@ fn described(layer: &Layer, oci: bool) -> Descriptor {
     listed
 }
 
-/// The document that holds a cache together, and its type.
-fn whole(
-    documents: Documents,
-    layers: Vec<Descriptor>,
-    config: Descriptor,
-) -> Result<(&'static str, Vec<u8>)> {
-    let media_type = match documents {
-        Documents::Image => media_types::OCI_MANIFEST,
-        Documents::Index => media_types::OCI_INDEX,
-        Documents::DockerList => media_types::DOCKER_MANIFEST_LIST,
-    };
-    let bytes = match documents {
-        Documents::Image => json(&Manifest::new(media_type, config, layers))?,
-        Documents::Index | Documents::DockerList => {
-            let mut index = Index::new(layers.into_iter().chain([config]).collect());
-            index.media_type = media_type.to_string();
-            json(&index)?
-        }
-    };
-    Ok((media_type, bytes))
+/// Layers as a manifest lists them, by the digests of their blobs.
+pub(crate) type Listed = HashMap<String, Descriptor>;
+
+/// The two documents of a cache.
+pub(crate) struct Whole {
+    /// The one with the keys.
+    pub config: Descriptor,
+    pub config_bytes: Vec<u8>,
+    /// The one that holds all together.
+    pub manifest: Descriptor,
+    pub manifest_bytes: Vec<u8>,
+}
+
+impl Whole {
+    pub fn of(documents: Documents, config: &CacheConfig, layers: &Listed) -> Result<Self> {
+        let listed = config.layers.iter().filter_map(|layer| layers.get(&layer.blob).cloned());
+        let listed: Vec<Descriptor> = listed.collect();
+        let config_bytes = json(config)?;
+        let config = Descriptor::of(config::MEDIA_TYPE, &config_bytes);
+        let media_type = match documents {
+            Documents::Image => media_types::OCI_MANIFEST,
+            Documents::Index => media_types::OCI_INDEX,
+            Documents::DockerList => media_types::DOCKER_MANIFEST_LIST,
+        };
+        let manifest_bytes = match documents {
+            Documents::Image => json(&Manifest::new(media_type, config.clone(), listed))?,
+            Documents::Index | Documents::DockerList => {
+                let mut index = Index::new(listed.into_iter().chain([config.clone()]).collect());
+                index.media_type = media_type.to_string();
+                json(&index)?
+            }
+        };
+        let manifest = Descriptor::of(media_type, &manifest_bytes);
+        Ok(Whole { config, config_bytes, manifest, manifest_bytes })
+    }
 }

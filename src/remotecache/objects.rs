@@ -3,20 +3,21 @@
 
 use crate::backends::Backend;
 use crate::chains::Collected;
-use crate::config::{CacheConfig, CacheLayer, LayerAnnotations};
 use crate::error::{RemoteCacheError, Result};
 use crate::import::Found;
 use crate::layers::{Available, LayerPlace, UNCOMPRESSED};
 use crate::manifests::{json, parse};
+use crosskit_cacheconfig::{CacheConfig, CacheLayer, LayerAnnotations, Limits, unite};
 use crosskit_images::{ContentStore, Descriptor, Digest, NotArrived, gojson};
 use crosskit_objectstores::{PieceStream, StoreError, read_on};
 use crosskit_snapshots::{BlobProvider, Kind, Layer, ProvideError};
 use crosskit_solver::VertexProgress;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The annotation with the time at which a layer was made.
 const CREATED: &str = "buildkit/createdat";
@@ -46,7 +47,15 @@ pub(crate) trait Shelf: Send + Sync + 'static {
     fn give_layer<'a>(&'a self, desc: &'a Descriptor, file: Arc<File>) -> BoxFuture<'a, Result<()>>;
 
     /// Puts the document there, last of all, under each of its names.
-    fn give_document(&self, bytes: Vec<u8>) -> BoxFuture<'_, Result<()>>;
+    fn give_document<'a>(&'a self, document: &'a Document<'a>) -> BoxFuture<'a, Result<()>>;
+}
+
+/// A document that is to be written.
+pub(crate) enum Document<'a> {
+    /// Whatever is there.
+    Alone(Vec<u8>),
+    /// As it becomes of what is there, which must not have changed when it is written.
+    After(&'a (dyn Fn(Option<&[u8]>) -> Result<Vec<u8>> + Send + Sync)),
 }
 
 /// A cache on a shelf.
@@ -54,6 +63,8 @@ pub(crate) struct OnShelf<S> {
     pub name: &'static str,
     /// Layers that are given at once.
     pub at_once: usize,
+    /// For how long others' part stays; none if nothing is read before something is written.
+    pub merging: Option<Duration>,
     pub shelf: Arc<S>,
     pub content: ContentStore,
 }
@@ -102,7 +113,16 @@ impl<S: Shelf> Backend for OnShelf<S> {
             }
             let bytes = json(&config)?;
             let done = step.part(format!("writing cache manifest {}", Digest::of(&bytes)));
-            let given = self.shelf.give_document(bytes).await;
+            let given = match self.merging {
+                None => self.shelf.give_document(&Document::Alone(bytes)).await,
+                Some(max_age) => {
+                    let both = |there: Option<&[u8]>| match there {
+                        Some(there) => united(&config, there, max_age),
+                        None => Ok(bytes.clone()),
+                    };
+                    self.shelf.give_document(&Document::After(&both)).await
+                }
+            };
             drop(done);
             given.map_err(|e| e.while_doing("error writing manifest"))?;
             Ok(BTreeMap::new())
@@ -133,6 +153,24 @@ impl<S: Shelf> OnShelf<S> {
         let reader = self.content.off_runtime(move |content| content.reader(&digest)).await;
         let reader = reader.map_err(RemoteCacheError::images(format!("read {digest}")))?;
         self.shelf.give_layer(desc, Arc::new(reader.into_file())).await
+    }
+}
+
+/// A document with what others have in the one that is there.
+fn united(own: &CacheConfig, there: &[u8], max_age: Duration) -> Result<Vec<u8>> {
+    let both = parse::<CacheConfig>(there, "cache").and_then(|others| {
+        let told: HashSet<&str> = { others.layers.iter() }
+            .filter(|layer| layer.annotations.is_some())
+            .map(|layer| layer.blob.as_str())
+            .collect();
+        Ok(unite(own, &others, |blob| told.contains(blob), &Limits::new(max_age))?)
+    });
+    match both {
+        Ok(both) => json(&both),
+        Err(why) => {
+            tracing::warn!("what is there is passed over: {why}");
+            json(own)
+        }
     }
 }
 

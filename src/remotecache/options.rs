@@ -2,6 +2,7 @@
 
 use crate::RemoteCacheError;
 use crate::error::Result;
+use crosskit_cacheconfig::MAX_AGE;
 use crosskit_images::media_types::LayerPacking;
 use crosskit_images::registry::Reference;
 use crosskit_snapshots::LayerForm;
@@ -61,6 +62,13 @@ impl CacheOptions {
         };
         let why = || format!("failed to parse {key}: {text:?} is no duration such as 24h or 90s");
         parsed.map(Some).ok_or_else(|| RemoteCacheError::Options(why()))
+    }
+
+    /// `merge` and `max-age`: for how long what others have written to the same place stays; none if an export
+    /// takes its place at once.
+    pub(crate) fn merging(&self) -> Result<Option<Duration>> {
+        let max_age = self.duration("max-age")?.unwrap_or(MAX_AGE);
+        Ok(self.flag("merge")?.unwrap_or(true).then_some(max_age))
     }
 
     /// A number from 1 on.

@@ -119,6 +119,16 @@ impl Registry {
         file
     }
 
+    /// Has a repository lose a blob, as collection in the registry does.
+    pub fn lose(&self, name: &str, digest: &str) {
+        self.ask("DELETE", &format!("/v2/{name}/blobs/{digest}"), &[], b"", 202);
+    }
+
+    /// A server of our own before it, which can die.
+    pub fn front(&self) -> crate::Served {
+        crate::stores::before(&self.address)
+    }
+
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8], wanted: u16) -> Response {
         let answer = request(&self.address, method, path, headers, body)
             .unwrap_or_else(|error| panic!("{method} {path}: {error}"));

@@ -14,7 +14,7 @@ pub use shared_key::SharedKey;
 use crate::encoding::{encode, query};
 use crate::error::{Result, StoreError};
 use crate::http::{Answer, Http, Method, Request, Retries, StatusCode};
-use crate::objects::{Described, Objects};
+use crate::objects::{Described, Objects, Version};
 use crate::pieces;
 use crate::reading::PieceStream;
 use bytes::Bytes;
@@ -279,6 +279,31 @@ impl Objects for Container {
 
     fn read<'a>(&'a self, key: &'a str, from: u64) -> BoxFuture<'a, Result<Option<PieceStream>>> {
         Box::pin(async move { self.blobs.read(&self.what(key), &self.address.below(key), from).await })
+    }
+
+    fn read_version<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<(Version, PieceStream)>>> {
+        Box::pin(async move {
+            let address = self.address.below(key);
+            let doing = format!("read {}", self.what(key));
+            let asked = self.blobs.send(&doing, Ask::new(Method::GET, &address)).await;
+            Ok(found(asked)?.map(|answer| (answer.version(), answer.stream())))
+        })
+    }
+
+    fn write_after<'a>(
+        &'a self,
+        key: &'a str,
+        content: Bytes,
+        read: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            self.make().await?;
+            let mut headers = vec![("x-ms-blob-type", "BlockBlob")];
+            headers.extend(Version::condition(read));
+            let address = self.address.below(key);
+            let ask = Ask { headers: &headers, body: content, ..Ask::new(Method::PUT, &address) };
+            Version::written(self.blobs.send(&format!("write {}", self.what(key)), ask).await)
+        })
     }
 
     fn write<'a>(&'a self, key: &'a str, content: Bytes) -> BoxFuture<'a, Result<()>> {

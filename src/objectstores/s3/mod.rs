@@ -17,7 +17,7 @@ use crate::encoding::encode;
 use crate::environment::Environment;
 use crate::error::{Result, StoreError};
 use crate::http::{Answer, Http, Method, Request, Retries, StatusCode};
-use crate::objects::{Described, Objects};
+use crate::objects::{Described, Objects, Version};
 use crate::reading::PieceStream;
 use crate::{pieces, xml};
 use bytes::Bytes;
@@ -184,6 +184,38 @@ impl Objects for Bucket {
             let doing = self.doing("read", key);
             let asked = self.send(&doing, Ask { headers, ..Ask::new(Method::GET, key) }).await;
             found(asked)?.map(|answer| answer.stream_from(from)).transpose()
+        })
+    }
+
+    fn read_version<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<(Version, PieceStream)>>> {
+        Box::pin(async move {
+            let asked = self.send(&self.doing("read", key), Ask::new(Method::GET, key)).await;
+            Ok(found(asked)?.map(|answer| (answer.version(), answer.stream())))
+        })
+    }
+
+    fn write_after<'a>(
+        &'a self,
+        key: &'a str,
+        content: Bytes,
+        read: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(async move {
+            let payload = pieces::sha256(&content);
+            let headers: Vec<_> = Version::condition(read).into_iter().collect();
+            let ask = Ask {
+                body: content.clone(),
+                payload: &payload,
+                headers: &headers,
+                ..Ask::new(Method::PUT, key)
+            };
+            match self.send(&self.doing("write", key), ask).await {
+                // One that knows no conditions: the last one counts.
+                Err(error) if error.status() == Some(StatusCode::NOT_IMPLEMENTED) => {
+                    self.put(key, content, &payload).await.map(|()| true)
+                }
+                asked => Version::written(asked),
+            }
         })
     }
 

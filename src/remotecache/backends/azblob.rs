@@ -64,6 +64,7 @@ pub(super) fn resolve(
     Ok(Box::new(OnShelf {
         name: "exporting cache to Azure Blob Storage",
         at_once: AT_ONCE,
+        merging: options.merging()?,
         shelf: Arc::new(shelf),
         content: caches.snapshots.content().clone(),
     }))

@@ -2,13 +2,17 @@
 
 use crate::error::{RemoteCacheError, Result};
 use crate::manifests::LARGEST;
-use crate::objects::{Documents, Shelf};
+use crate::merging::{pause, too_many};
+use crate::objects::{Document, Documents, Shelf};
 use crosskit_images::{Descriptor, Digest};
 use crosskit_objectstores::{Objects, PieceStream, StoreError, read_all};
 use futures::future::BoxFuture;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How often a document is made anew because somebody else has written.
+const ROUNDS: u32 = 64;
 
 /// Where in a store a cache is.
 pub(super) struct Keyed<O> {
@@ -85,14 +89,52 @@ impl<O: Objects + 'static> Shelf for Keyed<O> {
         })
     }
 
-    fn give_document(&self, bytes: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+    fn give_document<'a>(&'a self, document: &'a Document<'a>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let bytes = bytes::Bytes::from(bytes);
             for name in &self.names {
-                let written = self.objects.write(&format!("{}{name}", self.manifests), bytes.clone()).await;
-                written.map_err(RemoteCacheError::store(name.as_str()))?;
+                let key = format!("{}{name}", self.manifests);
+                match document {
+                    Document::Alone(bytes) => {
+                        let written = self.objects.write(&key, bytes.clone().into()).await;
+                        written.map_err(RemoteCacheError::store(name.as_str()))?;
+                    }
+                    Document::After(both) => self.replace(name, &key, both).await?,
+                }
             }
             Ok(())
         })
+    }
+}
+
+impl<O: Objects + 'static> Keyed<O> {
+    /// Writes a document that is made of the one that is there, again and again until nobody else has written between.
+    async fn replace(
+        &self,
+        name: &str,
+        key: &str,
+        both: &(dyn Fn(Option<&[u8]>) -> Result<Vec<u8>> + Send + Sync),
+    ) -> Result<()> {
+        let failed = || RemoteCacheError::store(name);
+        for round in 0..ROUNDS {
+            let (version, there) = match self.objects.read_version(key).await.map_err(failed())? {
+                None => (None, None),
+                Some((version, stream)) => match read_all(name, stream, LARGEST).await {
+                    Ok(there) => (Some(version), Some(there)),
+                    // Nobody can read one that is too large: it goes.
+                    Err(StoreError::Answer { .. }) => (Some(version), None),
+                    Err(error) => return Err(failed()(error)),
+                },
+            };
+            let bytes = both(there.as_deref())?;
+            if there.as_ref() == Some(&bytes) {
+                return Ok(());
+            }
+            let written = self.objects.write_after(key, bytes.into(), version.as_ref()).await;
+            if written.map_err(failed())? {
+                return Ok(());
+            }
+            pause(round).await;
+        }
+        Err(too_many(ROUNDS))
     }
 }

@@ -3,7 +3,7 @@
 use super::{Backend, Way};
 use crate::error::{RemoteCacheError, Result};
 use crate::layers::LayerPlace;
-use crate::manifests::{Manifests, Place, largest};
+use crate::manifests::{Manifests, Place, Spot, largest};
 use crate::{CacheOptions, RemoteCaches};
 use crosskit_images::{ContentStore, Descriptor, Digest, NotArrived};
 use crosskit_session::{SessionContent, SessionError, SessionManager, WAIT_FOR_SESSION};
@@ -58,7 +58,9 @@ pub(super) fn resolve(
         content: caches.snapshots.content().clone(),
     };
     let name = "exporting cache to client directory";
-    Ok(Box::new(Manifests { name, documents: options.documents()?, place }))
+    // The client brings together what is in its folder: it alone can keep others away from the index.
+    options.merging()?;
+    Ok(Box::new(Manifests { name, documents: options.documents()?, merging: None, place }))
 }
 
 impl InFolder {
@@ -175,11 +177,24 @@ impl Place for InFolder {
         })
     }
 
-    fn give_manifest<'a>(&'a self, desc: &'a Descriptor, bytes: Vec<u8>) -> BoxFuture<'a, Result<()>> {
+    fn give_manifest<'a>(
+        &'a self,
+        _: Spot,
+        desc: &'a Descriptor,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let given = self.give_bytes(desc, bytes).await;
             given.map_err(|e| e.while_doing("error writing manifest blob"))
         })
+    }
+
+    fn standing(&self, _: Spot) -> BoxFuture<'_, Result<Option<Digest>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn lost(&self, _: Vec<Digest>) -> BoxFuture<'_, Result<Vec<Digest>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 }
 

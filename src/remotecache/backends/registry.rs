@@ -3,7 +3,7 @@
 use super::{Backend, Way};
 use crate::error::{RemoteCacheError, Result};
 use crate::layers::LayerPlace;
-use crate::manifests::{Manifests, Place, largest};
+use crate::manifests::{Manifests, Place, Spot, largest};
 use crate::{CacheOptions, RemoteCaches};
 use crosskit_images::annotations::DISTRIBUTION_SOURCE;
 use crosskit_images::registry::{Client, Credentials, Login, Reference, Silent, Token, TokenRequest};
@@ -11,10 +11,20 @@ use crosskit_images::{ContentStore, Descriptor, Digest};
 use crosskit_session::{SessionCredentials, SessionManager};
 use crosskit_snapshots::{BlobProvider, Kind, Layer, ProvideError, Sessions};
 use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Builds whose credentials are known at once.
 const MAX_GUESTS: usize = 64;
+
+/// The end of the tag by which writers of one cache look for one another.
+const BESIDE: &str = ".crosskit";
+
+/// Characters of a tag (distribution-spec 1.1).
+const LONGEST_TAG: usize = 128;
+
+/// Blobs that are looked for at once.
+const LOOKS_AT_ONCE: usize = 8;
 
 struct InRegistry {
     client: Client,
@@ -42,7 +52,10 @@ pub(super) fn resolve(
     });
     let client = Client::new(hosts, guests.clone());
     let place = InRegistry { client, reference, guests, content: caches.snapshots.content().clone() };
-    Ok(Box::new(Manifests { name: "exporting cache to registry", documents: options.documents()?, place }))
+    // What has a digest in its name can't change.
+    let merging = options.merging()?.filter(|_| place.reference.digest().is_none());
+    let (name, documents) = ("exporting cache to registry", options.documents()?);
+    Ok(Box::new(Manifests { name, documents, merging, place }))
 }
 
 /// Those whose credentials may be used: the build that has found the cache, and builds that use
@@ -83,6 +96,24 @@ impl Credentials for Guests {
 impl InRegistry {
     fn doing(&self, what: &str) -> String {
         format!("{what} {}", self.reference)
+    }
+
+    /// The name of what is at a spot.
+    fn at(&self, spot: Spot) -> Result<Reference> {
+        match (spot, self.reference.tag()) {
+            (Spot::Beside, Some(tag)) => {
+                let beside = format!("{tag}{BESIDE}");
+                let beside = if beside.len() <= LONGEST_TAG {
+                    beside
+                } else {
+                    let hex = Digest::of(tag).to_string();
+                    format!("cache-{}{BESIDE}", &hex["sha256:".len()..])
+                };
+                let named = self.reference.clone().with_tag(&beside);
+                named.map_err(|e| RemoteCacheError::Options(format!("tag {beside}: {e}")))
+            }
+            _ => Ok(self.reference.clone()),
+        }
     }
 
     /// Where else the registry has a layer, as somebody has told who got it from there.
@@ -160,11 +191,47 @@ impl Place for InRegistry {
         })
     }
 
-    fn give_manifest<'a>(&'a self, desc: &'a Descriptor, bytes: Vec<u8>) -> BoxFuture<'a, Result<()>> {
+    fn give_manifest<'a>(
+        &'a self,
+        spot: Spot,
+        desc: &'a Descriptor,
+        bytes: Vec<u8>,
+    ) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let failed = || RemoteCacheError::images("error writing manifest blob");
             self.content.put_async(bytes).await.map_err(failed())?;
-            self.client.give_manifest(&self.reference, desc, &self.content).await.map_err(failed())
+            self.client.give_manifest(&self.at(spot)?, desc, &self.content).await.map_err(failed())
+        })
+    }
+
+    fn standing(&self, spot: Spot) -> BoxFuture<'_, Result<Option<Digest>>> {
+        Box::pin(async move {
+            let name = self.at(spot)?;
+            let found = self.client.resolve_where_pushed(&name).await;
+            let found = found.map_err(RemoteCacheError::images(format!("resolve {name}")))?;
+            let Some(found) = found else { return Ok(None) };
+            if let Some(bytes) = found.bytes {
+                let kept = self.content.put_async(bytes.to_vec()).await;
+                kept.map_err(RemoteCacheError::images("keep a cache's manifest"))?;
+            }
+            Ok(Some(found.desc.digest))
+        })
+    }
+
+    fn lost(&self, blobs: Vec<Digest>) -> BoxFuture<'_, Result<Vec<Digest>>> {
+        Box::pin(async move {
+            let look = blobs.into_iter().map(|digest| async move {
+                use crosskit_images::{Error, registry::RegistryError};
+                match self.client.describe_blob(&self.reference, &digest).await {
+                    Ok(_) => Ok(None),
+                    Err(Error::Registry(RegistryError::NotFound { .. })) => Ok(Some(digest)),
+                    Err(error) => Err(RemoteCacheError::images(self.doing("look for layers of"))(error)),
+                }
+            });
+            let look: Vec<_> = look.collect();
+            let found = futures::stream::iter(look).buffer_unordered(LOOKS_AT_ONCE);
+            let found: Vec<Option<Digest>> = found.try_collect().await?;
+            Ok(found.into_iter().flatten().collect())
         })
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn resolve(
     Ok(Box::new(OnShelf {
         name: "exporting cache to Amazon S3",
         at_once: usize::try_from(at_once).unwrap_or(usize::MAX),
+        merging: options.merging()?,
         shelf: Arc::new(shelf),
         content: caches.snapshots.content().clone(),
     }))

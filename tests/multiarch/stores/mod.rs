@@ -45,7 +45,7 @@ fn start(what: &str, mut command: impl FnMut(u16) -> Command) -> (String, Runnin
 }
 
 /// A server of our own before another one.
-fn before(address: &str) -> Served {
+pub(crate) fn before(address: &str) -> Served {
     let address = address.to_owned();
     Served::start(move |asked| {
         let own = ["host", "content-length", "connection", "transfer-encoding", "expect"];

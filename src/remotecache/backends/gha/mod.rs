@@ -7,7 +7,7 @@ mod token;
 use super::{Backend, Way};
 use crate::error::{RemoteCacheError, Result};
 use crate::manifests::LARGEST;
-use crate::objects::{Documents, OnShelf, Shelf};
+use crate::objects::{Document, Documents, OnShelf, Shelf};
 use crate::{CacheOptions, RemoteCaches};
 use crosskit_images::{Descriptor, Digest};
 use crosskit_objectstores::{Environment, PieceStream, StoreError, read_all};
@@ -43,6 +43,9 @@ const OTHERS: Duration = Duration::from_secs(15);
 
 /// How long it is waited before it is looked again whether they are done.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The same for the first time; it doubles.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
 
 /// Numbers that are passed over which somebody has reserved and left.
 const MAX_LEFT: u64 = 100;
@@ -97,6 +100,7 @@ pub(super) fn resolve(
     Ok(Box::new(OnShelf {
         name: "exporting to GitHub Actions Cache",
         at_once: AT_ONCE,
+        merging: options.merging()?,
         shelf: Arc::new(shelf),
         content: caches.snapshots.content().clone(),
     }))
@@ -179,26 +183,68 @@ impl InService {
         }
     }
 
-    /// Puts an index under the next number of its key.
-    async fn replace(&self, key: &str, bytes: bytes::Bytes) -> Result<(), StoreError> {
-        let mut waited = Duration::ZERO;
-        loop {
-            let last = self.service.find(key).await?;
-            let last = last.and_then(|entry| entry.key[key.len()..].parse::<u64>().ok()).unwrap_or(0);
+    /// Puts an index under the next number of its key, made anew of whatever has the highest one.
+    async fn replace(&self, scope: &Scope, document: &Document<'_>) -> Result<()> {
+        let failed = || RemoteCacheError::store("give it to the service");
+        let key = self.index(&scope.name);
+        let (mut waited, mut waited_for) = (Duration::ZERO, 0);
+        for round in 0.. {
+            let newest = self.service.find(&key).await.map_err(failed())?;
+            let last =
+                newest.as_ref().and_then(|entry| entry.key[key.len()..].parse::<u64>().ok()).unwrap_or(0);
+            if waited_for != last {
+                (waited, waited_for) = (Duration::ZERO, last);
+            }
+            let bytes = match (document, newest) {
+                (Document::Alone(bytes), _) => bytes.clone(),
+                (Document::After(both), None) => both(None)?,
+                (Document::After(both), Some(entry)) => {
+                    let there = match self.service.read(&entry, 0).await.map_err(failed())? {
+                        Some(stream) => read_all(&entry.key, stream, LARGEST).await.ok(),
+                        None => None,
+                    };
+                    let bytes = both(there.as_deref())?;
+                    if there.as_ref() == Some(&bytes) {
+                        return Ok(());
+                    }
+                    bytes
+                }
+            };
+            self.sign(&bytes).await?;
+            let bytes = bytes::Bytes::from(bytes);
             // Others who have reserved the next one are waited for, and passed over if they do not come to an end.
             let patient = waited < OTHERS;
             for number in last + 1..=last + if patient { 1 } else { MAX_LEFT } {
-                if self.service.save(&format!("{key}{number}"), Content::Bytes(bytes.clone())).await? {
-                    return Ok(());
+                let own = format!("{key}{number}");
+                if self.service.save(&own, Content::Bytes(bytes.clone())).await.map_err(failed())? {
+                    // Whoever was passed over and came to an end after all has to begin anew. It is written, though
+                    // nobody may tell.
+                    let newest = self.service.find(&key).await.ok().flatten();
+                    if matches!(document, Document::Alone(_)) || newest.is_none_or(|entry| entry.key == own) {
+                        return Ok(());
+                    }
+                    break;
+                }
+                if number == last + MAX_LEFT {
+                    let reason = "all numbers are taken by others".to_owned();
+                    return Err(failed()(StoreError::Answer { doing: format!("write {key}"), reason }));
                 }
             }
-            if !patient {
-                let reason = "all numbers are taken by others".to_owned();
-                return Err(StoreError::Answer { doing: format!("write {key}"), reason });
-            }
-            waited += LOOK_AGAIN;
-            tokio::time::sleep(LOOK_AGAIN).await;
+            let wait = LOOK_AGAIN.min(FIRST_LOOK * 2_u32.pow(round.min(3)));
+            waited += wait;
+            tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
         }
+        Ok(())
+    }
+
+    /// Puts the signature of a document there, if such are wanted.
+    async fn sign(&self, bytes: &[u8]) -> Result<()> {
+        if let Some(signature) = self.signature(bytes).await? {
+            let key = format!("{}-sig", blob(&Digest::of(bytes)));
+            let saved = self.service.save(&key, Content::Bytes(signature.into())).await;
+            saved.map_err(RemoteCacheError::store("give it to the service"))?;
+        }
+        Ok(())
     }
 }
 
@@ -255,18 +301,13 @@ impl Shelf for InService {
         })
     }
 
-    fn give_document(&self, bytes: Vec<u8>) -> BoxFuture<'_, Result<()>> {
+    fn give_document<'a>(&'a self, document: &'a Document<'a>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            let failed = || RemoteCacheError::store("give it to the service");
-            if let Some(signature) = self.signature(&bytes).await? {
-                let key = format!("{}-sig", blob(&Digest::of(&bytes)));
-                let content = Content::Bytes(signature.into());
-                self.service.save(&key, content).await.map_err(failed())?;
-            }
             // The last one counts, as for BuildKit: the branch itself comes after what it was made from.
-            let scope = self.scopes.iter().rfind(|scope| scope.is_writable());
-            let scope = scope.map_or("", |scope| scope.name.as_str());
-            self.replace(&self.index(scope), bytes.into()).await.map_err(failed())
+            match self.scopes.iter().rfind(|scope| scope.is_writable()) {
+                Some(scope) => self.replace(scope, document).await,
+                None => Ok(()),
+            }
         })
     }
 }

@@ -74,6 +74,10 @@ pub struct CacheRecord {
     /// For each input the keys that it is known by.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Vec<CacheInput>>,
+    /// When a writer last had this among its own, RFC 3339; nothing with who wrote the document.
+    /// BuildKit passes over it.
+    #[serde(rename = "crosskitUsed", default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<String>,
 }
 
 /// A result: a layer with all that are below it.
@@ -118,14 +122,14 @@ fn null_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: 
 }
 
 /// A place in a list; none if it is not in it.
-pub(crate) fn place(index: i64, count: usize) -> Option<usize> {
+pub fn place(index: i64, count: usize) -> Option<usize> {
     usize::try_from(index).ok().filter(|index| *index < count)
 }
 
 impl CacheConfig {
     /// Puts layers and records into an order that says nothing of how they were found, so that the
     /// same cache has the same bytes. Places have to be right.
-    pub(crate) fn sort(&mut self) {
+    pub fn sort(&mut self) {
         self.sort_layers();
         self.sort_records();
     }
