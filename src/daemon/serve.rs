@@ -23,7 +23,7 @@ use crosskit_gateway::{Producers, health};
 use crosskit_images::ContentStore;
 use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
 use crosskit_metadata::Database;
-use crosskit_remotecache::{GithubCaches, RemoteCaches};
+use crosskit_remotecache::{GithubCaches, RemoteCaches, Writers};
 use crosskit_scheduler::Policy;
 use crosskit_session::SessionManager;
 use crosskit_snapshots::{DriverChoice, Snapshots};
@@ -188,6 +188,7 @@ impl Daemon {
                 registries: images.registries.clone(),
                 snapshots: snapshots.clone(),
                 github: GithubCaches { sign: config.sign_github_caches.clone() },
+                writers: Writers::default(),
             },
             on_failure: config.farm.on_failure,
             producers: Producers::default(),

@@ -18,6 +18,7 @@ mod manifests;
 mod merging;
 mod objects;
 mod options;
+mod turns;
 
 pub use backends::gha::GithubCaches;
 pub use error::{ErrorKind, RemoteCacheError};
@@ -43,7 +44,13 @@ pub struct RemoteCaches {
     pub snapshots: Snapshots,
     /// How caches with GitHub are signed.
     pub github: GithubCaches,
+    /// Builds that write to the same cache.
+    pub writers: Writers,
 }
+
+/// Builds of this daemon that give caches away: those that write to the same one take turns. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Writers(pub(crate) turns::Turns);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // A test ends where something is not as it should be.

@@ -7,6 +7,7 @@ use crate::error::{RemoteCacheError, Result};
 use crate::import::Found;
 use crate::layers::{Available, LayerPlace, UNCOMPRESSED};
 use crate::options::Documents;
+use crate::turns::Turns;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crosskit_cacheconfig::{self as config, CacheConfig, CacheLayer};
@@ -37,6 +38,9 @@ const MANIFEST: &str = "cache.manifest";
 
 /// A place for blobs and manifests.
 pub(crate) trait Place: Send + Sync + 'static {
+    /// What tells it from other places.
+    fn name(&self) -> String;
+
     /// The manifest that there is to import.
     fn root(&self) -> BoxFuture<'_, Result<Digest>>;
 
@@ -78,8 +82,8 @@ pub(crate) trait Place: Send + Sync + 'static {
 pub(crate) enum Spot {
     /// Where everybody looks for the cache.
     Cache,
-    /// Beside it, where writers look for one another.
-    Beside,
+    /// Beside it, where it says whose turn it is to write.
+    Turn,
 }
 
 /// How large a document may be.
@@ -97,6 +101,7 @@ pub(crate) struct Manifests<P> {
     pub documents: Documents,
     /// For how long others' part stays; none if nothing is read before something is written.
     pub merging: Option<Duration>,
+    pub turns: Turns,
     pub place: P,
 }
 
@@ -144,7 +149,7 @@ impl<P: Place> Backend for Manifests<P> {
                 None => {
                     let whole = Whole::of(self.documents, &cache.config, &layers)?;
                     self.give_config(&whole, step).await?;
-                    self.give_whole(&whole, Spot::Cache, step).await?;
+                    self.give_whole(&whole, step).await?;
                     whole.manifest
                 }
             };
@@ -202,13 +207,11 @@ impl<P: Place> Manifests<P> {
     }
 
     /// Gives the document that holds a cache together, telling of it.
-    pub(crate) async fn give_whole(&self, whole: &Whole, spot: Spot, step: &VertexProgress) -> Result<()> {
+    pub(crate) async fn give_whole(&self, whole: &Whole, step: &VertexProgress) -> Result<()> {
         let kind = if self.documents == Documents::Image { "image manifest" } else { "manifest" };
-        let done = match spot {
-            Spot::Cache => Some(step.part(format!("writing cache {kind} {}", whole.manifest.digest))),
-            Spot::Beside => None,
-        };
-        let given = self.place.give_manifest(spot, &whole.manifest, whole.manifest_bytes.clone()).await;
+        let done = step.part(format!("writing cache {kind} {}", whole.manifest.digest));
+        let bytes = whole.manifest_bytes.clone();
+        let given = self.place.give_manifest(Spot::Cache, &whole.manifest, bytes).await;
         drop(done);
         given
     }

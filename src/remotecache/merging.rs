@@ -1,27 +1,27 @@
-//! Many writers of one cache where nobody can say "write this if nothing has changed": each reads what
-//! is there, adds its own, writes, and looks again until its own is in what is there.
+//! Many writers of one cache where nobody can say "write this if nothing has changed": they take turns.
 //!
 //! A registry knows no such condition, so that a writer who has read may always write later than
-//! another one and never know what went. Therefore all is written twice: first beside the cache,
-//! then in its place. Who finds neither as written starts over, and takes in what it finds in both:
-//! whoever overwrites somebody in the cache's place still finds their part beside it. At any moment
-//! there is a whole cache in its place, an older or a newer one.
+//! another one and never know what went. Therefore a tag beside the cache says whose turn it is
+//! (after Fischer's way of taking turns with one register: [`turns`](crate::turns)). Whoever has it reads what is there, adds
+//! its own, makes sure that it still is its turn, and writes. At any moment there is a whole cache in its place,
+//! an older or a newer one. Where no such tag can be had, a writer looks again later whether its own is still there.
 
 use crate::error::{ErrorKind, RemoteCacheError, Result};
 use crate::manifests::{Document, Listed, Manifests, Place, Spot, Whole, parse};
+use crate::turns::Turn;
 use crosskit_cacheconfig::{CacheConfig, Limits, covers, unite};
 use crosskit_images::{Descriptor, Digest, media_types};
 use crosskit_solver::VertexProgress;
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// How often it is begun anew. Each time somebody else has come to an end.
+/// How often it is begun anew.
 const ROUNDS: u32 = 64;
 
 /// The longest wait after the first round; it doubles with each until it is 32 times as long.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a writer who can't leave word beside the cache waits until it looks again.
+/// How long a writer who can't take turns waits until it looks again.
 const SETTLED: Duration = Duration::from_millis(500);
 
 /// A cache that is there already.
@@ -32,10 +32,6 @@ struct Standing {
 }
 
 impl Standing {
-    fn is(&self, digest: Digest) -> bool {
-        self.digest == digest
-    }
-
     fn covers(&self, own: &CacheConfig) -> bool {
         self.cache.as_ref().is_some_and(|(config, _)| covers(config, own).unwrap_or(false))
     }
@@ -54,6 +50,17 @@ pub(crate) fn too_many(rounds: u32) -> RemoteCacheError {
     ))
 }
 
+/// Somebody who has something to add.
+struct Writer<'a> {
+    own: &'a CacheConfig,
+    layers: Listed,
+    max_age: Duration,
+    /// None where writers can't take turns.
+    turn: Option<Turn>,
+    /// Layers of others that are not there any more.
+    lost: HashSet<String>,
+}
+
 impl<P: Place> Manifests<P> {
     /// Puts a cache, whose layers are there, into its place with what others have there.
     pub(crate) async fn give_merged(
@@ -63,99 +70,116 @@ impl<P: Place> Manifests<P> {
         max_age: Duration,
         step: &VertexProgress,
     ) -> Result<Descriptor> {
-        let mut lost: HashSet<String> = HashSet::new();
-        let mut leaves_word = true;
+        // Builds of this daemon need not ask anybody.
+        let _first = self.turns.within(&self.place.name()).await;
+        let waiting = step.part("waiting for others who write to the cache");
+        let turn = self.turn().await;
+        drop(waiting);
+        let mut writer = Writer { own, layers, max_age, turn: turn?, lost: HashSet::new() };
+        let given = self.take_turns(&mut writer, step).await;
+        if let Some(turn) = &writer.turn {
+            self.end_turn(turn).await;
+        }
+        given
+    }
+
+    async fn take_turns(&self, writer: &mut Writer<'_>, step: &VertexProgress) -> Result<Descriptor> {
         for round in 0..ROUNDS {
-            let standing = self.standing(Spot::Cache, None).await?;
-            let beside = match leaves_word {
-                true => self.standing(Spot::Beside, standing.as_ref().map(|there| there.digest)).await?,
-                false => None,
-            };
-            if let Some(there) = &standing
-                && round > 0
-                && there.covers(own)
-                && (!leaves_word || beside.as_ref().is_none_or(|beside| beside.covers(own)))
-            {
+            if round > 0 && writer.turn.as_ref().is_some_and(Turn::is_over) {
+                writer.turn = self.turn().await?;
+            }
+            let standing = self.standing().await?;
+            if let Some(there) = standing.as_ref().filter(|there| round > 0 && there.covers(writer.own)) {
                 return self.described(there.digest).await;
             }
-            let (mut united, mut listed) = (own.clone(), layers.clone());
-            for (config, theirs) in
-                [&standing, &beside].into_iter().flatten().filter_map(|s| s.cache.as_ref())
-            {
-                let there = |blob: &str| {
-                    !lost.contains(blob) && (theirs.contains_key(blob) || layers.contains_key(blob))
-                };
-                match unite(&united, config, there, &Limits::new(max_age)) {
-                    Ok(both) => united = both,
-                    Err(why) => tracing::warn!("what is there is passed over: {why}"),
-                }
-                for (blob, desc) in theirs {
-                    listed.entry(blob.clone()).or_insert_with(|| self.listed(desc));
-                }
-            }
+            let before = standing.as_ref().map(|there| there.digest);
+            let (united, listed) = self.united(writer, standing.and_then(|there| there.cache));
             let whole = Whole::of(self.documents, &united, &listed)?;
-            if standing.as_ref().is_some_and(|there| there.is(whole.manifest.digest)) && beside.is_none() {
+            if before == Some(whole.manifest.digest) {
                 return Ok(whole.manifest);
             }
             self.give_config(&whole, step).await?;
-            let before = standing.map(|there| there.digest);
-            match self.put(&whole, before, leaves_word, step).await {
-                Ok(true) => return Ok(whole.manifest),
-                Ok(false) => pause(round).await,
+            if !self.is_still(writer, before).await? {
+                pause(round).await;
+                continue;
+            }
+            match self.give_whole(&whole, step).await {
+                Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::User => {
                     // It may be that the registry has lost layers of others.
-                    let foreign = united.layers.iter().map(|layer| &layer.blob);
-                    let foreign = foreign.filter(|blob| !layers.contains_key(*blob) && !lost.contains(*blob));
-                    let foreign: HashSet<Digest> = foreign.filter_map(|blob| blob.parse().ok()).collect();
-                    let gone = self.place.lost(foreign.into_iter().collect()).await?;
-                    if gone.is_empty() && !leaves_word {
+                    let lost = self.lost(writer, &united).await?;
+                    if lost.is_empty() {
                         return Err(error);
                     }
-                    // Or that it takes nothing but the cache itself.
-                    leaves_word &= !gone.is_empty();
-                    lost.extend(gone.iter().map(Digest::to_string));
+                    writer.lost.extend(lost);
+                    continue;
                 }
                 Err(error) => return Err(error),
+            }
+            if writer.turn.is_none() {
+                tokio::time::sleep(SETTLED).await;
+            }
+            match self.is_still(writer, Some(whole.manifest.digest)).await {
+                Ok(true) => return Ok(whole.manifest),
+                Ok(false) => pause(round).await,
+                Err(error) => {
+                    tracing::warn!("it is written, but nobody tells whether it stays: {error}");
+                    return Ok(whole.manifest);
+                }
             }
         }
         Err(too_many(ROUNDS))
     }
 
-    /// Writes beside the cache and in its place; false if somebody else writes, too.
-    async fn put(
-        &self,
-        whole: &Whole,
-        before: Option<Digest>,
-        leaves_word: bool,
-        step: &VertexProgress,
-    ) -> Result<bool> {
-        if leaves_word {
-            self.give_whole(whole, Spot::Beside, step).await?;
-        }
-        if self.place.standing(Spot::Cache).await? != before {
-            return Ok(false);
-        }
-        self.give_whole(whole, Spot::Cache, step).await?;
-        if !leaves_word {
-            tokio::time::sleep(SETTLED).await;
-        }
-        let ours = Some(whole.manifest.digest);
-        for spot in [Spot::Beside, Spot::Cache].into_iter().filter(|spot| leaves_word || *spot == Spot::Cache)
-        {
-            match self.place.standing(spot).await {
-                Ok(there) if there == ours => {}
-                Ok(_) => return Ok(false),
-                Err(error) => tracing::warn!("it is written, but nobody tells whether it stays: {error}"),
+    /// One's own with what is there.
+    fn united(&self, writer: &Writer<'_>, there: Option<(CacheConfig, Listed)>) -> (CacheConfig, Listed) {
+        let (own, mut listed) = (writer.own.clone(), writer.layers.clone());
+        let Some((config, theirs)) = there else { return (own, listed) };
+        let has = |blob: &str| {
+            !writer.lost.contains(blob) && (theirs.contains_key(blob) || writer.layers.contains_key(blob))
+        };
+        match unite(&own, &config, has, &Limits::new(writer.max_age)) {
+            Ok(both) => {
+                for (blob, desc) in theirs {
+                    listed.entry(blob).or_insert_with(|| self.listed(&desc));
+                }
+                (both, listed)
+            }
+            Err(why) => {
+                tracing::warn!("what is there is passed over: {why}");
+                (own, listed)
             }
         }
-        Ok(true)
     }
 
-    /// What is at a spot, unless it is `known`.
-    async fn standing(&self, spot: Spot, known: Option<Digest>) -> Result<Option<Standing>> {
-        let digest = match self.place.standing(spot).await {
-            Ok(Some(digest)) if Some(digest) != known => digest,
-            Ok(_) => return Ok(None),
+    /// Whether it still is a writer's turn or, where none can be had, whether what it knows is still there.
+    async fn is_still(&self, writer: &mut Writer<'_>, known: Option<Digest>) -> Result<bool> {
+        match &mut writer.turn {
+            Some(turn) => {
+                let lasts = self.place.standing(Spot::Turn).await? == Some(turn.digest()) && !turn.is_late();
+                if !lasts {
+                    turn.lose();
+                }
+                Ok(lasts)
+            }
+            None => Ok(self.place.standing(Spot::Cache).await? == known),
+        }
+    }
+
+    /// Which layers of others are not there any more.
+    async fn lost(&self, writer: &Writer<'_>, united: &CacheConfig) -> Result<Vec<String>> {
+        let foreign = united.layers.iter().map(|layer| &layer.blob);
+        let foreign = foreign.filter(|blob| !writer.layers.contains_key(*blob));
+        let foreign: HashSet<Digest> = foreign.filter_map(|blob| blob.parse().ok()).collect();
+        let lost = self.place.lost(foreign.into_iter().collect()).await?;
+        Ok(lost.iter().map(Digest::to_string).collect())
+    }
+
+    /// What is in the cache's place.
+    async fn standing(&self) -> Result<Option<Standing>> {
+        let digest = match self.place.standing(Spot::Cache).await {
+            Ok(Some(digest)) => digest,
+            Ok(None) => return Ok(None),
             // Who may write but not read, and registries that so tell of what is not there.
             Err(error) if error.kind() == ErrorKind::User => {
                 tracing::warn!("what others have written is not looked at: {error}");

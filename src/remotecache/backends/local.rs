@@ -60,7 +60,13 @@ pub(super) fn resolve(
     let name = "exporting cache to client directory";
     // The client brings together what is in its folder: it alone can keep others away from the index.
     options.merging()?;
-    Ok(Box::new(Manifests { name, documents: options.documents()?, merging: None, place }))
+    Ok(Box::new(Manifests {
+        name,
+        documents: options.documents()?,
+        merging: None,
+        turns: caches.writers.0.clone(),
+        place,
+    }))
 }
 
 impl InFolder {
@@ -129,6 +135,10 @@ impl InFolder {
 }
 
 impl Place for InFolder {
+    fn name(&self) -> String {
+        self.store.clone()
+    }
+
     fn root(&self) -> BoxFuture<'_, Result<Digest>> {
         let digest = self.digest.ok_or_else(|| {
             RemoteCacheError::Options("local cache importer requires explicit digest".to_string())

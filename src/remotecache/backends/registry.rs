@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Builds whose credentials are known at once.
 const MAX_GUESTS: usize = 64;
 
-/// The end of the tag by which writers of one cache look for one another.
+/// The end of the tag that says whose turn it is to write to a cache.
 const BESIDE: &str = ".crosskit";
 
 /// Characters of a tag (distribution-spec 1.1).
@@ -55,7 +55,7 @@ pub(super) fn resolve(
     // What has a digest in its name can't change.
     let merging = options.merging()?.filter(|_| place.reference.digest().is_none());
     let (name, documents) = ("exporting cache to registry", options.documents()?);
-    Ok(Box::new(Manifests { name, documents, merging, place }))
+    Ok(Box::new(Manifests { name, documents, merging, turns: caches.writers.0.clone(), place }))
 }
 
 /// Those whose credentials may be used: the build that has found the cache, and builds that use
@@ -101,7 +101,7 @@ impl InRegistry {
     /// The name of what is at a spot.
     fn at(&self, spot: Spot) -> Result<Reference> {
         match (spot, self.reference.tag()) {
-            (Spot::Beside, Some(tag)) => {
+            (Spot::Turn, Some(tag)) => {
                 let beside = format!("{tag}{BESIDE}");
                 let beside = if beside.len() <= LONGEST_TAG {
                     beside
@@ -127,6 +127,10 @@ impl InRegistry {
 }
 
 impl Place for InRegistry {
+    fn name(&self) -> String {
+        self.reference.to_string()
+    }
+
     fn root(&self) -> BoxFuture<'_, Result<Digest>> {
         Box::pin(async move {
             let found = self.client.resolve(&self.reference).await;
