@@ -1,7 +1,7 @@
 //! The graph of a result, and the files that it was written in, as provenance tells them.
 
 use crosskit_api::graph_json;
-use crosskit_api::pb::{self, op::Op};
+use crosskit_api::pb::{self, file_action::Action, op::Op};
 use crosskit_llb::Digest;
 use crosskit_llb::names::redacted;
 use prost::Message as _;
@@ -91,20 +91,41 @@ impl Steps {
                 |input: &pb::Input| numbers.get(input.digest.as_str()).copied().unwrap_or_default();
             let inputs = op.inputs.iter().map(|i| format!("{}:{}", name(number_of(i)), i.index)).collect();
             op.inputs.clear();
-            if let Some(Op::Source(source)) = &mut op.op {
-                source.attrs.retain(|key, _| !OF_ONE_BUILD.contains(&key.as_str()));
-                // The address may have a password in it, which is nobody's business.
-                for text in source.attrs.values_mut().chain([&mut source.identifier]) {
-                    if text.contains("://") {
-                        *text = redacted(text);
+            match &mut op.op {
+                Some(Op::Source(source)) => {
+                    source.attrs.retain(|key, _| !OF_ONE_BUILD.contains(&key.as_str()));
+                }
+                Some(Op::File(file)) => {
+                    for action in &mut file.actions {
+                        if let Some(Action::Mkfile(written)) = &mut action.action {
+                            written.data = redacted_bytes(&written.data);
+                        }
                     }
                 }
+                _ => {}
             }
-            steps.llb_definition.push(Step { id: name(number), op: graph_json::op(&op), inputs });
+            let mut op = graph_json::op(&op);
+            redact(&mut op);
+            steps.llb_definition.push(Step { id: name(number), op, inputs });
             steps.digest_mapping.insert(digest.clone(), name(number));
         }
         steps
     }
+}
+
+/// Takes names and passwords out of addresses, wherever they are: in sources, variables, commands, proxies.
+fn redact(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains("://") => *text = redacted(text),
+        Value::Array(all) => all.iter_mut().for_each(redact),
+        Value::Object(all) => all.values_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+/// The same for the content of a file, if it is text.
+fn redacted_bytes(bytes: &[u8]) -> Vec<u8> {
+    std::str::from_utf8(bytes).map_or_else(|_| bytes.to_vec(), |text| redacted(text).into_bytes())
 }
 
 /// The digests of all that `last` needs, each after those that it needs itself.
@@ -137,7 +158,7 @@ impl BuildConfig {
             .map(|info| SourceFile {
                 filename: info.filename.clone(),
                 language: info.language.clone(),
-                data: graph_json::base64(&info.data),
+                data: graph_json::base64(&redacted_bytes(&info.data)),
                 steps: Steps::of(info.definition.as_ref()),
             })
             .collect();

@@ -3,6 +3,7 @@
 use crate::capture::Capture;
 use crate::config_source::{config_source, redacted};
 use crate::statement::Digests;
+use crosskit_llb::names::redacted as redacted_text;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -98,7 +99,7 @@ pub fn filtered_arguments(options: &BTreeMap<String, String>) -> BTreeMap<String
     told.map(|(key, value)| {
         let is_address =
             key == context || key.strip_prefix(CONTEXT).is_some_and(|rest| rest.starts_with(':'));
-        (key.clone(), if is_address { redacted(value) } else { value.clone() })
+        (key.clone(), if is_address { redacted(value) } else { redacted_text(value) })
     })
     .collect()
 }

@@ -4,8 +4,11 @@ use crate::{
     Statement,
 };
 use crate::{BuildConfig, image_url, supplemented, without_builtin_scan};
+use crosskit_api::pb;
+use crosskit_llb::Digest;
 use crosskit_platforms::Platform;
 use crosskit_sources::Material;
+use prost::Message as _;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -117,6 +120,7 @@ fn captured() -> Capture {
         ("filename", "Dockerfile.x"),
         ("platform", "linux/amd64"),
         ("build-arg:TOKEN", "hidden"),
+        ("build-arg:URL", "db=postgres://u:p@h/d https://t@h/x"),
         ("vcs:revision", "123"),
         ("target", "t"),
     ]));
@@ -139,12 +143,56 @@ fn provenance_tells_where_everything_came_from_and_no_password() {
     assert_eq!(external["configSource"]["uri"], "https://xxxxx:xxxxx@h/r.git#main:sub");
     assert_eq!(external["configSource"]["digest"]["sha1"], "c".repeat(40));
     assert_eq!(external["configSource"]["path"], "Dockerfile.x");
-    assert_eq!(external["request"]["args"], json!({"build-arg:TOKEN": "hidden", "target": "t"}));
+    assert_eq!(
+        external["request"]["args"],
+        json!({
+        "build-arg:TOKEN": "hidden", "build-arg:URL": "db=postgres://xxxxx:xxxxx@h/d https://xxxxx@h/x", "target": "t"})
+    );
     let metadata = &told["runDetails"]["metadata"];
     assert_eq!(metadata["buildkit_metadata"]["vcs"]["revision"], "123");
     assert_eq!(metadata["buildkit_completeness"], json!({"request": true, "resolvedDependencies": true}));
     assert_eq!(metadata["buildkit_hermetic"], true, "no step had a network");
     assert!(!told.to_string().contains("u:p@"));
+}
+
+#[test]
+fn graphs_and_files_tell_no_password_of_an_address() {
+    let step = |op: pb::op::Op, input: Option<&Digest>| {
+        let inputs = input.map(|digest| pb::Input { digest: digest.to_string(), index: 0 });
+        pb::Op { op: Some(op), inputs: inputs.into_iter().collect(), ..pb::Op::default() }.encode_to_vec()
+    };
+    let secret = || "https://u:p@h/x".to_string();
+    let meta = pb::Meta {
+        args: vec!["sh".into(), "-c".into(), format!("curl {}", secret())],
+        env: vec![format!("URL={}", secret())],
+        proxy_env: Some(pb::ProxyEnv { http_proxy: secret(), ..pb::ProxyEnv::default() }),
+        ..pb::Meta::default()
+    };
+    let written = pb::FileActionMkFile { data: secret().into_bytes(), ..pb::FileActionMkFile::default() };
+    let action = pb::FileAction {
+        action: Some(pb::file_action::Action::Mkfile(written)),
+        ..pb::FileAction::default()
+    };
+    let first = step(pb::op::Op::Exec(pb::ExecOp { meta: Some(meta), ..pb::ExecOp::default() }), None);
+    let second = step(pb::op::Op::File(pb::FileOp { actions: vec![action] }), Some(&Digest::of(&first)));
+    let last = pb::Op {
+        inputs: vec![pb::Input { digest: Digest::of(&second).to_string(), index: 0 }],
+        ..pb::Op::default()
+    };
+    let info =
+        pb::SourceInfo { data: format!("ADD {} /", secret()).into_bytes(), ..pb::SourceInfo::default() };
+    let definition = pb::Definition {
+        def: vec![first, second, last.encode_to_vec()],
+        source: Some(pb::Source { infos: vec![info], ..pb::Source::default() }),
+        ..pb::Definition::default()
+    };
+    let config = BuildConfig::of(&definition);
+    let told = serde_json::to_string(&(config.steps, config.source)).unwrap();
+    assert!(told.contains("URL=https://xxxxx:xxxxx@h/x") && told.contains("curl https://xxxxx"), "{told}");
+    let base64 = |text: &str| crosskit_api::graph_json::base64(text.as_bytes());
+    assert!(told.contains(&base64("ADD https://xxxxx:xxxxx@h/x /")), "{told}");
+    assert!(told.contains(&base64("https://xxxxx:xxxxx@h/x")), "{told}");
+    assert!(!told.contains("u:p"), "{told}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crosskit_images::gojson;
 use crosskit_llb::Graph;
 use crosskit_platforms::Platform;
 use crosskit_proxynet::{Material as Brought, Record};
-use crosskit_snapshots::Layer;
+use crosskit_snapshots::{Layer, LayerForm, Ref};
 use crosskit_sources::Material;
 use crosskit_workers::machines::{NATIVE, Ran};
 use crosskit_workers::ops::exec::ExecOp;
@@ -103,7 +103,7 @@ pub async fn add(
         let chains = match predicate.tells_steps() {
             true => {
                 places(&handle, &mut predicate).await;
-                chains(&handle, &predicate).await
+                chains(bridge, &handle, &predicate).await
             }
             false => Vec::new(),
         };
@@ -277,40 +277,63 @@ async fn places(handle: &Handle, predicate: &mut Predicate) {
     }
 }
 
-/// The outputs of steps as `stepN:M`, and the snapshots that they are, as far as the cache knows.
-async fn chains(handle: &Handle, predicate: &Predicate) -> Vec<(String, String)> {
+/// An output of a step as `stepN:M`, and the snapshot that it is.
+struct Output {
+    name: String,
+    snapshot: String,
+    /// The snapshot itself, if it is here.
+    found: Option<Ref>,
+}
+
+/// The outputs of steps, as far as the cache knows them.
+async fn chains(bridge: &Bridge, handle: &Handle, predicate: &Predicate) -> Vec<Output> {
+    let snapshots = &bridge.shared().workers.local().snapshots;
     let mut chains = Vec::new();
     for known in handle.trail().await {
         let Some(name) = predicate.step(&known.vertex.digest.to_string()) else { continue };
-        let snapshots: Vec<String> = match &known.result {
-            Some(found) => found.iter().map(|found| found.id().to_string()).collect(),
+        let name = format!("{name}:{}", known.output);
+        match &known.result {
+            Some(found) => chains.extend(found.iter().map(|found| {
+                let snapshot = found.id().to_string();
+                Output { name: name.clone(), snapshot, found: Some(found.clone()) }
+            })),
             // Nobody has needed it in this build, so it is not loaded; its records have its name.
             None => {
                 let records = known.keys.iter().flat_map(|(cache, key)| cache.records(*key));
-                records.map(|record| record.id.to_string()).collect()
+                chains.extend(records.map(|record| {
+                    let snapshot = record.id.to_string();
+                    let found = snapshots.get(&snapshot).ok().flatten();
+                    Output { name: name.clone(), snapshot, found }
+                }));
             }
-        };
-        let output = format!("{name}:{}", known.output);
-        chains.extend(snapshots.into_iter().map(|snapshot| (output.clone(), snapshot)));
+        }
     }
     chains
 }
 
-/// The layers of the outputs whose snapshots are in the chain of an image.
-fn known_layers(chains: &[(String, String)], layers: &[Layer]) -> BTreeMap<String, Vec<Value>> {
-    let descs: Vec<Value> = layers
-        .iter()
-        .map(|layer| {
+/// The layers of the outputs that have some: those whose snapshots are in the chain of an image, and those that came as
+/// layers, such as images that something was copied from.
+fn known_layers(outputs: &[Output], layers: &[Layer]) -> BTreeMap<String, Vec<Value>> {
+    let described = |layers: &[Layer]| -> Vec<Value> {
+        let described = layers.iter().map(|layer| {
             let mut desc = layer.blob.desc.clone();
             desc.annotations.retain(|key, _| !is_internal(key));
             serde_json::to_value(desc).unwrap_or_default()
-        })
-        .collect();
+        });
+        described.collect()
+    };
+    let of_image = described(layers);
     let mut known: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for (output, snapshot) in chains {
-        if let Some(at) = layers.iter().position(|layer| layer.snapshot.id() == snapshot) {
-            let chain = Value::from(descs.iter().take(at + 1).cloned().collect::<Vec<_>>());
-            let known = known.entry(output.clone()).or_default();
+    for Output { name, snapshot, found } in outputs {
+        let chain = match layers.iter().position(|layer| layer.snapshot.id() == snapshot) {
+            Some(at) => of_image.iter().take(at + 1).cloned().collect(),
+            None => {
+                let own = found.as_ref().and_then(|found| found.known_layers(LayerForm::default()));
+                described(&own.unwrap_or_default())
+            }
+        };
+        if !chain.is_empty() {
+            let (chain, known) = (Value::from(chain), known.entry(name.clone()).or_default());
             if !known.contains(&chain) {
                 known.push(chain);
             }
