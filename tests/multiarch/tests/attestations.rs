@@ -44,8 +44,14 @@ fn provenance_of_each_platform_is_beside_its_image() {
     std::fs::write(environment.join("farm.json"), "{\"farm\": \"north\"}").unwrap();
     let config = format!("provenanceEnvDir = {:?}\n", environment.display().to_string());
     let daemon = scene.daemon_with(crosskit_multiarch::DaemonOptions { config, ..Default::default() });
-    let dockerfile = "FROM BASE\nARG WORD\nRUN --mount=type=secret,id=key echo $WORD > /word\n";
-    let context = scene.context("c", &[("Dockerfile", dockerfile)]);
+    let other = scene.registry.reference("other:1");
+    let copied = scene.context("o", &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "1")]);
+    daemon.build(&copied).platforms(&TWO).output(&format!("type=image,name={other},push=true")).run().ok();
+    let dockerfile = format!(
+        "FROM {other} AS other\nFROM BASE\nARG WORD\nARG FROM_WHERE\n\
+         RUN --mount=type=secret,id=key echo $WORD > /word\nCOPY --from=other /file /file\n"
+    );
+    let context = scene.context("c", &[("Dockerfile", &dockerfile)]);
     let secret = scene.path("key");
     std::fs::write(&secret, "hidden").unwrap();
     let name = scene.registry.reference("attested:1");
@@ -54,6 +60,8 @@ fn provenance_of_each_platform_is_beside_its_image() {
             .build(&context)
             .platforms(&TWO)
             .opt("build-arg:WORD", "there")
+            .opt("build-arg:FROM_WHERE", "https://me:unspeakable@example.com/x")
+            .opt("vcs:source", "https://me:unspeakable@example.com/r.git")
             .opt("attest:provenance", mode)
             .argument("--secret")
             .argument(&format!("id=key,src={}", secret.display()))
@@ -84,7 +92,15 @@ fn provenance_of_each_platform_is_beside_its_image() {
         let metadata = &statement["predicate"]["runDetails"]["metadata"];
         let file = metadata["buildkit_metadata"]["source"]["infos"][0]["filename"].as_str();
         assert_eq!(file, Some("Dockerfile"));
-        assert!(!statement.to_string().contains("hidden"));
+        assert!(!statement.to_string().contains("hidden") && !statement.to_string().contains("unspeakable"));
+        assert_eq!(request["args"]["build-arg:FROM_WHERE"], "https://xxxxx:xxxxx@example.com/x");
+        // The layers of what something was copied from are told, though they are none of the image's.
+        let steps = definition["internalParameters"]["buildConfig"]["llbDefinition"].as_array().unwrap();
+        let source =
+            |step: &&Value| step["op"]["Op"]["source"]["identifier"].to_string().contains("/other:1@");
+        let step = steps.iter().find(source).expect("the other image")["id"].as_str().unwrap();
+        let chains = &metadata["buildkit_metadata"]["layers"][format!("{step}:0")];
+        assert_eq!(chains[0].as_array().map(Vec::len), Some(1), "{chains}");
         let places = metadata["crosskit_metadata"]["steps"].as_object();
         let places: Vec<_> = places.into_iter().flat_map(|places| places.values()).collect();
         if platform == TWO[0] {
@@ -195,5 +211,46 @@ fn stages_and_the_context_are_scanned_where_the_file_says_so() {
     // `silent` does not ask for the argument, so that it is not scanned even by its name.
     let named = [("BUILDKIT_SBOM_SCAN_STAGE", "silent,needed"), ("BUILDKIT_SBOM_SCAN_CONTEXT", "0")];
     assert_eq!(scanned(&named), ["core: final", "sbom-needed: from-needed"]);
+    daemon.stop();
+}
+
+#[test]
+fn attestations_take_the_form_that_is_asked_for() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("c", &[("Dockerfile", "FROM scratch\nCOPY file /\n"), ("file", "1")]);
+    let archive = scene.path("image.tar");
+    let build = |provenance: &str, more: &str| {
+        let output = format!("type=oci,dest={}{more}", archive.display());
+        daemon.build(&context).opt("attest:provenance", provenance).output(&output).run().ok();
+        let images = Images::archive(&archive);
+        let top = images.json(&images.index_json()["manifests"][0]);
+        (images, top)
+    };
+    // As an image of its own, whose layers have the digests that its config says.
+    let (images, index) = build("mode=min", ",oci-artifact=false,\"name=example/a:1,example/b:2\"");
+    let [image, attesting] = index["manifests"].as_array().unwrap().as_slice() else { panic!("{index:#}") };
+    let manifest = images.json(attesting);
+    assert!(manifest["artifactType"].is_null() && manifest["subject"].is_null(), "{manifest:#}");
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.oci.image.config.v1+json");
+    let config = images.json(&manifest["config"]);
+    assert_eq!((&config["os"], &config["architecture"]), (&"unknown".into(), &"unknown".into()));
+    assert_eq!(config["rootfs"]["diff_ids"][0], manifest["layers"][0]["digest"]);
+    let about = &images.json(&manifest["layers"][0])["subject"];
+    let named: Vec<_> = about.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(named.len(), 2, "{named:?}");
+    for (named, name) in named.iter().zip(["example/a@1", "example/b@2"]) {
+        assert!(named.contains(name), "{named}");
+    }
+    // An image without a name is a subject as well.
+    let (images, index) = build("mode=min", "");
+    let statement = only(statements(&images, &index, "linux/amd64"));
+    let digest = image["digest"].as_str().unwrap().replace("sha256:", "");
+    assert_eq!(statement["subject"], serde_json::json!([{"name": "_", "digest": {"sha256": digest}}]));
+    // What is only inline is no reason for an index, unless it is wanted there.
+    assert!(build("mode=min,inline-only=true", "").1["manifests"].is_null());
+    assert!(build("disabled=true", "").1["manifests"].is_null());
+    let (images, index) = build("mode=min,inline-only=true", ",attestation-inline=true");
+    only(statements(&images, &index, "linux/amd64"));
     daemon.stop();
 }
