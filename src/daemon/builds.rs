@@ -40,6 +40,9 @@ use tonic::{Code, Status};
 /// registry for them again.
 const DOCUMENTS_STAY: Duration = Duration::from_secs(48 * 3600);
 
+/// How often results are made again that were found in a cache elsewhere and are gone when they are exported.
+const REDONE: u32 = 3;
+
 /// Removed records that may wait to be taken.
 const PRUNED_AT_ONCE: usize = 64;
 
@@ -296,7 +299,17 @@ impl Builder {
             chooser = Some(client);
         }
         let outputs = Outputs { exporters, caches };
-        let mut exported = outputs.give(&result, export, job.context(), &request.session).await?;
+        let mut again = 0;
+        let mut exported = loop {
+            let given = Box::pin(outputs.give(&result, export.clone(), job.context(), &request.session));
+            match given.await {
+                // What a cache elsewhere had of it is gone: it is made again.
+                Err(_) if again < REDONE && Box::pin(computed::redo(&result, &mut export)).await? => {
+                    again += 1
+                }
+                given => break given?,
+            }
+        };
         exported.response.extend(told);
         if let Some(client) = chooser {
             client.tell(&exported.response).await?;

@@ -58,6 +58,34 @@ pub async fn compute(bridge: &Bridge, mut result: FrontendResult) -> Result<Comp
     Ok(Computed { result, export, told })
 }
 
+/// Has those results made again that can't be had any more; false if there are none.
+///
+/// # Errors
+/// The first failure of a vertex.
+pub async fn redo(result: &FrontendResult, export: &mut Export) -> Result<bool, GatewayError> {
+    let mut again = false;
+    match &result.refs {
+        Refs::One(None) => {}
+        Refs::One(Some(handle)) => {
+            if handle.redo().await {
+                again = true;
+                export.single = handle.result().await?;
+            }
+        }
+        Refs::ByPlatform(handles) => {
+            for (platform, handle) in handles {
+                if let Some(handle) = handle
+                    && handle.redo().await
+                {
+                    again = true;
+                    export.by_platform.insert(platform.clone(), handle.result().await?);
+                }
+            }
+        }
+    }
+    Ok(again)
+}
+
 /// Tells whoever looks that something is missing.
 fn warn(bridge: &Bridge, failed: &Failed, finished: &[&str]) {
     let missing: Vec<_> = failed.keys().map(String::as_str).collect();

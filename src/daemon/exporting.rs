@@ -4,6 +4,7 @@ use crosskit_api::control as api;
 use crosskit_exporters::{Export, ExportError, Exporter, Report};
 use crosskit_gateway::{FrontendResult, GatewayError, Refs};
 use crosskit_remotecache::{CacheExport, CacheExports, CacheOptions, RemoteCacheError};
+use crosskit_snapshots::Ref;
 use crosskit_solver::{JobContext, Known, StatusUpdate, VertexProgress};
 use crosskit_workers::ResultRef;
 use futures::future::BoxFuture;
@@ -27,18 +28,37 @@ type Trails = Vec<(String, Vec<Known<ResultRef>>)>;
 type Told = (bool, BTreeMap<String, String>);
 
 impl Outputs {
+    /// Gets what is elsewhere before anything goes to a client, who could not be given it once more.
+    fn secure<'a>(&'a self, export: &'a Export) -> BoxFuture<'a, Result<(), GatewayError>> {
+        let mut results: Vec<Ref> = export.by_platform.values().flatten().cloned().collect();
+        results.extend(export.single.clone());
+        Box::pin(async move {
+            if !self.exporters.iter().any(|exporter| exporter.streams()) {
+                return Ok(());
+            }
+            let files =
+                self.exporters.iter().any(|exporter| exporter.streams() && exporter.image_layers().is_none());
+            for found in results {
+                let got = if files { found.materialize().await } else { found.fetch_missing().await };
+                got.map_err(|error| GatewayError::new(Code::Unknown, error.to_string()))?;
+            }
+            Ok(())
+        })
+    }
+
     /// Gives everything away: results first, so that caches have the same layers.
     ///
     /// # Errors
     /// The first place that refuses or can't be reached.
     pub async fn give(
-        self,
+        &self,
         result: &FrontendResult,
         mut export: Export,
         job: &JobContext,
         session: &str,
     ) -> Result<Exported, GatewayError> {
         let Outputs { exporters, caches } = self;
+        self.secure(&export).await?;
         let trails =
             if caches.inline || !caches.places.is_empty() { trails(result).await } else { Vec::new() };
         let mut response = BTreeMap::new();

@@ -59,6 +59,10 @@ pub fn resolve_docker(
 }
 
 impl Exporter for Archive {
+    fn streams(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         match self.form {
             ArchiveFormat::Oci => "exporting to oci image format".to_string(),

@@ -309,6 +309,10 @@ fn refuse_conflicts(trees: Vec<(String, Arc<dyn Tree>)>) -> Result<(), ExportErr
 struct Local(Files);
 
 impl Exporter for Local {
+    fn streams(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         "exporting to client directory".to_string()
     }
@@ -348,6 +352,10 @@ impl Exporter for Local {
 struct Tar(Files);
 
 impl Exporter for Tar {
+    fn streams(&self) -> bool {
+        true
+    }
+
     fn name(&self) -> String {
         "exporting to client tarball".to_string()
     }

@@ -42,6 +42,11 @@ pub trait Exporter: Send + Sync {
         None
     }
 
+    /// Whether the client gets it while it is made, so that it can't be begun anew.
+    fn streams(&self) -> bool {
+        false
+    }
+
     /// Exports, and returns what the client is told, such as `containerimage.digest`. A result
     /// appears whole or not at all. Dropping the future cancels it.
     fn export<'a>(

@@ -46,6 +46,11 @@ impl Handle {
         Ok(result)
     }
 
+    /// Has the result made again if it can't be had any more: see [`ResultHandle::redo`].
+    pub async fn redo(&self) -> bool {
+        self.result.redo().await
+    }
+
     /// All steps that the result depends on, inputs first; none if nobody has needed it.
     pub async fn steps(&self) -> Vec<Step<Option<Ref>>> {
         match self.origin.computed.load(Ordering::Relaxed) {

@@ -103,6 +103,9 @@ impl RemoteLayers {
         });
         let found = self.snapshots.from_layers(layers.collect(), about);
         let found = found.map_err(|e| failed(e.to_string(), ErrorKind::Environment))?;
+        if found.as_ref().is_some_and(|found| !found.is_within_reach()) {
+            return Err(failed("its layers were gone or wrong before".to_string(), ErrorKind::Unavailable));
+        }
         if let Some(found) = &found {
             for jobs in cx.all::<JobGroup>() {
                 let who: Sessions = Arc::new(move || jobs.sessions());

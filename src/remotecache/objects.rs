@@ -207,6 +207,10 @@ fn annotations(layer: &Layer) -> LayerAnnotations {
 struct Layers<S>(Arc<S>);
 
 impl<S: Shelf> BlobProvider for Layers<S> {
+    fn is_cache(&self) -> bool {
+        true
+    }
+
     fn fetch<'a>(
         &'a self,
         desc: &'a Descriptor,

@@ -7,6 +7,7 @@ use crosskit_images::compression::estargz;
 use crosskit_images::{ContentStore, Descriptor, Digest, annotations};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,11 @@ pub trait BlobProvider: Send + Sync {
         content: &'a ContentStore,
     ) -> BoxFuture<'a, Result<(), ProvideError>>;
 
+    /// Whether what it has was made by steps, which can be made again where it turns out to be gone or wrong.
+    fn is_cache(&self) -> bool {
+        false
+    }
+
     /// Somebody else wants its blobs, who may be let in where those who came first have left.
     fn serve(&self, _who: &Sessions) {}
 
@@ -61,6 +67,8 @@ pub struct RemoteLayer {
 #[derive(Default)]
 pub(crate) struct Lazy {
     provider: Mutex<Option<Arc<dyn BlobProvider>>>,
+    /// What was found of it in a cache is gone or wrong.
+    lost: AtomicBool,
     fetched: OnceCell<()>,
     pub(crate) unpacked: OnceCell<()>,
     /// One at a time makes the layer's blob.
@@ -70,6 +78,13 @@ pub(crate) struct Lazy {
 impl Lazy {
     fn provider(&self) -> Option<Arc<dyn BlobProvider>> {
         self.provider.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives it up, if somebody can make it again.
+    fn lose(&self) {
+        if self.provider().is_some_and(|provider| provider.is_cache()) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -81,8 +96,7 @@ impl Ref {
             let here = || layer.any_blob(|blob| layer.store.content.holds(&blob.desc)).is_some();
             layer.record().files
                 || !matches!(layer.parents, Parents::Layer(_))
-                || layer.lazy.provider().is_some()
-                || here()
+                || (!layer.lazy.lost.load(Ordering::Relaxed) && (layer.lazy.provider().is_some() || here()))
         })
     }
 }
@@ -97,6 +111,15 @@ impl Ref {
                 provider.serve(who);
             }
         }
+    }
+
+    /// Gets the blobs of layers that are neither unpacked nor in the content store.
+    pub fn fetch_missing(&self) -> BoxFuture<'_, Result<()>> {
+        let missing = self.node().layers().into_iter();
+        let missing =
+            missing.filter(|layer| !layer.record().files && matches!(layer.parents, Parents::Layer(_)));
+        let fetches = missing.map(|layer| async move { fetch(&layer).await.map(drop) });
+        try_join_all(fetches).map(|all| all.map(drop)).boxed()
     }
 
     /// The blobs of layers that are neither unpacked nor in the content store.
@@ -156,6 +179,9 @@ impl Snapshots {
                 if carried { &mut record.carried } else { &mut record.blobs }.push(blob);
                 (Parents::Layer(parent), record)
             })?;
+            if !provider.is_cache() {
+                node.lazy.lost.store(false, Ordering::Relaxed);
+            }
             *node.lazy.provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
             below = Some(node);
         }
@@ -246,10 +272,11 @@ pub(crate) async fn fetch(node: &Arc<Node>) -> Result<Option<LayerBlob>> {
     }
     let get = || async {
         let provider = node.lazy.provider().ok_or(Error::NoProvider { digest: first.desc.digest })?;
-        provider.fetch(&first.desc, content).await.map_err(|ProvideError { kind, source }| Error::Fetch {
-            digest: first.desc.digest,
-            kind,
-            source,
+        provider.fetch(&first.desc, content).await.map_err(|ProvideError { kind, source }| {
+            if kind != Kind::Canceled {
+                node.lazy.lose();
+            }
+            Error::Fetch { digest: first.desc.digest, kind, source }
         })
     };
     node.lazy.fetched.get_or_try_init(get).await?;
@@ -276,7 +303,13 @@ async fn unpack_layer(node: &Arc<Node>) -> Result<()> {
                 let provider = node.lazy.provider();
                 let tell = |done| provider.iter().for_each(|p| p.unpacking(&blob.desc, done));
                 tell(false);
-                unpack::blob(&node.store, &node.id, &blob, unpack::Over::Layers(lowers)).await?;
+                let unpacked = unpack::blob(&node.store, &node.id, &blob, unpack::Over::Layers(lowers)).await;
+                if let Err(error) = unpacked {
+                    if error.kind() == Kind::User {
+                        node.lazy.lose();
+                    }
+                    return Err(error);
+                }
                 tell(true);
             }
         }

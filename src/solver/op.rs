@@ -83,6 +83,12 @@ impl fmt::Debug for Permit {
 pub trait OpResolver<R>: Send + Sync {
     /// Makes the operation. The job is the one that first wanted the vertex.
     fn op(&self, vertex: &Arc<Vertex>, job: &JobContext) -> Result<Arc<dyn Op<R>>, OpError>;
+
+    /// Whether a result that was found in a cache can't be had any more. Asked when work on it has failed.
+    fn is_lost(&self, result: &R) -> bool {
+        let _ = result;
+        false
+    }
 }
 
 /// How an operation is found in the cache.

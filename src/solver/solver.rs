@@ -297,6 +297,14 @@ impl<R: Clone + Send + Sync + 'static> ResultHandle<R> {
         answer.unwrap_or_else(|_| Err(SolveError::canceled()))
     }
 
+    /// Has the result made again if it is one of a cache that can't be had any more; true if it is. Then it is to be
+    /// asked for again.
+    pub async fn redo(&self) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.0.solver.send(Message::Redo { root: self.0.root, reply });
+        answer.await.unwrap_or_default()
+    }
+
     /// All steps that the result depends on, inputs first. Empty after the build has ended.
     pub async fn steps(&self) -> Vec<Step<R>> {
         let (reply, answer) = oneshot::channel();

@@ -479,6 +479,10 @@ pub fn from_message(message: &pb::Platform) -> Platform {
 }
 
 impl OpResolver<ResultRef> for Workers {
+    fn is_lost(&self, result: &ResultRef) -> bool {
+        result.as_ref().is_some_and(|found| !found.is_within_reach())
+    }
+
     fn op(&self, vertex: &Arc<Vertex>, _job: &JobContext) -> Result<Arc<dyn Op<ResultRef>>, OpError> {
         let parts = Arc::clone(&self.0.local);
         let inputs = vertex.inputs.len();

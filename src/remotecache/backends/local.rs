@@ -209,6 +209,10 @@ impl Place for InFolder {
 }
 
 impl BlobProvider for InFolder {
+    fn is_cache(&self) -> bool {
+        true
+    }
+
     fn fetch<'a>(
         &'a self,
         desc: &'a Descriptor,

@@ -248,6 +248,10 @@ struct Layers {
 }
 
 impl BlobProvider for Layers {
+    fn is_cache(&self) -> bool {
+        true
+    }
+
     fn serve(&self, who: &Sessions) {
         let mut others = self.guests.others.lock().unwrap_or_else(PoisonError::into_inner);
         others.retain(|known| !known().is_empty());

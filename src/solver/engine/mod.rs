@@ -13,6 +13,7 @@ mod inspect;
 mod load;
 mod lookup;
 mod promise;
+mod redo;
 mod state;
 mod work;
 
@@ -54,6 +55,8 @@ pub(crate) enum Message<R> {
     Settle { job: u64, wait: bool, reply: oneshot::Sender<bool> },
     /// Work is done.
     Finished(Finished<R>),
+    /// A result turned out to be gone: whether it is made again.
+    Redo { root: u64, reply: oneshot::Sender<bool> },
     /// Someone wants to know what a result was made by.
     Steps { root: u64, reply: oneshot::Sender<Vec<Step<R>>> },
     /// Someone wants to know by which keys a result and all that it depends on are known.
@@ -174,6 +177,11 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             Message::Promised { vertex, task, told } => self.promised(vertex, task, told),
             Message::Settle { job, wait, reply } => self.settle(job, wait, reply),
             Message::Finished(finished) => self.take_finished(finished),
+            Message::Redo { root, reply } => {
+                let edge = self.roots.get(&root).map(|root| root.edge);
+                // Whoever asked may have left.
+                let _ = reply.send(edge.is_some_and(|edge| self.redo(edge)));
+            }
             Message::Steps { root, reply } => {
                 // Whoever asked may have left.
                 let _ = reply.send(self.steps(root));

@@ -22,8 +22,8 @@ use crate::{CacheDep, CacheMap, ErrorKind, Op, OpContext, OpError, SolveError};
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How often an operation is started again for the builds that are left after another, whose
-/// session it used, has gone.
-const RESTARTS: u8 = 3;
+/// session it used, has gone, or because what it works on had to be made again.
+pub(super) const RESTARTS: u8 = 3;
 
 /// The end of a piece of work.
 pub(crate) struct Finished<R> {
@@ -330,6 +330,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
             }
         }
         if let Err(error) = outcome {
+            if self.begin_anew(id, &slot) {
+                return;
+            }
             self.work_failed(id, &slot, error.context("failed to compute cache key"));
         }
     }
@@ -354,6 +357,7 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
                 }
                 self.enqueue_all(id);
             }
+            Err(_) if self.begin_anew(id, &slot) => {}
             Err(error) => {
                 self.work_failed(id, &slot, error);
                 keys.into_iter().for_each(|key| self.caches[0].forget(key));
@@ -474,6 +478,19 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         let vertex = &self.vertices[id];
         let waiting: Vec<_> = vertex.edges.iter().chain(&vertex.exec_waiting).copied().collect();
         waiting.into_iter().for_each(|edge| self.enqueue(edge));
+    }
+
+    /// Begins anew with what failed because a result that it works on is gone.
+    fn begin_anew<T>(&mut self, id: VertexId<R>, slot: &Slot<T>) -> bool {
+        let cancelled = slot.task().is_some_and(|task| task.cancel.is_cancelled());
+        if cancelled || !self.redo_inputs(id) {
+            return false;
+        }
+        for edge in self.release_followers(id) {
+            self.enqueue(edge);
+        }
+        self.enqueue_all(id);
+        true
     }
 
     /// Decides what the failure of some work means: nothing if it was cancelled, another try

@@ -313,6 +313,99 @@ fn a_layer_that_the_registry_has_lost_is_made_again() {
     daemon.stop();
 }
 
+/// What becomes of layers between the hit and their use.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Gone,
+    Swapped,
+}
+
+impl Fate {
+    fn befall(self, file: &Path) {
+        match self {
+            Fate::Gone => std::fs::remove_file(file).expect("lose a layer"),
+            Fate::Swapped => {
+                let content = std::fs::read(file).expect("read a layer");
+                let other: Vec<u8> = content.iter().map(|byte| byte ^ 1).collect();
+                std::fs::write(file, other).expect("damage a layer");
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_that_are_gone_or_wrong_when_they_are_needed_are_made_again() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let reference = scene.registry.reference("caches:fate");
+    let place = scene.path("cache");
+    let registry =
+        (format!("type=registry,ref={reference}"), format!("type=registry,ref={reference},mode=max"));
+    let local = (
+        format!("type=local,src={}", place.display()),
+        format!("type=local,dest={},mode=max", place.display()),
+    );
+    let base = scene.base_image.layer_digest("linux/amd64");
+    let image = "type=image,name=example.com/kept:1";
+    // A step more, which needs the files of what was found.
+    let more = format!("{DOCKERFILE}RUN /bin/cat /made /three > /four\n");
+    let longer = scene.context("longer", &[("Dockerfile", &more), ("a.txt", "a\n")]);
+    for (at, (fate, in_folder, first, then)) in [
+        // Found and not needed yet; then the registry collects them.
+        (Fate::Gone, false, Some(image), &context),
+        (Fate::Gone, false, Some(image), &longer),
+        (Fate::Swapped, false, None, &context),
+        (Fate::Swapped, false, None, &longer),
+        (Fate::Swapped, true, None, &context),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let case = format!("{at}: {fate:?}, in a folder: {in_folder}");
+        let (import, export) = if in_folder { &local } else { &registry };
+        let giver = fresh(&scene, &format!("giver-{at}"));
+        let given = scene.path(&format!("given-{at}"));
+        run(&giver, &context, std::slice::from_ref(export), &[], &folder(&given)).ok();
+        giver.stop();
+        let daemon = fresh(&scene, &format!("taker-{at}"));
+        let imports = std::slice::from_ref(import);
+        if let Some(output) = first {
+            let ran = run(&daemon, &context, &[], imports, output).ok();
+            assert_eq!(cached(&ran), STEPS, "{case}: {ran}");
+        }
+        let manifest: Value = match in_folder {
+            true => {
+                let cache = Images::Folder(place.clone());
+                cache.json(&cache.index_json()["manifests"][0])
+            }
+            false => serde_json::from_slice(&scene.registry.manifest("caches", "fate").unwrap()).unwrap(),
+        };
+        let layers = manifest["layers"].as_array().expect("layers").iter();
+        let digests: BTreeSet<_> = layers.filter_map(|layer| layer["digest"].as_str()).collect();
+        for digest in digests {
+            if digest != base {
+                let hex = digest.strip_prefix("sha256:").expect("a digest");
+                fate.befall(&match in_folder {
+                    true => place.join("blobs/sha256").join(hex),
+                    false => scene.registry.blob_file(digest),
+                });
+            }
+        }
+        let out = scene.path(&format!("out-{at}"));
+        let ran = run(&daemon, then, &[], if first.is_some() { &[] } else { imports }, &folder(&out)).ok();
+        let (before, after) = (Tree::of_folder(&given), Tree::of_folder(&out));
+        assert_eq!(after.text("a.txt"), "a\n", "{case}");
+        assert_ne!(before.text("made"), after.text("made"), "{case}: {ran}");
+        assert!(after.text("three").starts_with(&after.text("made")), "{case}: {ran}");
+        // What is known from now on is what was made.
+        let once_more = scene.path(&format!("once-more-{at}"));
+        let ran = run(&daemon, then, &[], &[], &folder(&once_more)).ok();
+        assert_eq!(Tree::of_folder(&once_more).text("three"), after.text("three"), "{case}: {ran}");
+        daemon.stop();
+        let _ = std::fs::remove_dir_all(&place);
+    }
+}
+
 #[test]
 fn a_hit_that_is_pushed_on_moves_no_layer_through_the_daemon() {
     let scene = Scene::set();
