@@ -101,8 +101,7 @@ fn deflate(level: u32, before: &[u8], piece: &[u8], last: bool) -> io::Result<De
     let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
     loop {
         let taken = deflate.total_in() as usize;
-        let status =
-            deflate.compress_vec(&piece[taken..], &mut bytes, flush).map_err(io::Error::other)?;
+        let status = deflate.compress_vec(&piece[taken..], &mut bytes, flush).map_err(io::Error::other)?;
         let room = bytes.len() < bytes.capacity();
         let done = if last {
             status == Status::StreamEnd

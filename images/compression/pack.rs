@@ -140,8 +140,7 @@ pub(super) fn pack_gzip<W: Write + Send, T, E: From<io::Error>>(
     produce: impl FnOnce(&mut dyn Write) -> Result<T, E>,
 ) -> Result<(T, Packed, W), E> {
     thread::scope(|scope| {
-        let (mut gzip, writer) =
-            ParallelGzip::start(scope, options.threads.max(1), gzip_level(options), out);
+        let (mut gzip, writer) = ParallelGzip::start(scope, options.threads.max(1), gzip_level(options), out);
         let mut counted = Counted::new(PIECE, |piece| gzip.piece(piece, false));
         let produced = produce(&mut counted);
         let (packed, rest) = counted.finish();

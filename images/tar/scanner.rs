@@ -20,9 +20,17 @@ pub enum Part<'a> {
 
 enum State {
     /// Collects the headers of an entry until there are so many bytes; the newest block begins at `block`.
-    Headers { block: usize, wanted: usize },
-    Data { left: u64, padding: usize },
-    Padding { left: usize },
+    Headers {
+        block: usize,
+        wanted: usize,
+    },
+    Data {
+        left: u64,
+        padding: usize,
+    },
+    Padding {
+        left: usize,
+    },
     End,
 }
 

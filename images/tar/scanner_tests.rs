@@ -38,11 +38,18 @@ fn an_archive_stays_as_it_is_in_whatever_pieces_it_comes() {
             .output()
             .unwrap()
             .stdout;
-        let expected =
-            ["./".to_owned(), format!("./{long}/"), format!("./{long}/{long}/"), format!("./{long}/{long}/file")];
+        let expected = [
+            "./".to_owned(),
+            format!("./{long}/"),
+            format!("./{long}/{long}/"),
+            format!("./{long}/{long}/file"),
+        ];
         for pieces in [1, 511, 512, 4096, tar.len()] {
             let (bytes, names, ended) = scanned(&tar, pieces).unwrap();
-            assert!(ended && names[..4] == expected && names[4..] == ["./empty", "./link"], "{format} {names:?}");
+            assert!(
+                ended && names[..4] == expected && names[4..] == ["./empty", "./link"],
+                "{format} {names:?}"
+            );
             assert!(tar.starts_with(&bytes) && tar[bytes.len()..].iter().all(|byte| *byte == 0), "{format}");
         }
         // What is cut off in the middle is not whole.

@@ -438,7 +438,11 @@ mod tests {
         for (exporter, key, expected) in [
             ("image", "compresion", vec!["unknown option compresion is ignored, did you mean compression?"]),
             ("image", "colour", vec!["unknown option colour is ignored"]),
-            ("image", "annotation-", vec!["unknown option annotation- is ignored, did you mean annotation.?"]),
+            (
+                "image",
+                "annotation-",
+                vec!["unknown option annotation- is ignored, did you mean annotation.?"],
+            ),
             ("oci", "push", vec!["push has no effect with type=oci"]),
             ("docker", "dangling-name-prefix", vec!["dangling-name-prefix has no effect with type=docker"]),
             ("image", "buildinfo", vec![]),

@@ -1,10 +1,12 @@
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 use crosskit_api::details;
 use crosskit_api::errors::ErrorDetails;
+use crosskit_api::{stack, version};
 use crosskit_llb::{Digest, SourceLocation, Vertex};
 
 /// Who has to act when an error happens.
@@ -30,6 +32,8 @@ pub struct OpError(Arc<Inner>);
 struct Inner {
     kind: ErrorKind,
     message: String,
+    /// Where in our code it was made.
+    origin: &'static Location<'static>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     subject: Option<details::solve::Subject>,
     details: Arc<ErrorDetails>,
@@ -38,9 +42,11 @@ struct Inner {
 
 impl OpError {
     /// With a message that says what was being done, to what, and what went wrong.
+    #[track_caller]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let (source, subject, details, attachment) = Default::default();
-        OpError(Arc::new(Inner { kind, message: message.into(), source, subject, details, attachment }))
+        let (message, origin) = (message.into(), Location::caller());
+        OpError(Arc::new(Inner { kind, message, origin, source, subject, details, attachment }))
     }
 
     fn inner(&mut self) -> &mut Inner {
@@ -48,6 +54,7 @@ impl OpError {
     }
 
     /// From an error of another crate; the message is that of the error and its causes.
+    #[track_caller]
     pub fn from_error(kind: ErrorKind, error: impl StdError + Send + Sync + 'static) -> Self {
         let mut message = error.to_string();
         let mut cause = error.source();
@@ -65,6 +72,7 @@ impl OpError {
     }
 
     /// That the one who asked has left.
+    #[track_caller]
     pub fn canceled() -> Self {
         OpError::new(ErrorKind::Canceled, "context canceled")
     }
@@ -112,6 +120,25 @@ impl OpError {
     /// What it tells besides its sentence.
     pub fn details(&self) -> &ErrorDetails {
         &self.0.details
+    }
+
+    /// Through which process it came and where in it, for `buildctl --debug`. Whoever passes an error of another
+    /// daemon on adds itself.
+    fn trace(&self) -> stack::Stack {
+        let origin = self.0.origin;
+        let module = origin.file().trim_start_matches("src/").trim_end_matches(".rs").replace('/', "::");
+        let frame = stack::Frame {
+            name: format!("{}::{module}", version::PACKAGE),
+            file: origin.file().to_string(),
+            line: i32::try_from(origin.line()).unwrap_or(i32::MAX),
+        };
+        stack::Stack {
+            frames: vec![frame],
+            cmdline: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
+            pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
+            version: version::VERSION.to_string(),
+            revision: version::REVISION.to_string(),
+        }
     }
 
     /// What was kept, if it is of this type.
@@ -202,7 +229,7 @@ impl SolveError {
     }
 
     /// As the typed details of a gRPC status: what the operation said, the vertex, the operation
-    /// with the names of its inputs and mounts, and the places it was written at.
+    /// with the names of its inputs and mounts, the places it was written at, and where in which daemon it failed.
     pub fn details(&self) -> ErrorDetails {
         let mut told = self.error.details().clone();
         if let Some(vertex) = &self.vertex {
@@ -215,6 +242,7 @@ impl SolveError {
                 subject: self.error.subject().copied(),
             });
             // The last one written down is told first, as BuildKit's clients expect.
+            told.stacks.push(self.error.trace());
             told.sources.extend(self.locations.iter().rev().map(source_detail));
         }
         told

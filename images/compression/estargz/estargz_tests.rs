@@ -58,7 +58,8 @@ fn member(blob: &[u8]) -> (Vec<u8>, usize) {
 }
 
 fn table(blob: &[u8]) -> (Value, Digest) {
-    let at = u64::from_str_radix(str::from_utf8(&blob[blob.len() - 35..blob.len() - 19]).unwrap(), 16).unwrap();
+    let at =
+        u64::from_str_radix(str::from_utf8(&blob[blob.len() - 35..blob.len() - 19]).unwrap(), 16).unwrap();
     let (tar, len) = member(&blob[at as usize..]);
     assert_eq!(at as usize + len, blob.len() - 51, "nothing between the table and the footer");
     let mut tar = tar::Archive::new(&tar[..]);
@@ -83,10 +84,12 @@ fn every_part_of_a_file_is_where_the_table_says() {
         if number("offset") > 0 {
             let (plain, _) = member(&blob[number("offset") as usize..]);
             let whole = if name == NO_PREFETCH { LANDMARK.to_vec() } else { noise(2 * CHUNK + 5) };
-            let size = table["entries"].as_array().unwrap().iter().find(|e| e["name"] == name).unwrap()["size"]
-                .as_u64()
-                .unwrap();
-            let end = if number("chunkSize") > 0 { number("chunkOffset") + number("chunkSize") } else { size };
+            let size =
+                table["entries"].as_array().unwrap().iter().find(|e| e["name"] == name).unwrap()["size"]
+                    .as_u64()
+                    .unwrap();
+            let end =
+                if number("chunkSize") > 0 { number("chunkOffset") + number("chunkSize") } else { size };
             let data = &whole[number("chunkOffset") as usize..end as usize];
             assert!(plain.starts_with(data), "{name} at {}", number("offset"));
             assert_eq!(entry["chunkDigest"], Digest::of(data).to_string(), "{name}");

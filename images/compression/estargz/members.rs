@@ -116,8 +116,10 @@ fn work(next: &Mutex<Receiver<Job>>, level: u32) {
 }
 
 fn make(level: u32, job: &Job) -> io::Result<Made> {
-    let mut made =
-        Made { bytes: Vec::with_capacity(job.bytes.len() / 2), members: Vec::with_capacity(job.starts.len()) };
+    let mut made = Made {
+        bytes: Vec::with_capacity(job.bytes.len() / 2),
+        members: Vec::with_capacity(job.starts.len()),
+    };
     let ends = job.starts.iter().skip(1).map(|(at, _)| *at).chain([job.bytes.len()]);
     for ((at, data), end) in job.starts.iter().zip(ends) {
         let before = made.bytes.len();

@@ -221,4 +221,3 @@ impl Write for Layer {
         Ok(())
     }
 }
-

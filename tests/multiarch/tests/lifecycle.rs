@@ -170,3 +170,19 @@ fn an_unknown_flag_is_named() {
     let arguments = vec!["--no-such-flag".into()];
     Daemon::fails_to_start(&scene, DaemonOptions { arguments, ..Default::default() }).says("no-such-flag");
 }
+
+#[test]
+fn an_error_tells_which_daemon_it_came_from_when_asked() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("c", &[("Dockerfile", "FROM scratch\nCOPY nobody-has-me /\n")]);
+    let [context, dockerfile] = ["context", "dockerfile"].map(|name| format!("{name}={}", context.display()));
+    let build = ["build", "--frontend", "dockerfile.v0", "--local", &context, "--local", &dockerfile];
+    let daemon_is = format!("{} v", daemon.id());
+    let ran = daemon.buildctl(&[&["--debug"], build.as_slice()].concat()).fails();
+    let said = ran.said();
+    assert!(said.lines().any(|line| line.starts_with(&daemon_is) && line.contains("buildkitd")), "{ran}");
+    assert!(said.lines().any(|line| line.starts_with("\tsrc/") && line.contains(".rs:")), "{ran}");
+    daemon.buildctl(&build).fails().says("nobody-has-me").never_says(".rs:");
+    daemon.stop();
+}
