@@ -10,14 +10,14 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Packages that are listed: a document has to stay readable for those who get it, which is 40 MB for BuildKit's.
-const MAX_PACKAGES: usize = 20_000;
+/// Packages that are listed, of 700 bytes each: a document has to stay readable for those who get it, and BuildKit reads 40 MB.
+const MAX_PACKAGES: usize = 12_000;
 
-/// Files that are listed, for the same reason: 500 bytes each.
+/// Files that are listed, for the same reason: 600 bytes each, with the layer and whose they are.
 const MAX_FILES: usize = 40_000;
 
-/// Who needs whom; for the same reason as well.
-const MAX_NEEDS: usize = 60_000;
+/// Who needs whom; for the same reason as well: 160 bytes each.
+const MAX_NEEDS: usize = 40_000;
 
 /// Remarks that are told one by one.
 const MAX_REMARKS: usize = 20;

@@ -110,8 +110,6 @@ struct File {
     #[serde(rename = "SPDXID")]
     id: String,
     checksums: Vec<Checksum>,
-    license_concluded: &'static str,
-    copyright_text: &'static str,
 }
 
 #[derive(Serialize)]
@@ -304,8 +302,6 @@ impl Found {
                     Checksum { algorithm: "SHA1", checksum_value: sums.sha1.clone() },
                     Checksum { algorithm: "SHA256", checksum_value: sums.sha256.clone() },
                 ],
-                license_concluded: UNKNOWN,
-                copyright_text: UNKNOWN,
             })
             .collect();
         body.has_extracted_licensing_infos = others
