@@ -74,6 +74,9 @@ pub struct CacheRecord {
     /// For each input the keys that it is known by.
     #[serde(default, deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Vec<CacheInput>>,
+    /// The id of a cache mount of steps whose files the results are; BuildKit passes over it.
+    #[serde(rename = "crosskitMount", default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<String>,
     /// When a writer last had this among its own, RFC 3339; nothing with who wrote the document.
     /// BuildKit passes over it.
     #[serde(rename = "crosskitUsed", default, skip_serializing_if = "Option::is_none")]

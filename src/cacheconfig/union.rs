@@ -40,6 +40,8 @@ struct Held {
     blobs: Vec<String>,
     /// When it was made: as the document tells it, and to be compared.
     created: (Timestamp, String),
+    /// The cache mount whose files it is.
+    mount: Option<String>,
     /// When a writer last had it among its own; none for whoever unites.
     used: Option<Timestamp>,
 }
@@ -138,7 +140,7 @@ fn held(
             let newer = newest.as_ref().is_none_or(|known| known.created < created);
             if newer && !blobs.is_empty() && blobs.iter().all(|blob| there(blob)) {
                 let used = record.used.as_deref().and_then(|text| text.parse().ok());
-                newest = Some(Held { blobs, created, used });
+                newest = Some(Held { blobs, created, mount: record.mount.clone(), used });
             }
         }
         all.push((key, newest));
@@ -185,6 +187,7 @@ fn document(ring: &Keyring<Held>, from: &[&CacheConfig]) -> CacheConfig {
     let records = ring.records(|held, record| {
         let layer = list.chain(held.blobs.iter().map(String::as_str));
         record.results.push(CacheResult { layer, created: held.created.1.clone() });
+        record.mount.clone_from(&held.mount);
         record.used = held.used.map(|used| used.to_string());
     });
     let mut layers = list.into_layers();

@@ -1,6 +1,6 @@
 //! What is given away: keys and the layers behind them, from whatever caches know of them.
 
-use crate::ResultRef;
+use crate::{ResultRef, mounts};
 use crosskit_cache::{Alternative, Cache, KeyId};
 use crosskit_cacheconfig::{CacheConfig, CacheRecord, CacheResult, Keyring, LayerList};
 use crosskit_images::{Digest, gojson};
@@ -38,6 +38,8 @@ pub(crate) struct Made {
     pub layers: Vec<Layer>,
     /// When it was made, in nanoseconds since 1970.
     pub created_ns: u64,
+    /// The cache mount whose files it is.
+    pub mount: Option<String>,
 }
 
 enum State {
@@ -97,6 +99,12 @@ impl Chains {
         }
     }
 
+    /// Takes in what a cache mount holds.
+    pub fn add_mount(&mut self, id: &str, layers: Vec<Layer>, created_ns: u64) {
+        let key = self.ring.ensure(&[], mounts::key(id));
+        self.ring.lead(key, Made { layers, created_ns, mount: Some(id.to_owned()) });
+    }
+
     fn source(&mut self, cache: &Cache<ResultRef>) -> usize {
         if let Some(known) = self.sources.iter().position(|known| known.is(cache)) {
             return known;
@@ -152,6 +160,7 @@ impl Chains {
                 blobs.entry(blob).or_insert_with(|| layer.clone());
             }
             record.results.push(CacheResult { layer, created: time(made.created_ns) });
+            record.mount.clone_from(&made.mount);
         });
         let mut config = CacheConfig { layers: list.into_layers(), records };
         config.sort();

@@ -3,9 +3,11 @@
 use crate::backends::{self, Backend, Way};
 use crate::chains::{Chains, Made};
 use crate::error::{RemoteCacheError, Result};
-use crate::{CacheOptions, RemoteCaches, ResultRef};
+use crate::options::Mounts;
+use crate::{CacheOptions, RemoteCaches, ResultRef, mounts};
 use crosskit_cache::LoadContext;
-use crosskit_snapshots::{LayerForm, Ref};
+use crosskit_llb::Vertex;
+use crosskit_snapshots::{LayerForm, Ref, Snapshots};
 use crosskit_solver::{JobContext, Known};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -32,6 +34,8 @@ pub struct CacheExport {
     form: LayerForm,
     ignore_error: bool,
     with_client: bool,
+    mounts: Option<Mounts>,
+    snapshots: Snapshots,
 }
 
 /// Where a build's cache goes.
@@ -71,7 +75,16 @@ impl RemoteCaches {
             };
             let ignore_error = options.flag("ignore-error").ok().flatten().unwrap_or(false);
             let (form, with_client) = (options.form()?, options.kind == "local");
-            exports.places.push(CacheExport { backend, mode, form, ignore_error, with_client });
+            let (mounts, snapshots) = (options.mounts(), self.snapshots.clone());
+            exports.places.push(CacheExport {
+                backend,
+                mode,
+                form,
+                ignore_error,
+                with_client,
+                mounts,
+                snapshots,
+            });
         }
         Ok(exports)
     }
@@ -100,7 +113,13 @@ impl CacheExport {
             let done = step.part("preparing build cache for export");
             let collected = collect(trails, self.mode, self.form, job.sessions()).await;
             drop(done);
-            let collected = collected?.collected();
+            let mut chains = collected?;
+            if let Some(wanted) = &self.mounts {
+                let steps: Vec<&Vertex> =
+                    trails.iter().flat_map(|trail| trail.iter()).map(|known| &*known.vertex).collect();
+                mounts::give(&mut chains, &steps, wanted, self.form, &self.snapshots, &step).await?;
+            }
+            let collected = chains.collected();
             let done = step.part("sending cache export");
             let given = self.backend.give(collected, &step).await;
             drop(done);
@@ -203,7 +222,7 @@ async fn made(
         true => Some(found.layers(form).await.map_err(RemoteCacheError::snapshots("make layers"))?),
         false => found.known_layers(form),
     };
-    Ok(layers.filter(|layers| !layers.is_empty()).map(|layers| Made { layers, created_ns }))
+    Ok(layers.filter(|layers| !layers.is_empty()).map(|layers| Made { layers, created_ns, mount: None }))
 }
 
 /// A result, and when it was made.

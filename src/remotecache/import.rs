@@ -8,7 +8,7 @@ use crosskit_cache::{Cache, MemoryStore, Record};
 use crosskit_cacheconfig::{CacheConfig, CacheRecord, place, read_keys};
 use crosskit_snapshots::Snapshots;
 use crosskit_solver::JobContext;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// What was found of a cache: its keys, and the layers that are there.
@@ -29,9 +29,17 @@ impl RemoteCaches {
             let backend = backends::resolve(self, Way::Import, options, job.sessions())?;
             let found = backend.find(&step).await?;
             let (name, snapshots) = (name.clone(), self.snapshots.clone());
+            let records = found.iter().flat_map(|found| &found.config.records);
+            let mounts: BTreeSet<String> = records.filter_map(|record| record.mount.clone()).collect();
             // Large caches take a while.
             let made = tokio::task::spawn_blocking(move || assemble(&name, found, snapshots)).await;
-            made.unwrap_or_else(|_| Err(RemoteCacheError::Invalid("its keys could not be read".to_string())))
+            let cache = made.unwrap_or_else(|_| {
+                Err(RemoteCacheError::Invalid("its keys could not be read".to_string()))
+            })?;
+            if let Some(wanted) = options.mounts() {
+                self.fill_mounts(&mounts, &wanted, &cache, job.sessions(), &step).await;
+            }
+            Ok::<_, RemoteCacheError>(cache)
         };
         let read = read.await;
         let failed = read.as_ref().err().map(ToString::to_string);

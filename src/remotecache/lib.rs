@@ -16,6 +16,7 @@ mod inline;
 mod layers;
 mod manifests;
 mod merging;
+mod mounts;
 mod objects;
 mod options;
 mod turns;

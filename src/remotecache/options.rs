@@ -7,7 +7,7 @@ use crosskit_images::media_types::LayerPacking;
 use crosskit_images::registry::Reference;
 use crosskit_snapshots::LayerForm;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// A cache as it is asked for: its type and keys.
@@ -62,6 +62,17 @@ impl CacheOptions {
         };
         let why = || format!("failed to parse {key}: {text:?} is no duration such as 24h or 90s");
         parsed.map(Some).ok_or_else(|| RemoteCacheError::Options(why()))
+    }
+
+    /// `cache-mounts`: which cache mounts of steps go with the cache; none if nothing is said.
+    pub(crate) fn mounts(&self) -> Option<Mounts> {
+        match self.get("cache-mounts")? {
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => None,
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(Mounts::All),
+            ids => {
+                Some(Mounts::These(ids.split(';').filter(|id| !id.is_empty()).map(str::to_owned).collect()))
+            }
+        }
     }
 
     /// `merge` and `max-age`: for how long what others have written to the same place stays; none if an export
@@ -174,6 +185,27 @@ pub fn without_secrets(imports: &str) -> String {
         }
     }
     imports.to_string()
+}
+
+/// Cache mounts of steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mounts {
+    /// All that a build has or a cache knows.
+    All,
+    /// Those with these ids.
+    These(BTreeSet<String>),
+}
+
+impl Mounts {
+    /// Whether the one with this id is among them. Dockerfile's frontend puts a namespace and a slash before ids.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        match self {
+            Mounts::All => true,
+            Mounts::These(ids) => {
+                ids.contains(id) || id.split_once('/').is_some_and(|(_, own)| ids.contains(own))
+            }
+        }
+    }
 }
 
 /// The document that holds a cache together.

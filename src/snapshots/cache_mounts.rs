@@ -1,10 +1,12 @@
 //! Cache mounts: folders that steps keep between builds.
 
+use crate::clone::{Files, clone_tree};
 use crate::kept::Found;
 use crate::mounts::Mounted;
 use crate::record::{KEYS, RecordType};
-use crate::{About, MutableRef, Ref, Result, Snapshots};
+use crate::{About, Error, MutableRef, Ref, Result, Snapshots};
 use crosskit_metadata::Change;
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, Weak};
 
 /// What happens when several steps use one cache at the same time (BuildKit's CacheSharingOpt).
@@ -33,6 +35,11 @@ impl CacheMount {
     }
 }
 
+/// Does work on files, which blocks.
+async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Canceled))
+}
+
 impl Snapshots {
     /// The cache named `name`, which starts with the files of `base`. Waits for others if sharing
     /// says so; dropping the future gives up waiting.
@@ -54,6 +61,54 @@ impl Snapshots {
             Sharing::Locked => Arc::new(self.wait_for_cache(&key, base, about).await?),
         };
         Ok(CacheMount { mounted: mutable.mount().await?, _mutable: mutable })
+    }
+
+    /// A copy of what the cache named `name` holds now, of those that start empty. None if there is none, or
+    /// if somebody has it who does not share it.
+    pub async fn copy_cache_mount(&self, name: &str) -> Result<Option<Ref>> {
+        let key = format!("cache:{name}");
+        let shared = {
+            let shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.get(&key).and_then(Weak::upgrade)
+        };
+        let cache = match shared {
+            Some(cache) => cache,
+            None => match self.free_by_key(&key)? {
+                Found::Free(cache) => Arc::new(*cache),
+                Found::InUse | Found::Nothing => return Ok(None),
+            },
+        };
+        let copy = self.new_mutable(None, About::new(format!("copy of cache mount {name}")))?;
+        let (from, to) = (cache.mount().await?, copy.mount().await?);
+        off_runtime(move || clone_tree(from.path(), to.path(), Files::Copy, &HashSet::new())).await?;
+        copy.commit().await.map(Some)
+    }
+
+    /// Has the cache named `name` begin with the files of a snapshot, unless it has any already; true if so.
+    pub async fn fill_cache_mount(&self, name: &str, with: &Ref) -> Result<bool> {
+        let key = format!("cache:{name}");
+        let from = with.mount_readonly().await?;
+        let about = About::new(format!("cached mount with id {name:?}")).of_type(RecordType::CacheMount);
+        let cache = match self.free_by_key(&key)? {
+            Found::Free(cache) => *cache,
+            Found::InUse => return Ok(false),
+            Found::Nothing => self.new_by_key(&key, None, about)?,
+        };
+        let to = cache.mount().await?;
+        let filled = move || {
+            let failed = |e| Error::file("listing", to.path(), e);
+            if std::fs::read_dir(to.path()).map_err(failed)?.next().is_some() {
+                return Ok(false);
+            }
+            clone_tree(from.path(), to.path(), Files::Copy, &HashSet::new()).map(|()| true)
+        };
+        let filled = off_runtime(filled).await;
+        drop(cache);
+        if filled.is_err() {
+            // A part of it is worse than nothing.
+            self.forget_cache_mount(name)?;
+        }
+        filled
     }
 
     /// Forgets what the cache named `name` holds, whatever it started from: the next step that

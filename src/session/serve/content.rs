@@ -211,6 +211,9 @@ impl Content for ContentStores {
     }
 }
 
+/// How often the folder for what is being written is made again.
+const TRIES: usize = 100;
+
 /// A blob that is being written, under a name that is not a digest.
 struct Ingest {
     file: std::fs::File,
@@ -222,9 +225,17 @@ struct Ingest {
 impl Ingest {
     fn begin(store: &Path) -> std::io::Result<Self> {
         let dir = store.join("ingest");
-        std::fs::create_dir_all(&dir)?;
         let path = dir.join(format!("{:032x}", rand::random::<u128>()));
-        let file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let mut tries = 0;
+        let file = loop {
+            std::fs::create_dir_all(&dir)?;
+            tries += 1;
+            match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+                // Another program that writes here, too, has just taken the folder away.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < TRIES => {}
+                opened => break opened?,
+            }
+        };
         Ok(Self { file, path, hash: Sha256::new(), written: 0 })
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
-use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, Scene, Tree};
+use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, S3Store, Scene, Tree};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -311,6 +311,66 @@ fn a_layer_that_the_registry_has_lost_is_made_again() {
     assert_ne!(before.text("made"), after.text("made"));
     assert_eq!(Tree::of_folder(&out).text("a.txt"), "a\n");
     daemon.stop();
+}
+
+#[test]
+fn cache_mounts_go_with_a_cache_where_that_is_wanted() {
+    let scene = Scene::set();
+    let step = |word: &str| {
+        let text = format!(
+            "FROM BASE\nRUN --mount=type=cache,target=/kept --mount=type=cache,id=more,target=/more \
+             echo {word} >> /kept/log && cat /kept/log > /seen && echo {word} >> /more/log && cat /more/log > /more-seen\n"
+        );
+        scene.context(word, &[("Dockerfile", &text)])
+    };
+    let [one, two, three] = ["one", "two", "three"].map(step);
+    let s3 = S3Store::start(&scene.parts);
+    let s3_keys = format!("{},access_key_id=id,secret_access_key=secret", s3.keys());
+    let place = scene.path("mounts").display().to_string();
+    let registry = format!("type=registry,ref={}", scene.registry.reference("caches:mounts"));
+    let mut number = 0;
+    let mut build = |context: &Path, daemon: &Daemon, export: &[String], import: &[String]| {
+        number += 1;
+        let out = scene.path(&format!("mounts-{number}"));
+        run(daemon, context, export, import, &folder(&out)).ok();
+        let tree = Tree::of_folder(&out);
+        (tree.text("seen"), tree.text("more-seen"))
+    };
+    let seen = |kept: &str, more: &str| (kept.to_owned(), more.to_owned());
+    for (at, (export, import)) in [
+        (registry.clone(), registry),
+        (format!("type=local,dest={place}"), format!("type=local,src={place}")),
+        (s3_keys.clone(), s3_keys),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let giver = fresh(&scene, &format!("giver-{at}"));
+        build(&one, &giver, &[format!("{export},mode=max,cache-mounts=true")], &[]);
+        giver.stop();
+        for (case, wanted, expected) in [
+            ("all", ",cache-mounts=true", seen("one\ntwo\n", "one\ntwo\n")),
+            ("some", ",cache-mounts=more;none", seen("two\n", "one\ntwo\n")),
+            ("none", "", seen("two\n", "two\n")),
+        ] {
+            let daemon = fresh(&scene, &format!("taker-{at}-{case}"));
+            let import = [format!("{import}{wanted}")];
+            assert_eq!(build(&two, &daemon, &[], &import), expected, "{import:?}");
+            // What is there stays as it is.
+            let (kept, more) = expected;
+            let expected = (format!("{kept}three\n"), format!("{more}three\n"));
+            assert_eq!(build(&three, &daemon, &[], &import), expected, "{import:?}");
+            daemon.stop();
+        }
+        // Without a word nothing of them is given away, and what others have given stays.
+        let giver = fresh(&scene, &format!("plain-{at}"));
+        build(&three, &giver, &[format!("{export},mode=max")], &[]);
+        giver.stop();
+        let daemon = fresh(&scene, &format!("later-{at}"));
+        let import = [format!("{import},cache-mounts=true")];
+        assert_eq!(build(&two, &daemon, &[], &import), seen("one\ntwo\n", "one\ntwo\n"), "{import:?}");
+        daemon.stop();
+    }
 }
 
 /// What becomes of layers between the hit and their use.
