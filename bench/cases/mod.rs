@@ -1,6 +1,7 @@
 //! The groups of measurements. Each takes a scene and gives its rows, the same number and order
 //! whoever's programs are measured.
 
+mod caches;
 mod collection;
 mod contexts;
 mod farm;
@@ -18,7 +19,7 @@ use std::process::{Command, Stdio};
 pub type Case = (&'static str, fn(&Scene) -> Vec<Row>);
 
 /// All of them, in the order of the table.
-pub const ALL: [Case; 9] = [
+pub const ALL: [Case; 10] = [
     ("steps", steps::steps),
     ("platforms", steps::platforms),
     ("idle", idle::idle),
@@ -27,6 +28,7 @@ pub const ALL: [Case; 9] = [
     ("plans", plans::plans),
     ("collection", collection::collection),
     ("layers", layers::layers),
+    ("caches", caches::caches),
     ("farm", farm::farm),
 ];
 

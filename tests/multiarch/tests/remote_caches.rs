@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
-use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, S3Store, Scene, Tree};
+use crosskit_multiarch::{Buildx, Daemon, DaemonOptions, Images, Ran, S3Store, Scene, Tree, mounts_below};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -311,6 +311,38 @@ fn a_layer_that_the_registry_has_lost_is_made_again() {
     assert_ne!(before.text("made"), after.text("made"));
     assert_eq!(Tree::of_folder(&out).text("a.txt"), "a\n");
     daemon.stop();
+}
+
+#[test]
+fn a_disk_that_is_full_during_an_import_costs_one_build_at_most() {
+    let scene = Scene::set();
+    let dockerfile = "FROM BASE\nRUN dd if=/dev/urandom of=/large bs=1M count=40\n";
+    let context = scene.context("large", &[("Dockerfile", dockerfile)]);
+    let cache = format!("type=registry,ref={}", scene.registry.reference("caches:large"));
+    let giver = fresh(&scene, "giver");
+    run(&giver, &context, &[format!("{cache},mode=max")], &[], &folder(&scene.path("given"))).ok();
+    giver.stop();
+    // The layer's blob fits, or its files, but not both. In the daemon's folder, to be taken away with it.
+    let disk = scene.path("taker/disk");
+    std::fs::create_dir_all(&disk).expect("create a mount point");
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", &disk, "tmpfs", flags, Some(c"size=70m")).expect("mount a small disk");
+    let root = Some(disk.join("root"));
+    let taker = scene.daemon_with(DaemonOptions { name: "taker".into(), root, ..DaemonOptions::default() });
+    let import = [cache];
+    let ran = run(&taker, &context, &[], &import, &folder(&scene.path("full"))).fails();
+    assert!(ran.said().to_lowercase().contains("no space left on device"), "{ran}");
+    rustix::mount::mount_remount(&disk, flags, c"size=400m").expect("enlarge the disk");
+    let large = |name: &str| {
+        let out = scene.path(name);
+        run(&taker, &context, &[], &import, &folder(&out)).ok();
+        crosskit_multiarch::digest_of(&std::fs::read(out.join("large")).expect("the large file"))
+    };
+    let (next, last) = (large("next"), large("last"));
+    assert_eq!(next, last);
+    assert_eq!(std::fs::metadata(scene.path("next").join("large")).expect("the file").len(), 40 << 20);
+    drop(taker);
+    assert!(mounts_below(&disk).is_empty());
 }
 
 #[test]
