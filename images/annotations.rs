@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crosskit_platforms::Platform;
 
+use crate::compression::estargz;
 use crate::errors::{Error, Result};
 
 /// Begins the annotation of a layer that says in which repositories a registry has it (containerd).
@@ -13,6 +14,19 @@ pub const DISTRIBUTION_SOURCE: &str = "containerd.io/distribution.source.";
 /// Whether an annotation of a layer means something only where the layer is, and goes nowhere with it.
 pub fn is_internal(key: &str) -> bool {
     matches!(key, "containerd.io/uncompressed" | "buildkit/createdat") || key.starts_with(DISTRIBUTION_SOURCE)
+}
+
+/// Whether an annotation of a layer says how its blob is laid out, for those who mount it without unpacking it: it goes
+/// wherever the blob goes.
+pub fn is_of_blob(key: &str) -> bool {
+    matches!(
+        key,
+        estargz::TOC_DIGEST
+            | estargz::UNCOMPRESSED_SIZE
+            | "containerd.io/snapshot/overlaybd/blob-digest"
+            | "containerd.io/snapshot/overlaybd/blob-size"
+            | "containerd.io/snapshot/overlaybd/blob-fs-type"
+    )
 }
 
 /// Annotations by name.

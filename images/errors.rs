@@ -70,6 +70,14 @@ pub enum Error {
         /// What the bytes hash to.
         actual: Digest,
     },
+    /// Content of the store that is not what it was when it was put there.
+    #[error(
+        "stored content {digest} was damaged on disk and has been removed: build again to have it made or fetched anew"
+    )]
+    Damaged {
+        /// Its digest.
+        digest: Digest,
+    },
     /// More or fewer bytes than announced.
     #[error(
         "unexpected size of {what}: expected {expected} bytes, got {actual}: the content is truncated or was replaced"
@@ -145,6 +153,7 @@ impl Error {
             | Self::Reference(_)
             | Self::Unsupported { .. } => ErrorKind::User,
             Self::MissingBlob { .. } => ErrorKind::Unavailable,
+            Self::Damaged { .. } => ErrorKind::Environment,
             Self::Io { source, .. } => io_kind(source),
             Self::Layer(error) => error.kind(),
             Self::Registry(error) => error.kind(),

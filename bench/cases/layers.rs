@@ -45,6 +45,11 @@ pub fn layers(scene: &Scene) -> Vec<Row> {
     };
     let gzip = export("gzip");
     let zstd = export("zstd");
+    let estargz = export("estargz");
+    let again = fresh(&mut |daemon| {
+        time_build(daemon.build(&context).output(&oci("gzip")));
+        time_build(daemon.build(&context).output(&oci("gzip")))
+    });
     let push = {
         let mut number = 0;
         fresh(&mut |daemon| {
@@ -69,6 +74,7 @@ pub fn layers(scene: &Scene) -> Vec<Row> {
     let work = scene.path("floor");
     std::fs::create_dir_all(&work).expect("create a folder");
     let copied = floors::copy(&large, &work.join("copied"), 3);
+    let archive_copied = floors::copy(&archive, &work.join("archive"), 3);
     let (tar, context, work) = (work.join("layer.tar"), context.display(), work.display());
     time_script(&format!("tar -C {context} -cf {} large", tar.display()));
     let tar = tar.display();
@@ -87,6 +93,10 @@ pub fn layers(scene: &Scene) -> Vec<Row> {
             .beside("pigz -6 -p 2", pigz),
         Row::new("300 MB layer: zstd export", kind, zstd, Target::TimesFloor(1.2))
             .beside("zstd -3 -T2", plain_zstd),
+        Row::new("300 MB layer: eStargz export", kind, estargz, Target::TimesFloor(1.0))
+            .beside("pigz -6 -p 2", pigz),
+        Row::new("300 MB layer: exported again", kind, again, Target::TimesFloor(3.0))
+            .beside("cp of the archive", archive_copied),
         Row::new("300 MB layer: push", kind, push, Target::AtMost(1000.0)).beside("sha256sum", sum),
         Row::new("300 MB layer: pull and unpack", kind, pull, Target::TimesFloor(1.0))
             .beside("zcat into tar x", untar),

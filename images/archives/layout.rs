@@ -120,7 +120,7 @@ impl Layout {
             }
             let failed = |e| Error::io(format!("copy blob {}", desc.digest), e);
             let mut file = tempfile_beside(&target).map_err(failed)?;
-            io::copy(&mut store.reader(&desc.digest)?, &mut file.0).map_err(failed)?;
+            store.copy_to(&desc, |blob| io::copy(blob, &mut file.0))?;
             fs::rename(&file.1, &target).map_err(failed)?;
         }
         self.put(root, names)

@@ -7,6 +7,7 @@ mod write;
 
 pub use import::import_archive;
 pub use layout::Layout;
+pub use parts::documents;
 pub use write::{ArchiveFormat, write_archive};
 
 /// Annotation with an image's tag in a layout's index (OCI image-spec 1.1 §annotations).

@@ -1,6 +1,6 @@
 //! Everything an image is made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::content::ContentStore;
 use crate::descriptor::Descriptor;
@@ -17,6 +17,20 @@ pub(super) fn all(store: &ContentStore, root: &Descriptor) -> Result<BTreeMap<Di
     let mut found = BTreeMap::new();
     add(store, root, 0, &mut found)?;
     Ok(found)
+}
+
+/// The documents that a descriptor leads to as far as they are there, itself included: all blobs but layers.
+pub fn documents(store: &ContentStore, root: &Descriptor) -> HashSet<Digest> {
+    let mut found = HashSet::new();
+    let mut next = vec![(root.clone(), 0)];
+    while let Some((desc, depth)) = next.pop() {
+        if depth <= MAX_DEPTH && !media_types::is_layer(&desc.media_type) && found.insert(desc.digest) {
+            // What is not there leads nowhere.
+            let children = children(store, &desc).unwrap_or_default();
+            next.extend(children.into_iter().map(|child| (child, depth + 1)));
+        }
+    }
+    found
 }
 
 fn add(

@@ -84,14 +84,10 @@ pub fn write_archive<W: Write>(
                 tar.file(&path, mode, Timestamp::default(), &bytes).map_err(failed)?
             }
             Entry::Blob(desc) => {
-                let reader = store.reader(&desc.digest)?;
-                if reader.size() != desc.size {
-                    let what = format!("content {}", desc.digest);
-                    return Err(Error::SizeMismatch { what, expected: desc.size, actual: reader.size() });
-                }
                 let mut header = Header::new(path, Kind::File);
                 (header.mode, header.size) = (0o444, desc.size);
-                tar.entry(&header).and_then(|()| tar.copy_from(reader)).map_err(failed)?;
+                tar.entry(&header).map_err(failed)?;
+                store.copy_to(&desc, |blob| tar.copy_from(blob))?;
             }
         }
     }

@@ -59,19 +59,21 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Packs a layer that is a blob already in another way, its times no later than `epoch` if there is one.
+/// Packs a layer that is a blob already in another way, its times no later than `epoch` if there is one. If `diff_id` is
+/// given, a blob that does not hold that tar is damaged, and is removed.
 ///
 /// Blocking: meant for a thread of its own.
 pub fn repack_layer(
     store: &ContentStore,
     layer: &Digest,
+    diff_id: Option<&Digest>,
     options: &PackOptions,
     epoch: Option<i64>,
 ) -> Result<LayerBlob> {
-    match repacked(store, layer, options, epoch) {
+    match repacked(store, layer, diff_id, options, epoch) {
         // Sparse files are as long as they are before they get a place in a table of contents.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::Unsupported && epoch.is_none() => {
-            repacked(store, layer, options, Some(i64::MAX))
+            repacked(store, layer, diff_id, options, Some(i64::MAX))
         }
         repacked => repacked,
     }
@@ -80,6 +82,7 @@ pub fn repack_layer(
 fn repacked(
     store: &ContentStore,
     layer: &Digest,
+    diff_id: Option<&Digest>,
     options: &PackOptions,
     epoch: Option<i64>,
 ) -> Result<LayerBlob> {
@@ -104,6 +107,13 @@ fn repacked(
             reader.consume(len);
         }
     })?;
+    let (unpacked, _) = reader.finish().map_err(damaged)?;
+    // Of eStargz only the layer's own part was read, which gzip's checksums are for.
+    if own.is_none() && diff_id.is_some_and(|diff_id| *diff_id != unpacked) {
+        store.delete(&blob.desc.digest)?;
+        store.delete(layer)?;
+        return Err(Error::Damaged { digest: *layer });
+    }
     Ok(blob)
 }
 

@@ -153,7 +153,9 @@ fn a_layer_changes_its_packing_and_keeps_its_diff_id() {
     .unwrap();
     assert_eq!((plain.desc.digest, plain.diff_id), (Digest::of(&tar), Digest::of(&tar)));
     for packing in [LayerPacking::Gzip, LayerPacking::Zstd] {
-        let other = repack_layer(&store, &plain.desc.digest, &PackOptions::new(packing), None).unwrap();
+        let other =
+            repack_layer(&store, &plain.desc.digest, Some(&plain.diff_id), &PackOptions::new(packing), None)
+                .unwrap();
         assert_eq!(other.diff_id, plain.diff_id);
         assert_eq!(crate::media_types::layer_packing(&other.desc.media_type), Some(packing));
         let root = tempfile::tempdir().unwrap();
@@ -167,8 +169,17 @@ fn a_layer_changes_its_packing_and_keeps_its_diff_id() {
         assert!(error.to_string().contains("unexpected digest of unpacked layer"), "{error}");
     }
     let early =
-        repack_layer(&store, &plain.desc.digest, &PackOptions::new(LayerPacking::Gzip), Some(1000)).unwrap();
+        repack_layer(&store, &plain.desc.digest, None, &PackOptions::new(LayerPacking::Gzip), Some(1000))
+            .unwrap();
     assert_ne!(early.diff_id, plain.diff_id);
+    // A plain tar has no checksum of its own: damage shows by what is known of it.
+    let gzip = PackOptions::new(LayerPacking::Gzip);
+    let mut bytes = std::fs::read(store.path(&plain.desc.digest)).unwrap();
+    bytes[600] ^= 1;
+    std::fs::write(store.path(&plain.desc.digest), bytes).unwrap();
+    let error = repack_layer(&store, &plain.desc.digest, Some(&plain.diff_id), &gzip, None).unwrap_err();
+    assert!(error.to_string().contains("was damaged on disk and has been removed"), "{error}");
+    assert!(!store.contains(&plain.desc.digest));
 }
 
 proptest! {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Ingest;
 use crate::descriptor::Descriptor;
-use crate::digest::Digest;
+use crate::digest::{Digest, Digester};
 use crate::errors::{Error, Result};
 
 /// A handle to the folder; clones are cheap and share it.
@@ -82,13 +82,47 @@ impl ContentStore {
         }
         let mut bytes = Vec::with_capacity(reader.size as usize);
         reader.read_to_end(&mut bytes).map_err(|e| Error::io(format!("read content {digest}"), e))?;
-        let actual = Digest::of(&bytes);
-        if actual != *digest {
-            tracing::warn!(%digest, "stored content was damaged: it was removed and will be fetched anew");
-            drop(self.delete(digest));
-            return Err(Error::DigestMismatch { what: "stored content".into(), expected: *digest, actual });
-        }
+        self.check(digest, &Digest::of(&bytes))?;
         Ok(bytes)
+    }
+
+    /// Whether stored content is what it was when it was put there, by the digest of what has been read of it. What is
+    /// damaged is removed, so that it is made or fetched anew by whoever wants it next.
+    pub fn check(&self, digest: &Digest, actual: &Digest) -> Result<()> {
+        if actual == digest {
+            return Ok(());
+        }
+        tracing::warn!(%digest, "stored content was damaged: it was removed and will be made or fetched anew");
+        self.delete(digest)?;
+        Err(Error::Damaged { digest: *digest })
+    }
+
+    /// The same for a blob that has not been read.
+    pub fn verify(&self, digest: &Digest) -> Result<()> {
+        let mut hasher = Digester::new();
+        let failed = |e| Error::io(format!("read content {digest}"), e);
+        io::copy(&mut self.reader(digest)?, &mut Hashing { to: io::sink(), hasher: &mut hasher })
+            .map_err(failed)?;
+        self.check(digest, &hasher.finish())
+    }
+
+    /// Gives a blob to `to`, from its beginning to its end, and checks it on the way: what was given is worth nothing if
+    /// this fails.
+    pub fn copy_to<T>(
+        &self,
+        desc: &Descriptor,
+        to: impl FnOnce(&mut dyn Read) -> io::Result<T>,
+    ) -> Result<T> {
+        let reader = self.reader(&desc.digest)?;
+        if reader.size() != desc.size {
+            let (what, actual) = (format!("content {}", desc.digest), reader.size());
+            return Err(Error::SizeMismatch { what, expected: desc.size, actual });
+        }
+        let mut hasher = Digester::new();
+        let given = to(&mut Hashing { to: reader, hasher: &mut hasher })
+            .map_err(|e| Error::io(format!("copy content {}", desc.digest), e))?;
+        self.check(&desc.digest, &hasher.finish())?;
+        Ok(given)
     }
 
     /// Begins a blob.
@@ -177,6 +211,32 @@ impl ContentStore {
         tokio::task::spawn_blocking(move || work(store))
             .await
             .unwrap_or_else(|e| Err(Error::io("work on stored content", io::Error::other(e))))
+    }
+}
+
+/// Hashes what goes through it.
+struct Hashing<'a, T> {
+    to: T,
+    hasher: &'a mut Digester,
+}
+
+impl<T: Write> Write for Hashing<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.to.write(bytes)?;
+        self.hasher.update(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+impl<T: Read> Read for Hashing<'_, T> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let got = self.to.read(out)?;
+        self.hasher.update(&out[..got]);
+        Ok(got)
     }
 }
 

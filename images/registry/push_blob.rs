@@ -185,6 +185,10 @@ impl Client {
         };
         let answer = self.send_to(purpose, Method::PUT, |_| url.to_string(), build).await?;
         if !answer.status().is_success() {
+            if answer.status() == StatusCode::BAD_REQUEST {
+                // Perhaps it says that the digest is another one: then it is here that something is wrong.
+                store.off_runtime(move |store| store.verify(&digest)).await?;
+            }
             return Err(refused(answer, &Method::PUT, "push", &name.repository()).await.into());
         }
         Ok(())

@@ -49,6 +49,8 @@ const PRUNED_AT_ONCE: usize = 64;
 /// What is known of a build that has succeeded.
 pub(crate) struct Done {
     pub(crate) exported: Exported,
+    /// What the frontend says of its result.
+    pub(crate) metadata: BTreeMap<String, Vec<u8>>,
     /// How its results were made, by platform id.
     pub(crate) sketches: Vec<(String, Sketch)>,
     /// Whether there is one result for each platform.
@@ -299,6 +301,7 @@ impl Builder {
             chooser = Some(client);
         }
         let outputs = Outputs { exporters, caches };
+        let metadata = export.metadata.clone();
         let mut again = 0;
         let mut exported = loop {
             let given = Box::pin(outputs.give(&result, export.clone(), job.context(), &request.session));
@@ -314,7 +317,7 @@ impl Builder {
         if let Some(client) = chooser {
             client.tell(&exported.response).await?;
         }
-        Ok(Done { exported, sketches, by_platform: matches!(result.refs, Refs::ByPlatform(_)) })
+        Ok(Done { exported, metadata, sketches, by_platform: matches!(result.refs, Refs::ByPlatform(_)) })
     }
 
     fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, GatewayError> {

@@ -10,6 +10,7 @@ use crosskit_api::control::{
     BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, StatusResponse,
 };
 use crosskit_api::control::{BuildResultInfo, Descriptor};
+use crosskit_images::archives::documents;
 use crosskit_images::{ContentStore, Digest};
 use crosskit_metadata::{Change, Database};
 use filters::HistoryFilters;
@@ -221,7 +222,8 @@ impl History {
         Ok(records)
     }
 
-    /// The blobs that records name: logs, traces, provenance, manifests of results, and errors in full.
+    /// The blobs that records name: logs, traces, provenance, errors in full, and the documents of results. Layers are
+    /// no part of a record.
     ///
     /// # Errors
     /// An unreadable database.
@@ -229,7 +231,12 @@ impl History {
         let named = |record: BuildHistoryRecord| {
             let own = own_blobs(&record);
             let results = record.result.into_iter().flat_map(|result| result.results.into_values());
-            own.into_iter().chain(digests(results.chain(record.external_error)))
+            let documents = results.filter_map(|desc| {
+                let size = u64::try_from(desc.size).ok()?;
+                let root = crosskit_images::Descriptor::new(desc.media_type, desc.digest.parse().ok()?, size);
+                Some(documents(&self.0.content, &root))
+            });
+            own.into_iter().chain(documents.flatten()).chain(digests(record.external_error.into_iter()))
         };
         Ok(self.ended()?.into_iter().flat_map(named).collect())
     }

@@ -61,7 +61,10 @@ impl Remembering {
         let (mut error, mut sketches, mut by_platform) = (None, Vec::new(), false);
         match outcome {
             Ok(done) => {
-                record.exporter_response.clone_from(&done.exported.response);
+                // Clients that look into records find the images' configurations and platforms there.
+                let said = std::mem::take(&mut done.metadata).into_iter();
+                let said = said.map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()));
+                record.exporter_response = said.chain(done.exported.response.clone()).collect();
                 record.result = Some(api::BuildResultInfo {
                     result_deprecated: done.exported.results.values().next().cloned(),
                     attestations: Vec::new(),
@@ -115,7 +118,8 @@ impl Remembering {
                     continue;
                 }
             };
-            let mut kept = history.keep(ATTESTED_TYPE, &predicate.to_json(&finished, BTreeMap::new()))?;
+            let json = predicate.to_json(&finished, BTreeMap::new());
+            let mut kept = history.keep(ATTESTED_TYPE, &readable(json))?;
             kept.annotations.insert(PREDICATE_TYPE.to_string(), predicate.predicate_type().to_string());
             let info = match self.by_platform {
                 true => self.record.results.entry(platform).or_default(),
@@ -125,6 +129,12 @@ impl Remembering {
         }
         Ok(())
     }
+}
+
+/// JSON on many lines, as clients show it to people.
+fn readable(json: Vec<u8>) -> Vec<u8> {
+    let value = serde_json::from_slice::<serde_json::Value>(&json).ok();
+    value.and_then(|value| gojson::to_vec_indent(&value).ok()).unwrap_or(json)
 }
 
 fn count(record: &mut api::BuildHistoryRecord, progress: &[api::StatusResponse]) {

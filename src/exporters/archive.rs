@@ -8,7 +8,7 @@ use crate::{Export, ExportError, Exporter, Exporters, Part, Report, blocking, se
 use bytes::Bytes;
 use crosskit_images::archives::{ArchiveFormat, write_archive};
 use crosskit_images::registry::Reference;
-use crosskit_images::{ContentStore, Descriptor, Index, Manifest, media_types};
+use crosskit_images::{ContentStore, Descriptor, Digester, Index, Manifest, media_types};
 use crosskit_session::{Session, SessionContent};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
@@ -194,24 +194,27 @@ impl Archive {
             return Ok(());
         };
         let reader = Arc::new(self.exporters.images.content.reader(&blob.digest).map_err(image_error)?);
-        let mut offset = 0;
+        let (mut offset, mut hasher) = (0, Digester::new());
         while offset < blob.size {
             let reader = Arc::clone(&reader);
-            let piece = blocking(move || {
+            let (piece, hashed) = blocking(move || {
                 let mut piece = vec![0; PIECE];
                 let read = reader.read_at(&mut piece, offset).map_err(|e| {
                     ExportError::new(crate::ErrorKind::Environment, format!("reading a blob: {e}"))
                 })?;
                 piece.truncate(read);
-                Ok(piece)
+                hasher.update(&piece);
+                Ok((piece, hasher))
             })
             .await?;
+            hasher = hashed;
             if piece.is_empty() {
                 return Err(ExportError::internal(format!("blob {digest} is shorter than its size")));
             }
             offset += piece.len() as u64;
             out.write(Bytes::from(piece)).await.map_err(session_error)?;
         }
+        self.exporters.images.content.check(&blob.digest, &hasher.finish()).map_err(image_error)?;
         out.commit().await.map_err(session_error)
     }
 }

@@ -163,7 +163,8 @@ fn annotations(
     let (set, _) = AnnotationSet::parse(all).map_err(image_error)?;
     let known: Vec<String> = platforms.iter().map(|p| p.platform.format_all()).collect();
     for platform in set.platforms() {
-        if !known.iter().any(|k| k == platform) {
+        // What is for another platform than the only one is for nothing.
+        if export.is_map && !known.iter().any(|k| k == platform) {
             return Err(ExportError::user(format!(
                 "invalid annotation: no platform {platform} found in source"
             )));
@@ -213,27 +214,26 @@ async fn layers_of(
         (Some(_), Some(base)) => diff_ids(base)?,
         _ => Vec::new(),
     };
-    let mut layers = found.layers(form(options, None)).await.map_err(snapshot_error)?;
-    if !options.prefer_nondistributable {
-        for desc in layers.iter_mut().map(|layer| &mut layer.blob.desc) {
-            if media_types::is_nondistributable(&desc.media_type) {
-                desc.media_type = media_types::distributable(&desc.media_type).to_string();
-                desc.urls.clear();
-            }
+    let (count, of_base) = found.layers_in_common(&untouched);
+    // The base image's layers keep their times: they are somebody else's.
+    let later = |at| epoch.filter(|_| at >= of_base);
+    let part = later(count.saturating_sub(1)).map(|seconds| {
+        let time = rfc3339(seconds).replace('T', " ").replace('Z', " +0000 UTC");
+        Part::begin(report, format!("rewriting layers with source-date-epoch {seconds} ({time})"))
+    });
+    let mut layers = found.layers_each(|at| form(options, later(at))).await.map_err(snapshot_error)?;
+    drop(part);
+    for (at, layer) in layers.iter_mut().enumerate() {
+        let desc = &mut layer.blob.desc;
+        if let Some(seconds) = later(at) {
+            desc.annotations.insert(REWRITTEN.to_string(), seconds.to_string());
+        }
+        if !options.prefer_nondistributable && media_types::is_nondistributable(&desc.media_type) {
+            desc.media_type = media_types::distributable(&desc.media_type).to_string();
+            desc.urls.clear();
         }
     }
-    let of_base =
-        layers.iter().zip(&untouched).take_while(|(layer, base)| layer.blob.diff_id == **base).count();
-    let Some(seconds) = epoch.filter(|_| of_base < layers.len()) else { return Ok(layers) };
-    let time = rfc3339(seconds).replace('T', " ").replace('Z', " +0000 UTC");
-    let part = Part::begin(report, format!("rewriting layers with source-date-epoch {seconds} ({time})"));
-    // The base image's layers keep their times: they are somebody else's.
-    let mut rewritten = found.layers(form(options, epoch)).await.map_err(snapshot_error)?;
-    part.end();
-    for layer in &mut rewritten {
-        layer.blob.desc.annotations.insert(REWRITTEN.to_string(), seconds.to_string());
-    }
-    Ok(layers.into_iter().take(of_base).chain(rewritten.into_iter().skip(of_base)).collect())
+    Ok(layers)
 }
 
 #[derive(serde::Deserialize)]

@@ -268,7 +268,8 @@ impl ImageOptions {
     fn check_level(&self) -> Result<(), ExportError> {
         let Some(level) = self.compression_level else { return Ok(()) };
         let allowed = match self.compression {
-            Compression::Gzip | Compression::Estargz => 0..=9,
+            // -1 asks for the usual one.
+            Compression::Gzip | Compression::Estargz => -1..=9,
             Compression::Zstd => 0..=22,
             Compression::Uncompressed => return Ok(()),
         };
@@ -413,7 +414,7 @@ mod tests {
                 ("compression", "brotli"),
                 "unsupported compression type brotli: use gzip, zstd, estargz or uncompressed",
             ),
-            (("compression-level", "77"), "compression-level=77 is out of range: Gzip takes 0 to 9"),
+            (("compression-level", "77"), "compression-level=77 is out of range: Gzip takes -1 to 9"),
             (("push", "maybe"), "non-bool value specified for push: \"maybe\""),
         ] {
             assert_eq!(image(&[given]).unwrap_err(), expected);

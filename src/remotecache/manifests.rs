@@ -11,7 +11,7 @@ use crate::turns::Turns;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crosskit_cacheconfig::{self as config, CacheConfig, CacheLayer};
-use crosskit_images::{Descriptor, Digest, Index, Manifest, gojson, media_types};
+use crosskit_images::{Descriptor, Digest, Index, Manifest, annotations, gojson, media_types};
 use crosskit_snapshots::Layer;
 use crosskit_solver::VertexProgress;
 use futures::future::BoxFuture;
@@ -372,6 +372,8 @@ fn described(layer: &Layer, oci: bool) -> Descriptor {
     let media_type = media_types::convert_layer(&desc.media_type, oci);
     let mut listed = Descriptor::new(media_type, desc.digest, desc.size);
     listed.urls.clone_from(&desc.urls);
+    listed.annotations = desc.annotations.clone();
+    listed.annotations.retain(|key, _| annotations::is_of_blob(key));
     let created = gojson::time(layer.snapshot.created());
     listed.annotations.insert("buildkit/createdat".to_string(), created);
     listed.annotations.insert(UNCOMPRESSED.to_string(), layer.blob.diff_id.to_string());

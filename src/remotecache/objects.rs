@@ -150,8 +150,12 @@ impl<S: Shelf> OnShelf<S> {
         let desc = &layer.blob.desc;
         layer.fetch().await.map_err(RemoteCacheError::snapshots("get it from where it is"))?;
         let digest = desc.digest;
-        let reader = self.content.off_runtime(move |content| content.reader(&digest)).await;
-        let reader = reader.map_err(RemoteCacheError::images(format!("read {digest}")))?;
+        // A store of objects takes whatever it is given.
+        let reader = self.content.off_runtime(move |content| {
+            content.verify(&digest)?;
+            content.reader(&digest)
+        });
+        let reader = reader.await.map_err(RemoteCacheError::images(format!("read {digest}")))?;
         self.shelf.give_layer(desc, Arc::new(reader.into_file())).await
     }
 }

@@ -131,7 +131,7 @@ impl CacheOptions {
             })?),
         };
         let allowed = match packing {
-            LayerPacking::Gzip | LayerPacking::Estargz => 0..=9,
+            LayerPacking::Gzip | LayerPacking::Estargz => -1..=9,
             LayerPacking::Zstd => 0..=22,
             LayerPacking::Plain => i32::MIN..=i32::MAX,
         };

@@ -9,6 +9,7 @@ use crosskit_images::compression::estargz::TOC_DIGEST;
 use crosskit_images::compression::{PackOptions, pack_layer, repack_layer};
 use crosskit_images::layers::{DiffOptions, LowerView, diff_layer, diff_trees};
 use crosskit_images::media_types::{LayerPacking, layer_packing};
+use crosskit_images::{Digest, annotations};
 use crosskit_metadata::Change;
 use futures::{StreamExt, TryStreamExt};
 use std::path::PathBuf;
@@ -61,19 +62,34 @@ impl Ref {
     /// The layers, bottom first. Blobs that do not exist yet are made from the files and
     /// remembered; those of images that were not needed so far stay where they are.
     pub async fn layers(&self, form: LayerForm) -> Result<Vec<Layer>> {
+        self.layers_each(|_| form).await
+    }
+
+    /// The same, each layer in a form of its own: it is told how many layers are below it.
+    pub async fn layers_each(&self, form: impl Fn(usize) -> LayerForm) -> Result<Vec<Layer>> {
         let at_once = std::thread::available_parallelism().map_or(2, usize::from);
-        let layers = futures::stream::iter(self.node().layers())
-            .map(|node| async move {
+        let nodes: Vec<_> =
+            self.node().layers().into_iter().enumerate().map(|(at, node)| (node, form(at))).collect();
+        let as_they_are = nodes.iter().all(|(_, form)| form.epoch.is_none());
+        let layers = futures::stream::iter(nodes)
+            .map(|(node, form)| async move {
                 let blob = layer_blob(&node, form).await?;
                 Ok::<_, Error>(Layer { blob, snapshot: Ref::new(node) })
             })
             .buffered(at_once)
             .try_collect::<Vec<_>>()
             .await?;
-        if form.epoch.is_none() {
+        if as_they_are {
             remember_chain(self.node())?;
         }
         Ok(layers)
+    }
+
+    /// How many layers it has, and how many of the lowest are known to be these.
+    pub fn layers_in_common(&self, diff_ids: &[Digest]) -> (usize, usize) {
+        let layers = self.node().layers();
+        let is = |(node, diff_id): &(&Arc<Node>, &Digest)| node.blob(|b| b.diff_id == **diff_id).is_some();
+        (layers.len(), layers.iter().zip(diff_ids).take_while(is).count())
     }
 }
 
@@ -90,12 +106,15 @@ impl Ref {
 
 /// Whether a blob is packed as it is wanted.
 pub(crate) fn fits(blob: &LayerBlob, form: LayerForm) -> bool {
-    let packing = layer_packing(&blob.desc.media_type).map(|packing| match packing {
+    packing(blob) == Some(form.packing)
+}
+
+fn packing(blob: &LayerBlob) -> Option<LayerPacking> {
+    layer_packing(&blob.desc.media_type).map(|packing| match packing {
         // The type says no more than gzip.
         LayerPacking::Gzip if blob.desc.annotations.contains_key(TOC_DIGEST) => LayerPacking::Estargz,
         packing => packing,
-    });
-    packing == Some(form.packing)
+    })
 }
 
 /// The blob of a layer in the wanted form, if there is one.
@@ -108,23 +127,53 @@ fn known_blob(node: &Arc<Node>, form: LayerForm) -> Option<LayerBlob> {
     carried.or_else(|| node.blob(|blob| !form.force || fits(blob, form)))
 }
 
+/// Whether a blob that was made here is gone: a damaged one was removed, say. Blobs of images can be somewhere else.
+fn is_lost(node: &Arc<Node>, blob: &LayerBlob) -> bool {
+    let from_elsewhere = |key: &String| key.starts_with(annotations::DISTRIBUTION_SOURCE);
+    node.record().files
+        && node.lazy.provider().is_none()
+        && !blob.desc.annotations.keys().any(from_elsewhere)
+        && !node.store.content.holds(&blob.desc)
+}
+
 async fn layer_blob(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {
-    if let Some(blob) = known_blob(node, form) {
+    let known = |node| known_blob(node, form).filter(|blob| !is_lost(node, blob));
+    if let Some(blob) = known(node) {
         return Ok(blob);
     }
     let _turn = node.lazy.making_blob.lock().await;
-    if let Some(blob) = known_blob(node, form) {
+    if let Some(blob) = known(node) {
         return Ok(blob);
     }
-    let made = match lazy::fetch(node).await? {
-        Some(other) => repack(node, &other, form).await?,
-        None => make(node, form).await?,
+    let lost = known_blob(node, form);
+    let form = match lost.as_ref().and_then(packing) {
+        Some(packing) => LayerForm { packing, ..form },
+        None => form,
     };
+    let made = match lazy::fetch(node).await {
+        Ok(Some(other)) => repack(node, &other, form).await?,
+        Err(Error::NoProvider { .. }) if lost.is_some() => make(node, form).await?,
+        other => {
+            other?;
+            make(node, form).await?
+        }
+    };
+    tracing::debug!(digest = %made.desc.digest, bytes = made.desc.size, packing = ?form.packing, "packed a layer");
     node.update(|record| {
-        match form.epoch {
-            Some(epoch) => record.variants.push((epoch, made.clone())),
-            None if form.carry => record.carried.push(made.clone()),
-            None => record.blobs.push(made.clone()),
+        let gone = |blob: &LayerBlob| lost.as_ref().is_some_and(|lost| lost == blob);
+        let blobs = match form.epoch {
+            Some(epoch) => {
+                record.variants.retain(|(_, blob)| !gone(blob));
+                record.variants.push((epoch, made.clone()));
+                record.size = None;
+                return;
+            }
+            None if form.carry => &mut record.carried,
+            None => &mut record.blobs,
+        };
+        match blobs.iter_mut().find(|blob| gone(blob)) {
+            Some(place) => *place = made.clone(),
+            None => blobs.push(made.clone()),
         }
         record.size = None;
     })?;
@@ -132,10 +181,10 @@ async fn layer_blob(node: &Arc<Node>, form: LayerForm) -> Result<LayerBlob> {
 }
 
 async fn repack(node: &Arc<Node>, blob: &LayerBlob, form: LayerForm) -> Result<LayerBlob> {
-    let (store, digest) = (node.store.clone(), blob.desc.digest);
+    let (store, digest, diff_id) = (node.store.clone(), blob.desc.digest, blob.diff_id);
     blocking(move |_| {
         let options = PackOptions::new(form.packing).with_level(form.level)?;
-        repack_layer(&store.content, &digest, &options, form.epoch)
+        repack_layer(&store.content, &digest, Some(&diff_id), &options, form.epoch)
     })
     .await
     .map_err(|source| Error::Content { doing: format!("packing layer {digest} anew"), source })

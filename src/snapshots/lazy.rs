@@ -3,7 +3,6 @@
 use crate::node::{Node, Parents};
 use crate::record::{LayerBlob, Origin, Record};
 use crate::{About, Error, Kind, Ref, Result, Snapshots, clean, unpack};
-use crosskit_images::compression::estargz;
 use crosskit_images::{ContentStore, Descriptor, Digest, annotations};
 use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
@@ -76,7 +75,7 @@ pub(crate) struct Lazy {
 }
 
 impl Lazy {
-    fn provider(&self) -> Option<Arc<dyn BlobProvider>> {
+    pub(crate) fn provider(&self) -> Option<Arc<dyn BlobProvider>> {
         self.provider.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -189,16 +188,6 @@ impl Snapshots {
     }
 }
 
-/// The annotations of a layer that say how its blob is laid out, for those who mount it without unpacking it. Beside
-/// them those stay that name the repositories which have the blob. Others are of the image that the layer came with, and images built on it do not have them.
-const OF_BLOBS: [&str; 5] = [
-    estargz::TOC_DIGEST,
-    estargz::UNCOMPRESSED_SIZE,
-    "containerd.io/snapshot/overlaybd/blob-digest",
-    "containerd.io/snapshot/overlaybd/blob-size",
-    "containerd.io/snapshot/overlaybd/blob-fs-type",
-];
-
 /// What a layer's descriptor tells of the step that made it (BuildKit `cache/manager.go`): those
 /// who hand a cache on say when it was and what it is called.
 struct Told {
@@ -211,8 +200,9 @@ impl Told {
         let created = desc.annotations.remove(CREATED).and_then(|text| text.parse().ok());
         let created = created.map(|time: jiff::Timestamp| time.as_nanosecond());
         let description = desc.annotations.remove(DESCRIPTION);
+        // Others are of the image that the layer came with, and images built on it do not have them.
         desc.annotations.retain(|name, _| {
-            OF_BLOBS.contains(&name.as_str()) || name.starts_with(annotations::DISTRIBUTION_SOURCE)
+            annotations::is_of_blob(name) || name.starts_with(annotations::DISTRIBUTION_SOURCE)
         });
         Told { created: created.and_then(|nanos| i64::try_from(nanos).ok()), description }
     }

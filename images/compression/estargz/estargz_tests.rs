@@ -1,4 +1,4 @@
-use std::io::{Read, Write};
+use std::io::Read;
 
 use serde_json::Value;
 
@@ -145,7 +145,7 @@ fn a_layer_comes_back_from_it_as_it_was() {
     let store = ContentStore::open(dir.path()).unwrap();
     let input = sample();
     let plain = store.put(&input).unwrap();
-    let repack = |from: &Digest, packing| repack_layer(&store, from, &PackOptions::new(packing), None);
+    let repack = |from: &Digest, packing| repack_layer(&store, from, None, &PackOptions::new(packing), None);
     let estargz = repack(&plain, LayerPacking::Estargz).unwrap();
     assert_eq!(estargz.desc.annotations[UNCOMPRESSED_SIZE], estargz.size.to_string());
     for packing in [LayerPacking::Gzip, LayerPacking::Zstd, LayerPacking::Plain] {
@@ -162,7 +162,7 @@ fn what_others_made_becomes_estargz() {
     let store = ContentStore::open(dir.path().join("store")).unwrap();
     let estargz = |tar: &[u8]| {
         let from = store.put(tar).unwrap();
-        repack_layer(&store, &from, &PackOptions::new(LayerPacking::Estargz), None)
+        repack_layer(&store, &from, None, &PackOptions::new(LayerPacking::Estargz), None)
     };
     let names = |blob: crate::compression::LayerBlob| {
         let blob = store.read(&blob.desc.digest, 1 << 30).unwrap();

@@ -34,6 +34,9 @@ struct Made {
     members: Vec<(usize, Digest)>,
 }
 
+/// Where the members went, with where each began and where the last ended.
+pub(super) type Written<W> = (W, Vec<Begun>, u64);
+
 /// What is written ends up in members, the first of which is there from the beginning.
 pub(super) struct Members {
     jobs: SyncSender<Job>,
@@ -52,7 +55,7 @@ impl Members {
         threads: usize,
         level: u32,
         out: W,
-    ) -> (Self, ScopedJoinHandle<'scope, io::Result<(W, Vec<Begun>, u64)>>) {
+    ) -> (Self, ScopedJoinHandle<'scope, io::Result<Written<W>>>) {
         let (jobs, next) = sync_channel::<Job>(threads);
         let (order, in_order) = sync_channel(2 * threads);
         let next = Arc::new(Mutex::new(next));
@@ -129,10 +132,7 @@ fn make(level: u32, job: &Job) -> io::Result<Made> {
     Ok(made)
 }
 
-fn write<W: Write>(
-    in_order: Receiver<Receiver<io::Result<Made>>>,
-    mut out: W,
-) -> io::Result<(W, Vec<Begun>, u64)> {
+fn write<W: Write>(in_order: Receiver<Receiver<io::Result<Made>>>, mut out: W) -> io::Result<Written<W>> {
     let (mut begun, mut at) = (Vec::new(), 0);
     for result in in_order {
         let made = result.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;

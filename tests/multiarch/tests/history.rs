@@ -1,6 +1,10 @@
 //! What is remembered of builds: by `buildctl debug`, over restarts, and for whoever comes late.
 
-use crosskit_multiarch::{Daemon, Running, Scene, until};
+use crosskit_api::content::content_client::ContentClient;
+use crosskit_api::content::{DeleteContentRequest, UpdateRequest};
+use crosskit_api::control::UpdateBuildHistoryRequest;
+use crosskit_api::control::control_client::ControlClient;
+use crosskit_multiarch::{Buildx, Daemon, Running, Scene, until};
 use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;
@@ -72,6 +76,86 @@ fn ended_builds_tell_what_was_said_how_they_were_made_and_what_took_how_long() {
     assert_eq!(step["Status"]["Code"], "Error");
     assert_eq!(step["Parent"]["SpanID"], spans[0]["SpanContext"]["SpanID"]);
     assert!(failed["externalError"]["size"].as_str().or(failed["error"]["message"].as_str()).is_some());
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_lead_to_the_images_that_were_made_and_to_all_they_are_made_of() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("made", &[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\nENV A=b\n")]);
+    let platforms = ["linux/amd64", "linux/arm64"];
+    let output = format!("type=image,name={},push=true", scene.registry.reference("made:1"));
+    let (_, told) = daemon.build(&context).platforms(&platforms).output(&output).run_for_metadata();
+    let known = records(&daemon);
+    let [record] = known.as_slice() else { panic!("{known:?}") };
+
+    // Whoever asks for a record to be final finds all of it afterwards.
+    let stream = tokio::net::UnixStream::connect(&daemon.socket).await.unwrap();
+    let channel = crosskit_client::channel_over(stream).await.unwrap();
+    let finalize =
+        UpdateBuildHistoryRequest { r#ref: name(record).into(), finalize: true, ..Default::default() };
+    ControlClient::new(channel.clone()).update_build_history(finalize).await.expect("finalized");
+    let known = records(&daemon);
+    let record = &known[0];
+    assert!(record["trace"]["digest"].is_string() && record["logs"]["digest"].is_string());
+    assert_ne!(record["pinned"], true, "to finalize is not to pin");
+
+    let said = &record["ExporterResponse"];
+    assert_eq!(said["containerimage.digest"], told["containerimage.digest"]);
+    for platform in platforms {
+        let config = said[format!("containerimage.config/{platform}")].as_str().expect("a configuration");
+        assert!(config.contains("A=b"), "{config}");
+        assert!(said["refs.platforms"].as_str().expect("platforms").contains(platform));
+    }
+    // The image's documents and layers stay as long as its record does.
+    let index = &record["Result"]["Results"]["0"];
+    assert_eq!(index["digest"], told["containerimage.digest"]);
+    daemon.buildctl(&["prune", "--all"]).ok();
+    let index: Value = serde_json::from_str(&blob(&daemon, index)).expect("JSON");
+    for manifest in index["manifests"].as_array().expect("manifests") {
+        let manifest: Value = serde_json::from_str(&blob(&daemon, manifest)).expect("JSON");
+        assert!(blob(&daemon, &manifest["config"]).contains("rootfs"));
+    }
+    // Nobody changes anything there.
+    let layer = index["manifests"][0]["digest"].as_str().expect("a digest").to_owned();
+    let mut content = ContentClient::new(channel.clone());
+    let refused = content.delete(DeleteContentRequest { digest: layer.clone() }).await.unwrap_err();
+    assert!(refused.message().contains("read-only"), "{refused}");
+    let refused = content.update(UpdateRequest::default()).await.unwrap_err();
+    assert!(refused.message().contains("read-only"), "{refused}");
+    daemon.buildctl(&["debug", "get", &layer]).ok();
+    daemon.stop();
+}
+
+#[test]
+fn buildx_shows_records_with_their_logs_and_attachments() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let buildx = Buildx::create(&scene, &daemon);
+    let context = scene.context("shown", &[("Dockerfile", TALKS)]);
+    let folder = context.display().to_string();
+    let platforms = "linux/amd64,linux/arm64";
+    buildx.run(&["build", "--platform", platforms, "--build-arg", "WORD=said", &folder]).ok();
+    let shown = buildx.run(&["history", "inspect"]).ok();
+    let shown = shown.says("linux/amd64, linux/arm64").says("WORD").says("https://slsa.dev/provenance/v1");
+    let key =
+        shown.stdout.lines().find_map(|line| line.strip_prefix("Ref:")).expect("a name").trim().to_owned();
+    let attachment = ["--platform", "linux/arm64", "--type", "https://slsa.dev/provenance/v1"];
+    let attached =
+        buildx.run(&[&["history", "inspect", "attachment", &key][..], &attachment].concat()).ok().stdout;
+    assert!(attached.lines().count() > 50, "on many lines, to be read: {attached}");
+    let attached: Value = serde_json::from_str(&attached).expect("JSON");
+    assert_eq!(attached["buildDefinition"]["externalParameters"]["request"]["frontend"], "dockerfile.v0");
+    buildx.run(&["history", "logs", &key]).ok().says("line 9 of many");
+    let bundle = scene.path("record.dockerbuild");
+    buildx.run(&["history", "export", "--output", &bundle.display().to_string(), &key]).ok();
+    let listed = Command::new("tar").arg("-tzf").arg(&bundle).output().expect("tar").stdout;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    let logs = records(&daemon)[0]["logs"]["digest"].as_str().expect("a log").replace(':', "/");
+    assert!(listed.contains("index.json") && listed.contains(&logs), "{listed}");
+    buildx.run(&["history", "rm", &key]).ok();
+    assert!(records(&daemon).is_empty());
     daemon.stop();
 }
 
