@@ -35,18 +35,19 @@ fn verify(parts: &Parts, arguments: &[&str]) -> Ran {
 /// The statements about a platform's image in an index.
 fn statements(images: &Images<'_>, index: &Value, platform: &str) -> Vec<Value> {
     let digest = &Images::entry(index, platform)["digest"];
-    let entries = index["manifests"].as_array().unwrap().iter();
+    let entries = index["manifests"].as_array().expect("manifests").iter();
     let mut about = entries.filter(|entry| &entry["annotations"]["vnd.docker.reference.digest"] == digest);
     let manifest = images.json(about.next().unwrap_or_else(|| panic!("attested of {platform} in {index:#}")));
-    manifest["layers"].as_array().unwrap().iter().map(|layer| images.json(layer)).collect()
+    manifest["layers"].as_array().expect("layers").iter().map(|layer| images.json(layer)).collect()
 }
 
 /// The names of the packages that each SBOM lists, by the SBOM's name.
 fn listed(statements: &[Value]) -> Vec<(String, Vec<String>)> {
     let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
     let sboms = statements.iter().filter(|one| one["predicateType"] == "https://spdx.dev/Document");
-    let packages =
-        |one: &Value| one["predicate"]["packages"].as_array().unwrap().iter().skip(1).map(name).collect();
+    let packages = |one: &Value| {
+        one["predicate"]["packages"].as_array().expect("packages").iter().skip(1).map(name).collect()
+    };
     sboms.map(|one| (name(&one["predicate"]), packages(one))).collect()
 }
 
