@@ -50,12 +50,15 @@ pub(crate) trait Shelf: Send + Sync + 'static {
     fn give_document<'a>(&'a self, document: &'a Document<'a>) -> BoxFuture<'a, Result<()>>;
 }
 
+/// What becomes of the document that is there, or of none.
+pub(crate) type Become<'a> = dyn Fn(Option<&[u8]>) -> Result<Vec<u8>> + Send + Sync + 'a;
+
 /// A document that is to be written.
 pub(crate) enum Document<'a> {
     /// Whatever is there.
     Alone(Vec<u8>),
     /// As it becomes of what is there, which must not have changed when it is written.
-    After(&'a (dyn Fn(Option<&[u8]>) -> Result<Vec<u8>> + Send + Sync)),
+    After(&'a Become<'a>),
 }
 
 /// A cache on a shelf.

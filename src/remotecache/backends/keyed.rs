@@ -3,7 +3,7 @@
 use crate::error::{RemoteCacheError, Result};
 use crate::manifests::LARGEST;
 use crate::merging::{pause, too_many};
-use crate::objects::{Document, Documents, Shelf};
+use crate::objects::{Become, Document, Documents, Shelf};
 use crosskit_images::{Descriptor, Digest};
 use crosskit_objectstores::{Objects, PieceStream, StoreError, read_all};
 use futures::future::BoxFuture;
@@ -108,12 +108,7 @@ impl<O: Objects + 'static> Shelf for Keyed<O> {
 
 impl<O: Objects + 'static> Keyed<O> {
     /// Writes a document that is made of the one that is there, again and again until nobody else has written between.
-    async fn replace(
-        &self,
-        name: &str,
-        key: &str,
-        both: &(dyn Fn(Option<&[u8]>) -> Result<Vec<u8>> + Send + Sync),
-    ) -> Result<()> {
+    async fn replace(&self, name: &str, key: &str, both: &Become<'_>) -> Result<()> {
         let failed = || RemoteCacheError::store(name);
         for round in 0..ROUNDS {
             let (version, there) = match self.objects.read_version(key).await.map_err(failed())? {
