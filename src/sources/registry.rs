@@ -116,7 +116,7 @@ impl Remote for InRegistry {
             let read = || content.read_async(desc.digest, LARGEST_DOCUMENT);
             match read().await {
                 // What was stored had been damaged, and is gone.
-                Err(crosskit_images::Error::DigestMismatch { .. }) => {
+                Err(crosskit_images::Error::Damaged { .. }) => {
                     fetch().await.map_err(failed())?;
                     read().await.map_err(failed())
                 }

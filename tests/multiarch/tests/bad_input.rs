@@ -205,8 +205,9 @@ fn an_unknown_output_type_or_key_is_named() {
     let odd = format!("type=oci,dest={},compression=lzma", archive.display());
     daemon.build(&context).output(&odd).run().fails().says("lzma");
     if !scene.programs.are_foreign() {
+        // BuildKit passes over keys that it does not know.
         let odd = format!("type=oci,dest={},colour=blue", archive.display());
-        daemon.build(&context).output(&odd).run().fails().says("colour");
+        daemon.build(&context).output(&odd).run().ok().says("unknown option colour is ignored");
     }
     let docker = format!("type=docker,dest={}", archive.display());
     daemon
