@@ -61,9 +61,10 @@ impl Remembering {
         let (mut error, mut sketches, mut by_platform) = (None, Vec::new(), false);
         match outcome {
             Ok(done) => {
-                // Clients that look into records find the images' configurations and platforms there.
+                // Clients that look into records find the images' configurations and platforms there, without passwords of
+                // addresses.
                 let said = std::mem::take(&mut done.metadata).into_iter();
-                let said = said.map(|(key, value)| (key, String::from_utf8_lossy(&value).into_owned()));
+                let said = said.map(|(key, value)| (key, redacted(&String::from_utf8_lossy(&value))));
                 record.exporter_response = said.chain(done.exported.response.clone()).collect();
                 record.result = Some(api::BuildResultInfo {
                     result_deprecated: done.exported.results.values().next().cloned(),

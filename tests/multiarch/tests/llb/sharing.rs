@@ -165,8 +165,10 @@ fn a_cache_elsewhere_has_what_may_be_given_away() {
     for (export, again) in [(true, ["", ""]), (false, ["first\n", ""])] {
         talk(async {
             let mut ask = stage.ask(build(export, true));
-            let exports =
-                vec![CacheOptionsEntry { r#type: "registry".into(), attrs: entry(&[("mode", "max")]) }];
+            let exports = vec![CacheOptionsEntry {
+                r#type: "registry".into(),
+                attrs: entry(&[("mode", "max"), ("merge", "false")]),
+            }];
             ask.request.cache = Some(CacheOptions { exports, ..CacheOptions::default() });
             assert_eq!(ask.solve().await.ok().said(), "first\nsecond\n");
         });
