@@ -1,6 +1,8 @@
 //! Requests to a registry, with whatever it wants to see.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode, header};
 use reqwest::{RequestBuilder, Response};
@@ -15,6 +17,10 @@ use crate::errors::Result;
 
 /// Most bytes of an error answer that are read.
 const MAX_WORDS: usize = 64 << 10;
+
+/// How long whether something is there may take to be told. What is to be fetched or put away may take longer: registries
+/// that stand before others have to get it first.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Speaks to registries for one build. Clones share what was learnt.
 #[derive(Clone)]
@@ -78,12 +84,21 @@ impl Client {
                 request = request.header(header::AUTHORIZATION, &value);
                 proof = Some(value);
             }
-            let answer = match request.send().await {
-                Ok(answer) => answer,
-                Err(error) if (error.is_connect() || error.is_request()) && endpoint.fall_back(&target) => {
+            let answer = match answered(&method, request.send()).await {
+                None => {
+                    let why = format!("no answer within {} s", PATIENCE.as_secs());
+                    let source = std::io::Error::other(why);
+                    return Err(
+                        RegistryError::Transport { method: method.to_string(), url: shown, source }.into()
+                    );
+                }
+                Some(Ok(answer)) => answer,
+                Some(Err(error))
+                    if (error.is_connect() || error.is_request()) && endpoint.fall_back(&target) =>
+                {
                     continue;
                 }
-                Err(error) => {
+                Some(Err(error)) => {
                     let source = cause(&error);
                     return Err(
                         RegistryError::Transport { method: method.to_string(), url: shown, source }.into()
@@ -134,6 +149,15 @@ pub(super) async fn refused(
             let said = if words.is_empty() { words } else { format!(": {words}") };
             RegistryError::Status { method: method.to_string(), url, status, said }
         }
+    }
+}
+
+/// What is answered to a question; none if it takes too long.
+async fn answered<T>(method: &Method, answer: impl Future<Output = T>) -> Option<T> {
+    if *method == Method::HEAD {
+        tokio::time::timeout(PATIENCE, answer).await.ok()
+    } else {
+        Some(answer.await)
     }
 }
 
