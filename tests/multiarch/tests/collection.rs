@@ -77,14 +77,15 @@ fn what_a_build_uses_is_not_taken() {
     let daemon = scene.daemon();
     let out = scene.path("out");
     let dockerfile = "FROM BASE AS a\nCOPY file /kept\nRUN echo made > /below\n\
-        RUN --mount=type=cache,target=/c echo ours > /c/here && echo waits && \
+        RUN --mount=type=cache,target=/c echo ours > /c/here && echo it wai''ts && \
         until [ -e /c/go-on ]; do sleep 0.1; done && cat /c/here /kept /below > /all\n\
         FROM scratch\nCOPY --from=a /all /\n";
     let context = scene.context("waits", &[("Dockerfile", dockerfile), ("file", "sent\n")]);
     let other = scene.context("other", &[("Dockerfile", "FROM BASE\nRUN echo nobody needs me > /x\n")]);
     daemon.build(&other).run().ok();
     let mut building = daemon.build(&context).into(&out).start();
-    building.wait_for(" waits", LONG);
+    // Said by the step, not by its name.
+    building.wait_for("it waits", LONG);
     let pruned = daemon.buildctl(&["prune", "--all", "--verbose"]).ok();
     pruned.says("nobody needs me").never_says("echo made").never_says("cached mount");
     std::fs::write(file_below(&scene.path("daemon"), "here").with_file_name("go-on"), "").expect("write");
