@@ -5,13 +5,13 @@
 //! not depend on the number of threads, and so neither do the bytes.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Scope;
+use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
 
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
-use super::chunks::{Chunk, give};
+use super::chunks::Chunk;
+use super::in_order::{Results, Workers};
 
 /// Bytes deflated on their own. Ending a piece costs some ten bytes and the start of new code tables.
 pub(super) const PIECE: usize = 256 << 10;
@@ -24,7 +24,6 @@ struct Job {
     piece: Chunk,
     before: Chunk,
     last: bool,
-    done: SyncSender<io::Result<Deflated>>,
 }
 
 struct Deflated {
@@ -34,8 +33,7 @@ struct Deflated {
 
 /// Deflates pieces on threads of a scope.
 pub(super) struct ParallelGzip {
-    jobs: SyncSender<Job>,
-    order: SyncSender<Receiver<io::Result<Deflated>>>,
+    workers: Workers<Job, Deflated>,
     before: Chunk,
 }
 
@@ -46,34 +44,18 @@ impl ParallelGzip {
         threads: usize,
         level: u32,
         out: W,
-    ) -> (Self, std::thread::ScopedJoinHandle<'scope, io::Result<W>>) {
-        let (jobs, next) = sync_channel::<Job>(threads);
-        let (order, in_order) = sync_channel(2 * threads);
-        let next = Arc::new(Mutex::new(next));
-        for _ in 0..threads {
-            let next = next.clone();
-            scope.spawn(move || work(&next, level));
-        }
-        let writer = scope.spawn(move || write(in_order, out));
-        (Self { jobs, order, before: Arc::default() }, writer)
+    ) -> (Self, ScopedJoinHandle<'scope, io::Result<W>>) {
+        let work = move |Job { piece, before, last }: Job| deflate(level, &before, &piece, last);
+        let (workers, deflated) = Workers::start(scope, threads, work);
+        let writer = scope.spawn(move || write(deflated, out));
+        (Self { workers, before: Arc::default() }, writer)
     }
 
     /// Takes the next piece, which must be [`PIECE`] bytes unless it is the last.
     pub(super) fn piece(&mut self, piece: Vec<u8>, last: bool) -> io::Result<()> {
         let piece = Arc::new(piece);
-        let (done, result) = sync_channel(1);
-        give(&self.order, result)?;
         let before = std::mem::replace(&mut self.before, piece.clone());
-        give(&self.jobs, Job { piece, before, last, done })
-    }
-}
-
-fn work(next: &Mutex<Receiver<Job>>, level: u32) {
-    loop {
-        let job = next.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
-        // Nobody waits any more where the writer has failed.
-        drop(job.done.send(deflate(level, &job.before, &job.piece, job.last)));
+        self.workers.give(Job { piece, before, last })
     }
 }
 
@@ -115,12 +97,11 @@ fn deflate(level: u32, before: &[u8], piece: &[u8], last: bool) -> io::Result<De
     }
 }
 
-fn write<W: Write>(in_order: Receiver<Receiver<io::Result<Deflated>>>, mut out: W) -> io::Result<W> {
+fn write<W: Write>(deflated: Results<Deflated>, mut out: W) -> io::Result<W> {
     out.write_all(&HEADER)?;
     let mut crc = Crc::new();
-    for result in in_order {
-        let Deflated { bytes, crc: piece } =
-            result.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+    for piece in deflated {
+        let Deflated { bytes, crc: piece } = piece?;
         out.write_all(&bytes)?;
         crc.combine(&piece);
     }

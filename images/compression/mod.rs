@@ -4,6 +4,7 @@ mod blobs;
 mod chunks;
 pub mod estargz;
 mod gzip;
+mod in_order;
 mod pack;
 mod unpack;
 

@@ -1,12 +1,10 @@
 //! Gzip members made side by side and written one after the other.
 
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use crate::compression::chunks::give;
 use crate::compression::gzip::member;
+use crate::compression::in_order::{Results, Workers};
 use crate::digest::Digest;
 
 /// Bytes from which on members go to another thread: many small files travel together.
@@ -25,7 +23,6 @@ type Start = (usize, usize);
 struct Job {
     bytes: Vec<u8>,
     starts: Vec<Start>,
-    done: SyncSender<io::Result<Made>>,
 }
 
 /// Members of a batch, with the length and the digest of data of each.
@@ -39,8 +36,7 @@ pub(super) type Written<W> = (W, Vec<Begun>, u64);
 
 /// What is written ends up in members, the first of which is there from the beginning.
 pub(super) struct Members {
-    jobs: SyncSender<Job>,
-    order: SyncSender<Receiver<io::Result<Made>>>,
+    workers: Workers<Job, Made>,
     bytes: Vec<u8>,
     starts: Vec<Start>,
     /// How many members there are.
@@ -56,15 +52,9 @@ impl Members {
         level: u32,
         out: W,
     ) -> (Self, ScopedJoinHandle<'scope, io::Result<Written<W>>>) {
-        let (jobs, next) = sync_channel::<Job>(threads);
-        let (order, in_order) = sync_channel(2 * threads);
-        let next = Arc::new(Mutex::new(next));
-        for _ in 0..threads {
-            let next = next.clone();
-            scope.spawn(move || work(&next, level));
-        }
-        let writer = scope.spawn(move || write(in_order, out));
-        (Self { jobs, order, bytes: Vec::new(), starts: vec![(0, 0)], count: 1 }, writer)
+        let (workers, made) = Workers::start(scope, threads, move |job| make(level, &job));
+        let writer = scope.spawn(move || write(made, out));
+        (Self { workers, bytes: Vec::new(), starts: vec![(0, 0)], count: 1 }, writer)
     }
 
     /// Bytes of the newest member.
@@ -102,19 +92,8 @@ impl Members {
     }
 
     fn hand_on(&mut self) -> io::Result<()> {
-        let (done, result) = sync_channel(1);
-        give(&self.order, result)?;
         let (bytes, starts) = (std::mem::take(&mut self.bytes), std::mem::take(&mut self.starts));
-        give(&self.jobs, Job { bytes, starts, done })
-    }
-}
-
-fn work(next: &Mutex<Receiver<Job>>, level: u32) {
-    loop {
-        let job = next.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = job else { return };
-        // Nobody waits any more where the writer has failed.
-        drop(job.done.send(make(level, &job)));
+        self.workers.give(Job { bytes, starts })
     }
 }
 
@@ -132,10 +111,10 @@ fn make(level: u32, job: &Job) -> io::Result<Made> {
     Ok(made)
 }
 
-fn write<W: Write>(in_order: Receiver<Receiver<io::Result<Made>>>, mut out: W) -> io::Result<Written<W>> {
+fn write<W: Write>(batches: Results<Made>, mut out: W) -> io::Result<Written<W>> {
     let (mut begun, mut at) = (Vec::new(), 0);
-    for result in in_order {
-        let made = result.recv().map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))??;
+    for made in batches {
+        let made = made?;
         out.write_all(&made.bytes)?;
         for (len, data) in made.members {
             begun.push(Begun { at, data });
