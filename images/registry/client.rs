@@ -1,6 +1,5 @@
 //! Requests to a registry, with whatever it wants to see.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +17,11 @@ use crate::errors::Result;
 /// Most bytes of an error answer that are read.
 const MAX_WORDS: usize = 64 << 10;
 
-/// How long whether something is there may take to be told. What is to be fetched or put away may take longer: registries
-/// that stand before others have to get it first.
+/// How long whether something is there may take to be told.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The same for something to be fetched: registries that stand before others have to get it first.
+const PATIENCE_FOR_CONTENT: Duration = Duration::from_secs(300);
 
 /// Speaks to registries for one build. Clones share what was learnt.
 #[derive(Clone)]
@@ -84,9 +85,10 @@ impl Client {
                 request = request.header(header::AUTHORIZATION, &value);
                 proof = Some(value);
             }
-            let answer = match answered(&method, request.send()).await {
+            let limit = patience(&method);
+            let answer = match tokio::time::timeout(limit, request.send()).await.ok() {
                 None => {
-                    let why = format!("no answer within {} s", PATIENCE.as_secs());
+                    let why = format!("no answer within {} s", limit.as_secs());
                     let source = std::io::Error::other(why);
                     return Err(
                         RegistryError::Transport { method: method.to_string(), url: shown, source }.into()
@@ -152,12 +154,12 @@ pub(super) async fn refused(
     }
 }
 
-/// What is answered to a question; none if it takes too long.
-async fn answered<T>(method: &Method, answer: impl Future<Output = T>) -> Option<T> {
-    if *method == Method::HEAD {
-        tokio::time::timeout(PATIENCE, answer).await.ok()
-    } else {
-        Some(answer.await)
+/// How long an answer may take to begin. What is sent has its own time, however long.
+fn patience(method: &Method) -> Duration {
+    match *method {
+        Method::HEAD => PATIENCE,
+        Method::GET => PATIENCE_FOR_CONTENT,
+        _ => Duration::MAX,
     }
 }
 
