@@ -31,7 +31,7 @@ const NO_CONFIG: &str = "application/vnd.oci.empty.v1+json";
 const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 
 /// Who adds to the SBOMs of scanners.
-const CREATOR: &str = concat!("crosskit-", env!("CARGO_PKG_VERSION"));
+const CREATOR: &str = crosskit_api::version::REVISION;
 
 /// A statement, and the name of the file that it goes to.
 pub struct Stated {

@@ -61,10 +61,9 @@ impl<R: Clone + Send + Sync + 'static> Engine<R> {
         for vertex in vertices {
             let Some(vertex) = self.vertices.get(vertex) else { continue };
             let places = vertex.inputs.iter().enumerate().filter(|(_, below)| **below == id);
-            let places: Vec<usize> = places.map(|(at, _)| at).collect();
-            for above in if places.is_empty() { Vec::new() } else { vertex.edges.iter().copied().collect() } {
-                for at in &places {
-                    self.edges[above].with_input(*at, |input| {
+            for (at, _) in places {
+                for above in &vertex.edges {
+                    self.edges[*above].with_input(at, |input| {
                         input.got = input.got.min(Level::Slow);
                         if input.waiting == 0 {
                             input.asked = input.asked.min(Level::Slow);
