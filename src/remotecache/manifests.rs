@@ -138,15 +138,16 @@ impl<P: Place> Backend for Manifests<P> {
             for layer in layers {
                 gifts.push(self.layer(layer, step));
             }
-            futures::stream::iter(gifts).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            let given = futures::stream::iter(gifts).buffer_unordered(AT_ONCE).try_collect::<()>();
             let layers = cache
                 .layers
                 .iter()
                 .map(|layer| (layer.blob.desc.digest.to_string(), described(layer, self.documents.oci())));
             let layers: Listed = layers.collect();
             let manifest = match self.merging {
-                Some(max_age) => self.give_merged(&cache.config, layers, max_age, step).await?,
+                Some(max_age) => self.give_merged(&cache.config, layers, max_age, given, step).await?,
                 None => {
+                    given.await?;
                     let whole = Whole::of(self.documents, &cache.config, &layers)?;
                     self.give_config(&whole, step).await?;
                     self.give_whole(&whole, step).await?;

@@ -12,8 +12,11 @@ use crate::turns::Turn;
 use crosskit_cacheconfig::{CacheConfig, Limits, covers, unite};
 use crosskit_images::{Descriptor, Digest, media_types};
 use crosskit_solver::VertexProgress;
+use futures::future::{Either, select};
 use std::collections::HashSet;
+use std::pin::pin;
 use std::time::Duration;
+use tokio::sync::OwnedMutexGuard;
 
 /// How often it is begun anew.
 const ROUNDS: u32 = 64;
@@ -23,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a writer who can't take turns waits until it looks again.
 const SETTLED: Duration = Duration::from_millis(500);
+
+/// How long others are held up by a writer whose layers are not there yet.
+const EARLY: Duration = Duration::from_millis(500);
 
 /// A cache that is there already.
 struct Standing {
@@ -50,6 +56,13 @@ pub(crate) fn too_many(rounds: u32) -> RemoteCacheError {
     ))
 }
 
+/// The turn of one of this daemon's builds.
+struct OwnTurn {
+    _first: OwnedMutexGuard<()>,
+    /// None where writers can't take turns.
+    turn: Option<Turn>,
+}
+
 /// Somebody who has something to add.
 struct Writer<'a> {
     own: &'a CacheConfig,
@@ -62,25 +75,57 @@ struct Writer<'a> {
 }
 
 impl<P: Place> Manifests<P> {
-    /// Puts a cache, whose layers are there, into its place with what others have there.
+    /// Puts a cache into its place with what others have there, once `given` has put its layers there.
     pub(crate) async fn give_merged(
         &self,
         own: &CacheConfig,
         layers: Listed,
         max_age: Duration,
+        given: impl Future<Output = Result<()>>,
         step: &VertexProgress,
     ) -> Result<Descriptor> {
-        // Builds of this daemon need not ask anybody.
-        let _first = self.turns.within(&self.place.name()).await;
-        let waiting = step.part("waiting for others who write to the cache");
-        let turn = self.turn().await;
-        drop(waiting);
-        let mut writer = Writer { own, layers, max_age, turn: turn?, lost: HashSet::new() };
+        let OwnTurn { _first, turn } = self.turn_beside(given, step).await?;
+        let mut writer = Writer { own, layers, max_age, turn, lost: HashSet::new() };
         let given = self.take_turns(&mut writer, step).await;
         if let Some(turn) = &writer.turn {
             self.end_turn(turn).await;
         }
         given
+    }
+
+    /// Waits for one's turn while `given` does what takes long. A turn that comes much too early is left to others and
+    /// waited for again.
+    async fn turn_beside(
+        &self,
+        given: impl Future<Output = Result<()>>,
+        step: &VertexProgress,
+    ) -> Result<OwnTurn> {
+        let mut given = pin!(given);
+        let (own, done) = match select(given.as_mut(), pin!(self.own_turn(step))).await {
+            Either::Left((done, own)) => (own.await, Some(done)),
+            Either::Right((own, given)) => (own, tokio::time::timeout(EARLY, given).await.ok()),
+        };
+        if let Some(Ok(())) = done {
+            return own;
+        }
+        if let Ok(OwnTurn { turn: Some(turn), .. }) = &own {
+            self.end_turn(turn).await;
+        }
+        drop(own);
+        match done {
+            Some(failed) => failed?,
+            None => given.await?,
+        }
+        self.own_turn(step).await
+    }
+
+    async fn own_turn(&self, step: &VertexProgress) -> Result<OwnTurn> {
+        // Builds of this daemon need not ask anybody.
+        let _first = self.turns.within(&self.place.name()).await;
+        let waiting = step.part("waiting for others who write to the cache");
+        let turn = self.turn().await;
+        drop(waiting);
+        Ok(OwnTurn { _first, turn: turn? })
     }
 
     async fn take_turns(&self, writer: &mut Writer<'_>, step: &VertexProgress) -> Result<Descriptor> {
@@ -157,8 +202,9 @@ impl<P: Place> Manifests<P> {
         match &mut writer.turn {
             Some(turn) => {
                 let lasts = self.place.standing(Spot::Turn).await? == Some(turn.digest()) && !turn.is_late();
-                if !lasts {
-                    turn.lose();
+                match lasts {
+                    true => turn.seen(),
+                    false => turn.lose(),
                 }
                 Ok(lasts)
             }
@@ -189,7 +235,7 @@ impl<P: Place> Manifests<P> {
         };
         let read = async {
             let (config, listed) = Document::parse(&self.place.manifest(digest).await?)?.cache();
-            let Some(config) = config else { return Ok(None) };
+            let Some(config) = config else { return Ok::<_, RemoteCacheError>(None) };
             let config: CacheConfig = parse(&self.place.document(&config).await?, "cache config")?;
             let listed = listed.into_iter().map(|desc| (desc.digest.to_string(), desc));
             Ok(Some((config, listed.collect())))
@@ -197,10 +243,6 @@ impl<P: Place> Manifests<P> {
         let cache = match read.await {
             Ok(cache) => cache,
             // What is no cache, or one whose document is lost, gives way to one that is.
-            Err(error @ (RemoteCacheError::Invalid(_) | RemoteCacheError::TooLarge { .. })) => {
-                tracing::warn!("what is there is passed over: {error}");
-                None
-            }
             Err(error) if error.kind() == ErrorKind::User => {
                 tracing::warn!("what is there is passed over: {error}");
                 None

@@ -64,10 +64,17 @@ impl Turns {
 pub(crate) struct Turn {
     digest: Digest,
     since: Instant,
+    /// When it was found to last.
+    seen: Instant,
     lost: bool,
 }
 
 impl Turn {
+    fn new(digest: Digest) -> Self {
+        let now = Instant::now();
+        Self { digest, since: now, seen: now, lost: false }
+    }
+
     /// What the tag stands for while it lasts.
     pub fn digest(&self) -> Digest {
         self.digest
@@ -76,6 +83,11 @@ impl Turn {
     /// Whether others may take it for over soon.
     pub fn is_late(&self) -> bool {
         self.since.elapsed() > LIMIT / 2
+    }
+
+    /// It lasts.
+    pub fn seen(&mut self) {
+        self.seen = Instant::now();
     }
 
     /// Somebody else has taken it.
@@ -133,7 +145,7 @@ impl<P: Place> Manifests<P> {
             }
             tokio::time::sleep(SETTLED.max(started.elapsed() * SLOWER)).await;
             if self.place.standing(Spot::Turn).await? == Some(ours.digest) {
-                return Ok(Some(Turn { digest: ours.digest, since: Instant::now(), lost: false }));
+                return Ok(Some(Turn::new(ours.digest)));
             }
         }
         tracing::warn!(
@@ -146,7 +158,13 @@ impl<P: Place> Manifests<P> {
     /// Ends one's turn. Where that fails, others wait until it is over.
     pub(crate) async fn end_turn(&self, turn: &Turn) {
         let ended = async {
-            if !turn.lost && self.place.standing(Spot::Turn).await? == Some(turn.digest) {
+            let lasts = || async {
+                let just_seen = turn.seen.elapsed() < SETTLED;
+                Ok::<_, crate::RemoteCacheError>(
+                    just_seen || self.place.standing(Spot::Turn).await? == Some(turn.digest),
+                )
+            };
+            if !turn.lost && lasts().await? {
                 let (nobodys, bytes) = sign("")?;
                 self.place.give_manifest(Spot::Turn, &nobodys, bytes).await?;
             }
