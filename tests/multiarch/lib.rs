@@ -43,6 +43,6 @@ pub use proxy::{CutAfter, CuttingProxy};
 pub use registry::Registry;
 pub use running::{Ran, Running};
 pub use scene::Scene;
-pub use stores::{Asked, AzureStore, GithubStore, S3Store, Served};
+pub use stores::{Asked, AzureStore, Endless, GithubStore, S3Store, Served};
 pub use tree::{Entry, Tree};
 pub use wait::until;

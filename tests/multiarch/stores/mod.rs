@@ -2,11 +2,13 @@
 //! protocol is known. Each stands behind a server of our own, which writes down what is asked of it.
 
 mod azurite;
+mod endless;
 mod github;
 mod moto;
 mod served;
 
 pub use azurite::AzureStore;
+pub use endless::Endless;
 pub use github::GithubStore;
 pub use moto::S3Store;
 pub use served::{Asked, Served};

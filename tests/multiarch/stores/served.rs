@@ -125,7 +125,7 @@ fn serve(mut client: TcpStream, state: &State, answer: &dyn Fn(&Asked) -> Respon
     let _ = client.write_all(head.as_bytes()).and_then(|()| client.write_all(body));
 }
 
-fn read(client: &TcpStream) -> Option<Asked> {
+pub(super) fn read(client: &TcpStream) -> Option<Asked> {
     let mut from = BufReader::new(client);
     let mut line = || {
         let mut line = String::new();

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use crosskit_multiarch::{
-    Asked, AzureStore, Buildx, Daemon, DaemonOptions, GithubStore, Ran, S3Store, Scene, Served, Tree,
-    digest_of,
+    Asked, AzureStore, Buildx, Daemon, DaemonOptions, Endless, GithubStore, Ran, Response, S3Store, Scene,
+    Served, Tree, digest_of,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -397,6 +397,44 @@ fn caches_that_lie_are_passed_over_and_layers_that_are_not_theirs_are_made_again
             assert_eq!(Tree::of_folder(&again).text("a.txt"), "a\n");
         }
     }
+}
+
+/// More of an answer than this is never taken in: what waits in sockets counts, too.
+const PATIENCE: u64 = 80 << 20;
+
+#[test]
+fn of_a_gigabyte_of_json_only_the_beginning_is_read() {
+    let scene = Scene::set();
+    let context = context(&scene);
+    let endless = Endless::start("application/vnd.oci.image.manifest.v1+json");
+    let at = endless.address().to_owned();
+    let url = format!("http://{at}/index");
+    let github = Served::start(move |asked| {
+        let asked: Value = serde_json::from_slice(&asked.body).expect("a question in JSON");
+        let found = json!({ "ok": true, "signed_download_url": url, "matched_key": asked["key"] });
+        Response { status: 200, headers: Vec::new(), body: found.to_string().into_bytes() }
+    });
+    let (token, key) = (GithubStore::token(), AzureStore::KEY);
+    let s3 = "type=s3,region=r,bucket=b,use_path_style=true,access_key_id=id,secret_access_key=secret";
+    for (cache, why) in [
+        (format!("type=registry,ref={at}/caches:long"), "is larger than the limit of"),
+        (format!("{s3},endpoint_url=http://{at}"), "it is too large"),
+        (
+            format!("type=azblob,account_url=http://{at}/a,account_name=a,secret_access_key={key}"),
+            "it is too large",
+        ),
+        (format!("type=gha,url_v2=http://{at}/,token={token}"), "too large"),
+        (format!("type=gha,url_v2=http://{}/,token={token}", github.address()), "it is too large"),
+    ] {
+        let out = scene.path("out");
+        let ran = build(&scene, &context, &[], std::slice::from_ref(&cache), Some(&out)).ok();
+        ran.says("ERROR: ").says(why);
+        assert_eq!(Tree::of_folder(&out).text("a.txt"), "a\n", "{cache}");
+        assert!((1..PATIENCE).contains(&endless.sent()), "{cache}: too much or nothing was read");
+    }
+    let from = scene.context("from", &[("Dockerfile", &format!("FROM {at}/images:long\n"))]);
+    build(&scene, &from, &[], &[], None).fails().says("limit of");
+    assert!((1..PATIENCE).contains(&endless.sent()), "too much or nothing was read");
 }
 
 #[test]
