@@ -25,7 +25,11 @@ pub fn time_script(script: &str) -> f64 {
 
 /// The median of several measurements.
 pub fn median(times: usize, mut measure: impl FnMut() -> f64) -> f64 {
-    let mut all: Vec<f64> = (0..times).map(|_| measure()).collect();
+    middle((0..times).map(|_| measure()).collect())
+}
+
+/// The one in the middle.
+pub fn middle(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
 }
