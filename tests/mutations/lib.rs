@@ -4,6 +4,7 @@
 //! functions serve three callers: the ordinary tests, which feed each the seeds in `fuzz/corpus` and some thousand
 //! [`Mutator`]s' changes of them; `mutate`, which does the same for as long as it is told; and cargo-fuzz in `fuzz/`.
 
+mod bundles;
 mod configs;
 mod dockerfiles;
 mod layers;
@@ -30,7 +31,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "llb", run: llb::run, words: &[] },
     Target { name: "packets", run: packets::run, words: &["../", "/", "a/b", "\0"] },
     Target {
@@ -41,6 +42,7 @@ pub const TARGETS: [Target; 6] = [
     Target { name: "dockerfiles", run: dockerfiles::run, words: dockerfiles::WORDS },
     Target { name: "configs", run: configs::run, words: configs::WORDS },
     Target { name: "manifests", run: manifests::run, words: manifests::WORDS },
+    Target { name: "bundles", run: bundles::run, words: bundles::WORDS },
 ];
 
 /// The target of a name.

@@ -1,5 +1,6 @@
 //! The binary seeds, made by our own writers. Those that are text lie in `fuzz/corpus` as somebody wrote them.
 
+use crate::bundles::DOCUMENT;
 use crate::corpus;
 use bytes::Bytes;
 use crosskit_api::fsutil::packet::PacketType;
@@ -10,9 +11,11 @@ use crosskit_llb::{
     Builder, CacheMount, Constraints, CopyAction, Exec, ExecMount, FileActionSpec, ImageSource, LocalSource,
     MkdirAction, MkfileAction, SecretMount, SymlinkAction,
 };
+use crosskit_notary::{Form, Notary, Order};
 use crosskit_session::transfer::mode_from_unix;
 use prost::Message;
 use std::io;
+use std::path::Path;
 
 /// Writes the seeds that programs make.
 ///
@@ -32,7 +35,21 @@ pub fn write() -> io::Result<()> {
     ] {
         std::fs::write(corpus().join(name), bytes)?;
     }
-    Ok(())
+    bundles()
+}
+
+/// Signatures, and the only root that trusts them.
+fn bundles() -> io::Result<()> {
+    let (notary, usual) = (Notary::new(), Order::default());
+    for (name, order) in [
+        ("message.json", usual.clone()),
+        ("statement.json", Order { form: Form::Statement, ..usual.clone() }),
+        ("unstamped.json", Order { stamped: false, ..usual }),
+    ] {
+        std::fs::write(corpus().join("bundles").join(name), notary.bundle(DOCUMENT, &order).to_string())?;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("trusted_root.json");
+    std::fs::write(root, notary.trusted_root().to_string())
 }
 
 fn on() -> Constraints {

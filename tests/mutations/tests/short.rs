@@ -59,3 +59,8 @@ fn damaged_configs_break_nothing() {
 fn damaged_manifests_break_nothing() {
     short("manifests");
 }
+
+#[test]
+fn damaged_signatures_break_nothing() {
+    short("bundles");
+}
