@@ -1,7 +1,7 @@
 //! Starting the daemon, and stopping it so that nothing is left behind.
 
 use crate::builds::{Builder, gc_policies};
-use crate::config::{Cdi, Config};
+use crate::config::{Cdi, Config, SignedCaches, Verify};
 use crate::history::{History, HistoryError};
 use crate::listeners::{Connection, ListenError, Listeners};
 use crate::root::{Root, RootError};
@@ -23,7 +23,7 @@ use crosskit_gateway::{Producers, health};
 use crosskit_images::ContentStore;
 use crosskit_images::registry::{HostConfig, KeyPair, RegistryHosts};
 use crosskit_metadata::Database;
-use crosskit_remotecache::{GithubCaches, RemoteCaches, Writers};
+use crosskit_remotecache::{GithubCaches, RemoteCacheError, RemoteCaches, Verification, Writers};
 use crosskit_scheduler::Policy;
 use crosskit_session::SessionManager;
 use crosskit_snapshots::{DriverChoice, Snapshots};
@@ -187,7 +187,7 @@ impl Daemon {
                 sessions: sessions.clone(),
                 registries: images.registries.clone(),
                 snapshots: snapshots.clone(),
-                github: GithubCaches { sign: config.sign_github_caches.clone() },
+                github: github_caches(&config.github_caches).map_err(state("config"))?,
                 writers: Writers::default(),
             },
             on_failure: config.farm.on_failure,
@@ -347,6 +347,13 @@ fn devices(config: &Cdi) -> Devices {
         true => Devices::disabled(),
         false => Devices::new(config.spec_folders.clone(), config.auto_allowed.clone()),
     }
+}
+
+/// How caches with GitHub are signed and verified: by a trusted root that is there, or the daemon does not start.
+fn github_caches(config: &SignedCaches) -> Result<GithubCaches, RemoteCacheError> {
+    let verify = |verify: &Verify| Verification::new(verify.trusted_root.clone(), verify.policy.clone());
+    let verify = config.verify.as_ref().map(verify).transpose()?;
+    Ok(GithubCaches { sign: config.sign.clone(), verify })
 }
 
 /// What builds may ask for: devices may always be asked for, and each has its own say.

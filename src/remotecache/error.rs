@@ -27,6 +27,9 @@ pub enum RemoteCacheError {
     /// A cache that says what can't be.
     #[error("{0}")]
     Invalid(String),
+    /// A signature that is needed and does not hold.
+    #[error("signature verification failed: {0}")]
+    Signature(crosskit_signatures::SignatureError),
     /// A document that is too large.
     #[error("{what} is too large ({size} > {limit} bytes)")]
     TooLarge {
@@ -84,7 +87,9 @@ impl RemoteCacheError {
     pub fn kind(&self) -> ErrorKind {
         use RemoteCacheError as E;
         match self {
-            E::Options(_) | E::Unsupported(_) | E::Invalid(_) | E::TooLarge { .. } => ErrorKind::User,
+            E::Options(_) | E::Unsupported(_) | E::Invalid(_) | E::Signature(_) | E::TooLarge { .. } => {
+                ErrorKind::User
+            }
             E::Images { source, .. } => match source.kind() {
                 crosskit_images::ErrorKind::User => ErrorKind::User,
                 crosskit_images::ErrorKind::Environment => ErrorKind::Environment,

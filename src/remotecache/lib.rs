@@ -21,7 +21,8 @@ mod objects;
 mod options;
 mod turns;
 
-pub use backends::gha::GithubCaches;
+pub use backends::gha::{GithubCaches, Verification};
+pub use crosskit_signatures::{FIELDS, Policy};
 pub use error::{ErrorKind, RemoteCacheError};
 pub use export::{CacheExport, CacheExports, Mode};
 pub use inline::inline;
@@ -43,7 +44,7 @@ pub struct RemoteCaches {
     pub registries: RegistryHosts,
     /// Layers on disk.
     pub snapshots: Snapshots,
-    /// How caches with GitHub are signed.
+    /// How caches with GitHub are signed, and by whom they have to be.
     pub github: GithubCaches,
     /// Builds that write to the same cache.
     pub writers: Writers,

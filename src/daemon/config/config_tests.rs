@@ -254,3 +254,57 @@ fn mistakes_name_their_line() {
     let missing = Config::load(Path::new("/nonexistent/buildkitd.toml")).unwrap_err().to_string();
     assert!(missing.starts_with("/nonexistent/buildkitd.toml:0: cannot read the config file"), "{missing}");
 }
+
+#[test]
+fn a_policy_for_signatures_names_fields_of_certificates() {
+    let (config, warnings) = load(
+        r#"
+[cache.gha.sign]
+  command = ["sign", "--quickly"]
+[cache.gha.verify]
+  required = true
+  trustedRoot = "/srv/trusted_root.json"
+  [cache.gha.verify.policy]
+    timestampThreshold = 2
+    tlogThreshold = 1
+    subjectAlternativeName = "https://git.example.com/house/*"
+    runnerEnvironment = "self-hosted"
+"#,
+    )
+    .unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.github_caches.sign, ["sign", "--quickly"]);
+    let verify = config.github_caches.verify.unwrap();
+    assert_eq!(verify.trusted_root, PathBuf::from("/srv/trusted_root.json"));
+    assert_eq!((verify.policy.timestamps, verify.policy.logs), (2, 1));
+    let fields: Vec<_> = verify.policy.fields.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let expected =
+        [("runnerEnvironment", "self-hosted"), ("subjectAlternativeName", "https://git.example.com/house/*")];
+    assert_eq!(fields, expected);
+    let (config, _) = load("[cache.gha.verify]\nrequired = true\n").unwrap();
+    let usual = config.github_caches.verify.unwrap();
+    assert_eq!(usual.trusted_root.file_name().unwrap(), "trusted_root.json");
+    let (config, _) = load("[cache.gha.verify]\nrequired = false\n").unwrap();
+    assert_eq!(config.github_caches.verify, None);
+}
+
+#[test]
+fn a_slip_in_a_policy_for_signatures_is_an_error() {
+    for (text, expected) in [
+        (
+            "[cache.gha.verify.policy]\nsourceRepositoryURL = \"*\"",
+            "buildkitd.toml:2: \"cache.gha.verify.policy.sourceRepositoryURL\": certificates have no such field; \
+             did you mean \"sourceRepositoryURI\"?",
+        ),
+        (
+            "[cache.gha.verify.policy]\ntlogThreshold = -1",
+            "buildkitd.toml:2: \"cache.gha.verify.policy.tlogThreshold\": must not be negative",
+        ),
+        (
+            "[cache.gha.verify]\nrequire = true",
+            "buildkitd.toml:2: unknown key \"cache.gha.verify.require\" (did you mean \"required\"?)",
+        ),
+    ] {
+        assert_eq!(load(text).unwrap_err(), expected);
+    }
+}

@@ -1,5 +1,6 @@
 //! What the daemon was told: the file, the flags, and the defaults where both are silent.
 
+mod caches;
 mod farm;
 pub mod flags;
 mod network;
@@ -7,6 +8,7 @@ mod reader;
 mod schema;
 pub mod units;
 
+pub use caches::{SignedCaches, Verify};
 use crosskit_exec::devices::SPEC_FOLDERS;
 use crosskit_exec::networks::NetworkOptions;
 use crosskit_rootless::Folders;
@@ -93,8 +95,8 @@ pub struct Config {
     pub entitlements: Vec<String>,
     /// Whether the steps of all builds reach the network through a proxy only.
     pub proxy_network: bool,
-    /// The command that signs caches with GitHub; empty for none.
-    pub sign_github_caches: Vec<String>,
+    /// Signatures of caches with GitHub.
+    pub github_caches: SignedCaches,
     /// A folder of JSON files with what is to be said in provenance; None for that beside the config.
     pub provenance_folder: Option<PathBuf>,
     /// The worker on this machine.
@@ -259,7 +261,7 @@ impl Default for Config {
             log_format: "text".to_string(),
             log_level: "info".to_string(),
             entitlements: Vec::new(),
-            sign_github_caches: Vec::new(),
+            github_caches: SignedCaches::default(),
             provenance_folder: None,
             worker: WorkerConfig::default(),
             farm: Farm::default(),
@@ -338,7 +340,7 @@ impl Config {
         }
         self.entitlements = s.list("insecure-entitlements");
         self.proxy_network = s.bool("proxyNetwork") == Some(true);
-        self.sign_github_caches = s.list("cache/gha/sign/command");
+        self.github_caches = SignedCaches::read(s)?;
         self.provenance_folder = s.text("provenanceEnvDir").map(PathBuf::from);
         if s.bool("debug") == Some(true) {
             self.log_level = "debug".to_string();

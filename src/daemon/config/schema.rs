@@ -56,7 +56,7 @@ const CONTAINERD: Support =
     Elsewhere("there is no containerd worker; steps run through crun or runc directly");
 const DEPRECATED_LOG: Support = Works;
 
-/// All keys of BuildKit's reference, deprecated ones included, and our own: `farm`.
+/// All keys of BuildKit's reference, deprecated ones included, and our own: `farm`, and `trustedRoot`.
 pub const KEYS: &[Key] = &[
     key("debug", Bool, DEPRECATED_LOG),
     key("trace", Bool, DEPRECATED_LOG),
@@ -202,13 +202,17 @@ pub const KEYS: &[Key] = &[
     key("cache/gha/sign", Table, Works),
     key("cache/gha/sign/command", List, Works),
     key("cache/gha/verify", Table, Works),
-    key("cache/gha/verify/required", Bool, Refused("signatures of caches can't be checked here")),
-    key("cache/gha/verify/policy", Table, Elsewhere("signatures of caches are not checked")),
+    key("cache/gha/verify/required", Bool, Works),
+    key("cache/gha/verify/trustedRoot", Text, Works),
+    key("cache/gha/verify/policy", Table, Works),
+    key("cache/gha/verify/policy/timestampThreshold", Int, Works),
+    key("cache/gha/verify/policy/tlogThreshold", Int, Works),
+    key("cache/gha/verify/policy/*", Text, Works),
 ];
 
-/// Whether a key is one of our own, where nothing unknown is passed over.
+/// Whether nothing unknown is passed over there: in our own sections, and where a slip of the pen would let something pass.
 pub fn is_strict(path: &[&str]) -> bool {
-    path.first() == Some(&"farm")
+    path.first() == Some(&"farm") || path.starts_with(&["cache", "gha", "verify"])
 }
 
 /// Looks a key up by its names from the top. Below a table that is taken as a whole, such as

@@ -2,6 +2,7 @@
 
 mod first;
 mod service;
+mod signed;
 mod token;
 
 use super::{Backend, Way};
@@ -13,14 +14,14 @@ use crosskit_images::{Descriptor, Digest};
 use crosskit_objectstores::{Environment, PieceStream, StoreError, read_all};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use service::{Content, Protocol, Service};
+use service::{Content, Entry, Protocol, Service};
+use signed::LARGEST_SIGNATURE;
+pub use signed::Verification;
 use std::collections::HashSet;
 use std::fs::File;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use token::Scope;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::OnceCell;
 
 /// What the keys of blobs begin with.
@@ -55,6 +56,8 @@ const MAX_LEFT: u64 = 100;
 pub struct GithubCaches {
     /// The program that signs indexes, with its arguments; none if they are not signed.
     pub sign: Vec<String>,
+    /// Whose signatures indexes need to be used; none if they need none.
+    pub verify: Option<Verification>,
 }
 
 struct InService {
@@ -67,7 +70,7 @@ struct InService {
     api: String,
     /// The keys of the blobs that there are, if they could be listed.
     known: OnceCell<Option<HashSet<String>>>,
-    sign: Vec<String>,
+    signatures: GithubCaches,
 }
 
 /// `type=gha`.
@@ -95,7 +98,7 @@ pub(super) fn resolve(
         listed: repository.zip(rest).map(|(repository, token)| (repository.to_owned(), token.to_owned())),
         api: Environment::of_process().get("GITHUB_API_URL").unwrap_or_else(|| API.to_owned()),
         known: OnceCell::new(),
-        sign: caches.github.sign.clone(),
+        signatures: caches.github.clone(),
     };
     Ok(Box::new(OnShelf {
         name: "exporting to GitHub Actions Cache",
@@ -127,21 +130,48 @@ fn blob(digest: &Digest) -> String {
     format!("{BLOBS}{digest}")
 }
 
+/// The key of the signature of a document.
+fn signature(document: &[u8]) -> String {
+    format!("{}-sig", blob(&Digest::of(document)))
+}
+
 impl InService {
-    /// The key of the index of a scope, without its number.
-    fn index(&self, scope: &str) -> String {
+    /// The key of the index of a scope, without its number. Signed and unsigned ones are kept apart.
+    fn index(&self, scope: &str, signed: bool) -> String {
         let hash = Digest::of(scope).to_string();
         let hash = &hash["sha256:".len()..][..8];
-        // Signed and unsigned ones are kept apart.
-        let end = if self.sign.is_empty() { "" } else { "-sig" };
+        let end = if signed { "-sig" } else { "" };
         format!("index-{}-1-{hash}{end}#", self.name)
     }
 
-    async fn document(&self, scope: &Scope) -> Result<Option<(String, Vec<u8>)>, StoreError> {
-        let Some(entry) = self.service.find(&self.index(&scope.name)).await? else { return Ok(None) };
-        let Some(stream) = self.service.read(&entry, 0).await? else { return Ok(None) };
-        let name = format!("of {}", scope.name);
-        Ok(Some((name, read_all(&entry.key, stream, LARGEST).await?)))
+    async fn document(&self, scope: &Scope) -> Result<Option<(String, Vec<u8>)>> {
+        let failed = || RemoteCacheError::store(format!("failed to load the cache of {}", scope.name));
+        let signed = !self.signatures.sign.is_empty() || self.signatures.verify.is_some();
+        let key = self.index(&scope.name, signed);
+        let Some(entry) = self.service.find(&key).await.map_err(failed())? else { return Ok(None) };
+        let Some(bytes) = self.bytes(&entry, LARGEST).await.map_err(failed())? else { return Ok(None) };
+        let bytes = self.verified(bytes).await?;
+        Ok(Some((format!("of {}", scope.name), bytes)))
+    }
+
+    async fn bytes(&self, entry: &Entry, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.service.read(entry, 0).await? {
+            Some(stream) => Ok(Some(read_all(&entry.key, stream, limit).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// A document whose signature is one of those that are believed, if any has to be.
+    async fn verified(&self, document: Vec<u8>) -> Result<Vec<u8>> {
+        let Some(verification) = &self.signatures.verify else { return Ok(document) };
+        let failed = || RemoteCacheError::store("get its signature");
+        let key = signature(&document);
+        let found = match self.service.find_exactly(&key).await.map_err(failed())? {
+            Some(entry) => self.bytes(&entry, LARGEST_SIGNATURE).await.map_err(failed())?,
+            None => None,
+        };
+        let missing = || RemoteCacheError::Invalid("missing signature for github actions cache".to_owned());
+        verification.check(document, found.ok_or_else(missing)?).await
     }
 
     /// The keys of blobs, where a list may be had.
@@ -159,34 +189,10 @@ impl InService {
         self.known.get_or_init(list).await.as_ref()
     }
 
-    async fn signature(&self, document: &[u8]) -> Result<Option<Vec<u8>>> {
-        let Some((program, arguments)) = self.sign.split_first() else { return Ok(None) };
-        let failed =
-            |why: String| RemoteCacheError::Options(format!("signing command failed: {program}: {why}"));
-        let mut command = tokio::process::Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.kill_on_drop(true).spawn().map_err(|e| failed(e.to_string()))?;
-        let stdin = child.stdin.take();
-        let giving = async {
-            if let Some(mut stdin) = stdin {
-                // One that needs no input closes its end.
-                drop(stdin.write_all(document).await);
-            }
-        };
-        let ((), ended) = futures::join!(giving, child.wait_with_output());
-        let ended = ended.map_err(|e| failed(e.to_string()))?;
-        match ended.status.success() {
-            true => Ok(Some(ended.stdout)),
-            false => {
-                Err(failed(format!("{}: {}", ended.status, String::from_utf8_lossy(&ended.stderr).trim())))
-            }
-        }
-    }
-
     /// Puts an index under the next number of its key, made anew of whatever has the highest one.
     async fn replace(&self, scope: &Scope, document: &Document<'_>) -> Result<()> {
         let failed = || RemoteCacheError::store("give it to the service");
-        let key = self.index(&scope.name);
+        let key = self.index(&scope.name, !self.signatures.sign.is_empty());
         let (mut waited, mut waited_for) = (Duration::ZERO, 0);
         for round in 0.. {
             let newest = self.service.find(&key).await.map_err(failed())?;
@@ -199,10 +205,7 @@ impl InService {
                 (Document::Alone(bytes), _) => bytes.clone(),
                 (Document::After(both), None) => both(None)?,
                 (Document::After(both), Some(entry)) => {
-                    let there = match self.service.read(&entry, 0).await.map_err(failed())? {
-                        Some(stream) => read_all(&entry.key, stream, LARGEST).await.ok(),
-                        None => None,
-                    };
+                    let there = self.others(&entry).await.map_err(failed())?;
                     let bytes = both(there.as_deref())?;
                     if there.as_ref() == Some(&bytes) {
                         return Ok(());
@@ -237,12 +240,42 @@ impl InService {
         Ok(())
     }
 
-    /// Puts the signature of a document there, if such are wanted.
+    /// What others have written, as far as it may be taken over. With a signature one vouches for it.
+    async fn others(&self, entry: &Entry) -> Result<Option<Vec<u8>>, StoreError> {
+        let signs = !self.signatures.sign.is_empty();
+        if signs && self.signatures.verify.is_none() {
+            tracing::debug!("what is there is not signed anew, as nobody has verified it");
+            return Ok(None);
+        }
+        let there = match self.service.read(entry, 0).await? {
+            Some(stream) => read_all(&entry.key, stream, LARGEST).await.ok(),
+            None => None,
+        };
+        let Some(there) = there else { return Ok(None) };
+        if !signs {
+            return Ok(Some(there));
+        }
+        match self.verified(there).await {
+            Ok(there) => Ok(Some(there)),
+            Err(why) => {
+                tracing::warn!("what is there is passed over: {why}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts the signature of a document there, if such are wanted. One that does not hold does not get there, and neither
+    /// does the document.
     async fn sign(&self, bytes: &[u8]) -> Result<()> {
-        if let Some(signature) = self.signature(bytes).await? {
-            let key = format!("{}-sig", blob(&Digest::of(bytes)));
-            let saved = self.service.save(&key, Content::Bytes(signature.into())).await;
-            saved.map_err(RemoteCacheError::store("give it to the service"))?;
+        let Some((program, arguments)) = self.signatures.sign.split_first() else { return Ok(()) };
+        let made = signed::sign(program, arguments, bytes).await?;
+        if let Some(verification) = &self.signatures.verify {
+            verification.check(bytes.to_vec(), made.clone()).await?;
+        }
+        let saved = self.service.save(&signature(bytes), Content::Bytes(made.into())).await;
+        if !saved.map_err(RemoteCacheError::store("give it to the service"))? {
+            // Somebody has signed the same before.
+            self.verified(bytes.to_vec()).await?;
         }
         Ok(())
     }
@@ -253,8 +286,7 @@ impl Shelf for InService {
         Box::pin(async move {
             let mut found = Vec::with_capacity(self.scopes.len());
             for scope in &self.scopes {
-                let doing = format!("failed to load the cache of {}", scope.name);
-                found.extend(self.document(scope).await.map_err(RemoteCacheError::store(doing))?);
+                found.extend(self.document(scope).await?);
             }
             Ok(found)
         })
