@@ -239,13 +239,38 @@ fn two_trees_are_compared_without_overlay_marks() {
 }
 
 #[test]
+fn files_laid_over_a_tree_stand_where_their_names_belong() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("a")).unwrap();
+    for name in ["a/x", "a.b", "c", "e"] {
+        fs::write(dir.path().join(name), "below").unwrap();
+    }
+    let over =
+        |name: &str| Over { name: name.into(), mode: 0o600, content: b"laid".to_vec(), ..Over::default() };
+    let written = |root: Option<fs::File>, names: &[&str]| {
+        let mut tar = crate::tar::Writer::new(Vec::new());
+        let over = names.iter().map(|name| over(name)).collect();
+        let written = write_tree(root, &mut tar, &TreeOptions { over, ..TreeOptions::default() }).unwrap();
+        let tar = tar.finish().unwrap();
+        let names: Vec<String> =
+            listing(&tar).iter().map(|line| line.split(' ').nth(3).unwrap_or_default().to_owned()).collect();
+        assert_eq!(written.entries, names.len() as u64);
+        (names.join(" "), String::from_utf8_lossy(&tar).matches("laid").count())
+    };
+    let root = || Some(fs::File::open(dir.path()).unwrap());
+    // What is in a folder follows it, whatever byte is in the names beside it.
+    assert_eq!(written(root(), &["z", "a!", "c", "d", "A"]), ("A a/ a/x a! a.b c d e z".into(), 5));
+    assert_eq!(written(None, &["b", "a"]), ("a b".into(), 2));
+}
+
+#[test]
 fn a_tree_is_written_with_its_links() {
     let dir = tempfile::tempdir().unwrap();
     lower(dir.path());
     let mut tar = crate::tar::Writer::new(Vec::new());
     let options =
         TreeOptions { prefix: "linux_amd64".into(), times: Rounding::Fixed(7), ..TreeOptions::default() };
-    write_tree(fs::File::open(dir.path()).unwrap(), &mut tar, &options).unwrap();
+    write_tree(Some(fs::File::open(dir.path()).unwrap()), &mut tar, &options).unwrap();
     let tar = tar.finish().unwrap();
     let lines = listing(&tar);
     assert_eq!(lines[0], "d 0755 0:0 linux_amd64/etc/");

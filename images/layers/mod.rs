@@ -30,7 +30,7 @@ pub use errors::LayerError;
 pub use linked::{count_changes, link_difference, link_layer};
 pub use lower::LowerView;
 pub use rewrite::rewrite_timestamps;
-pub use tree::{Rounding, TreeOptions, write_tree};
+pub use tree::{Over, Rounding, TreeOptions, write_tree};
 pub use xattrs::XattrFilter;
 
 #[cfg(test)]

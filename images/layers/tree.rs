@@ -1,6 +1,7 @@
 //! A whole tree as a tar: what the `tar` exporter gives.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -39,28 +40,66 @@ pub struct TreeOptions {
     pub times: Rounding,
     /// Which extended attributes are written.
     pub xattrs: XattrFilter,
+    /// Files that are laid over the tree: each stands where its name belongs, in place of what has the same name.
+    pub over: Vec<Over>,
     /// Gives the work up.
     pub cancel: Option<CancellationToken>,
 }
 
-/// Adds everything below `root` to an archive, by name, folders before what is in them. The root itself is no entry.
+/// A file of an archive that is not on the disk. It is root's.
+#[derive(Clone, Debug, Default)]
+pub struct Over {
+    /// Its name in the archive, with the folder that everything goes into.
+    pub name: Vec<u8>,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its time.
+    pub time: Timestamp,
+    /// What is in it.
+    pub content: Vec<u8>,
+}
+
+impl Over {
+    /// Whether it comes before a name: folders are followed by what is in them.
+    fn compared_with(&self, name: &[u8]) -> Ordering {
+        let walked = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+        self.name.iter().map(walked).cmp(name.iter().map(walked))
+    }
+}
+
+/// Adds everything below `root` to an archive, by name, folders before what is in them. The root itself is no entry. Without
+/// a root, there is nothing but what is laid over it.
 ///
 /// Blocking: meant for a thread of its own.
 pub fn write_tree(
-    root: impl AsFd,
+    root: Option<impl AsFd>,
     tar: &mut Writer<impl Write>,
     options: &TreeOptions,
 ) -> Result<Written, LayerError> {
-    let mut tree = Tree { tar, options, first_names: HashMap::new(), written: Written::default() };
-    let root = openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|e| LayerError::io("open folder", b"/", e))?;
-    tree.folder(root.as_fd(), options.prefix.as_bytes())?;
+    let over = sorted(&options.over);
+    let mut tree = Tree { tar, options, over, first_names: HashMap::new(), written: Written::default() };
+    if let Some(root) = root {
+        let root = openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| LayerError::io("open folder", b"/", e))?;
+        tree.folder(root.as_fd(), options.prefix.as_bytes())?;
+    }
+    while let Some(rest) = tree.over.pop_front() {
+        tree.lay(rest)?;
+    }
     Ok(tree.written)
+}
+
+fn sorted(over: &[Over]) -> VecDeque<&Over> {
+    let mut all: Vec<&Over> = over.iter().collect();
+    all.sort_by(|one, other| one.compared_with(&other.name));
+    all.into()
 }
 
 struct Tree<'a, W> {
     tar: &'a mut Writer<W>,
     options: &'a TreeOptions,
+    /// What is laid over the rest of it, in order.
+    over: VecDeque<&'a Over>,
     first_names: HashMap<(u64, u64), Vec<u8>>,
     written: Written,
 }
@@ -75,7 +114,9 @@ impl<W: Write> Tree<'_, W> {
             }
             let full = join(path, &name);
             let meta = Meta::at(dir, &name).map_err(|e| LayerError::io("look at", &full, e))?;
-            self.entry(Place { dir, base: &name }, &full, &meta)?;
+            if !self.lay_until(&full)? {
+                self.entry(Place { dir, base: &name }, &full, &meta)?;
+            }
             if meta.is_dir() {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let below = openat(dir, &name[..], flags, Mode::empty())
@@ -83,6 +124,29 @@ impl<W: Write> Tree<'_, W> {
                 self.folder(below.as_fd(), &full)?;
             }
         }
+        Ok(())
+    }
+
+    /// Adds what is laid over the tree up to a name. Whether something has that name.
+    fn lay_until(&mut self, name: &[u8]) -> Result<bool, LayerError> {
+        while let Some(next) = self.over.front().copied() {
+            let order = next.compared_with(name);
+            if order == Ordering::Greater {
+                break;
+            }
+            self.over.pop_front();
+            self.lay(next)?;
+            if order == Ordering::Equal {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn lay(&mut self, Over { name, mode, time, content }: &Over) -> Result<(), LayerError> {
+        self.tar.file(name, *mode, *time, content).map_err(LayerError::Write)?;
+        self.written.entries += 1;
+        self.written.size += content.len() as u64;
         Ok(())
     }
 

@@ -148,8 +148,14 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes an entry with all its data.
-    pub fn file(&mut self, name: &str, mode: u32, mtime: Timestamp, bytes: &[u8]) -> io::Result<()> {
-        let mut header = Header::new(name, Kind::File);
+    pub fn file(
+        &mut self,
+        name: impl AsRef<[u8]>,
+        mode: u32,
+        mtime: Timestamp,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let mut header = Header::new(name.as_ref(), Kind::File);
         header.mode = mode;
         header.mtime = mtime;
         header.size = bytes.len() as u64;

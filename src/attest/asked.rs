@@ -41,6 +41,8 @@ pub struct Provenance {
     pub reproducible: bool,
     /// Whether it is an error not to know all materials exactly.
     pub complete_materials: bool,
+    /// Whether it is told what steps and the machine have used.
+    pub capture_usage: bool,
 }
 
 /// How much provenance tells.
@@ -167,10 +169,7 @@ impl Provenance {
                 "filename" => provenance.filename = value,
                 "reproducible" => provenance.reproducible = flag("reproducible", &value)?,
                 "complete-materials" => provenance.complete_materials = flag("complete-materials", &value)?,
-                "capture-usage" if boolean(&value) == Some(true) => {
-                    let message = "capture-usage=true: the usage of resources is not captured yet; leave the option out";
-                    return Err(AttestError::NotYet(message.into()));
-                }
+                "capture-usage" => provenance.capture_usage = boolean(&value) == Some(true),
                 // Clients pass on whatever they are given, and the field ignores what it does not know.
                 _ => {}
             }

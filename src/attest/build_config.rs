@@ -1,5 +1,6 @@
 //! The graph of a result, and the files that it was written in, as provenance tells them.
 
+use crate::Measured;
 use crosskit_api::graph_json;
 use crosskit_api::pb::{self, file_action::Action, op::Op};
 use crosskit_llb::Digest;
@@ -29,6 +30,9 @@ struct Step {
     op: Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     inputs: Vec<String>,
+    /// What it has used, where that is told.
+    #[serde(rename = "resourceUsage", skip_serializing_if = "Option::is_none")]
+    used: Option<Value>,
 }
 
 /// What a result was made by and written in.
@@ -66,6 +70,18 @@ impl Steps {
     /// The name of a step.
     pub fn name(&self, digest: &str) -> Option<&str> {
         self.digest_mapping.get(digest).map(String::as_str)
+    }
+
+    /// Tells what steps have used.
+    pub(crate) fn tell_usage(&mut self, used: &BTreeMap<String, Measured>) {
+        for (digest, measured) in used {
+            let name = self.digest_mapping.get(digest);
+            // They are in order of their numbers.
+            let number = name.and_then(|name| name.strip_prefix("step")?.parse::<usize>().ok());
+            if let Some(step) = number.and_then(|number| self.llb_definition.get_mut(number)) {
+                step.used = Some(measured.tell());
+            }
+        }
     }
 
     fn of(definition: Option<&pb::Definition>) -> Self {
@@ -106,7 +122,7 @@ impl Steps {
             }
             let mut op = graph_json::op(&op);
             redact(&mut op);
-            steps.llb_definition.push(Step { id: name(number), op, inputs });
+            steps.llb_definition.push(Step { id: name(number), op, inputs, used: None });
             steps.digest_mapping.insert(digest.clone(), name(number));
         }
         steps

@@ -1,11 +1,12 @@
 //! What went into a result.
 
 use crate::request::{Lent, LocalName, Parameters};
-use crate::{AttestError, redacted};
+use crate::{AttestError, Measured, redacted};
 use crosskit_images::registry::Reference;
 use crosskit_platforms::Platform;
 use crosskit_sources::Material;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What went into a result.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +31,8 @@ pub struct Capture {
     pub proxied: bool,
     /// Requests through it of which it is not known what they have brought.
     pub unknown: Vec<Request>,
+    /// What steps have used, by their digests, as far as it is known.
+    pub used: BTreeMap<String, Measured>,
 }
 
 /// A request of a step of which it is not known what it has brought, as provenance tells it.
@@ -174,7 +177,7 @@ impl Capture {
         add_lent(&mut self.request.ssh, Lent { id: id.to_string(), optional });
     }
 
-    /// Adds what went into something that took part.
+    /// Adds what went into something that took part. What its steps have used is not told, as they are not.
     pub fn merge(&mut self, other: Capture) {
         other.images.into_iter().for_each(|image| self.add_image(image));
         other.blobs.into_iter().for_each(|blob| self.add_blob(blob));

@@ -11,9 +11,6 @@ pub enum AttestError {
     /// A value that makes no sense.
     #[error("{0}")]
     Invalid(String),
-    /// An option that works elsewhere.
-    #[error("{0}")]
-    NotYet(String),
     /// The name of an image is none.
     #[error("failed to parse ref {name:?}: {reason}")]
     Reference {

@@ -6,7 +6,7 @@ use crate::capture::{Capture, Request};
 use crate::purl::image_url;
 use crate::request::{ConfigSource, Parameters, RequestProvenance};
 use crate::statement::{Digests, commit_digest, digests_of};
-use crate::{AttestError, redacted, slsa02};
+use crate::{AttestError, Measured, redacted, slsa02};
 use crosskit_api::details;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -30,6 +30,8 @@ pub struct Circumstances {
     pub environment: Map<String, Value>,
     /// The behaviour that was asked for.
     pub compatibility_version: u32,
+    /// What the machine has done since the build began: a list of moments.
+    pub machine: Option<Measured>,
 }
 
 /// How a result was made.
@@ -38,6 +40,8 @@ pub struct Predicate {
     pub(crate) definition: Definition,
     pub(crate) details: RunDetails,
     slsa: Slsa,
+    /// What the machine does, if it is to be told.
+    machine: Option<Measured>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -116,6 +120,9 @@ pub(crate) struct More {
     source: Option<Source>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layers: BTreeMap<String, Vec<Value>>,
+    /// What the machine did meanwhile.
+    #[serde(rename = "sysUsage", skip_serializing_if = "Option::is_none")]
+    machine: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<NetworkTold>,
 }
@@ -221,7 +228,10 @@ impl Predicate {
         match asked.mode {
             Mode::Min => completeness.request &= !request.scrub(),
             Mode::Max => {
-                let graph = graph();
+                let mut graph = graph();
+                if asked.capture_usage {
+                    graph.steps.tell_usage(&capture.used);
+                }
                 build_config = Some(graph.steps);
                 more.source = graph.source;
             }
@@ -248,7 +258,8 @@ impl Predicate {
             reproducible: asked.reproducible,
         };
         let details = RunDetails { builder: Builder { id: asked.builder_id.clone() }, metadata };
-        Ok(Predicate { definition, details, slsa: asked.slsa })
+        let machine = about.machine.filter(|_| asked.capture_usage);
+        Ok(Predicate { definition, details, slsa: asked.slsa, machine })
     }
 
     /// The type of what is told.
@@ -279,6 +290,7 @@ impl Predicate {
         let mut details = self.details.clone();
         details.metadata.finished = finished.to_string();
         details.metadata.more.layers = layers;
+        details.metadata.more.machine = self.machine.as_ref().map(Measured::tell);
         let written = match self.slsa {
             Slsa::V1 => crosskit_images::gojson::to_vec(&Written {
                 build_definition: &self.definition,

@@ -82,7 +82,7 @@ pub async fn remembered(
         return Vec::new();
     }
     let builder_id = asked.map(|asked| asked.builder_id).unwrap_or_default();
-    let wanted = Provenance { builder_id, ..Provenance::default() };
+    let wanted = Provenance { builder_id, capture_usage: true, ..Provenance::default() };
     let sketches = async {
         let platforms = platforms(export)?;
         provenance::sketches(bridge, result, &wanted, about, &platforms, version::DOCKERFILE).await

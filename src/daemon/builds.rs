@@ -9,6 +9,7 @@ use crate::computed::{self, Computed};
 use crate::config::Config;
 use crate::exporting::{Exported, Outputs, cache_error, cache_options, export_error};
 use crate::history::History;
+use crate::machine::MachineWatch;
 use crate::remembering::{self, Remembering};
 use crosskit_api::control::{self as api, SolveRequest};
 use crosskit_api::types;
@@ -172,6 +173,7 @@ impl Builder {
         // First of all, as the client follows the build already: what is refused is told at once.
         let job =
             Arc::new(self.solver.new_job(&request.r#ref, sessions(&request)).map_err(|e| job_status(&e))?);
+        tell_epoch(&mut request);
         let record = remembering::started(&request);
         if !request.internal {
             self.history.start(record.clone());
@@ -253,6 +255,7 @@ impl Builder {
         }
         .preferring_builtin();
         let started = SystemTime::now();
+        let machine = MachineWatch::start();
         let session = request.session.clone();
         let proxied = self.shared.proxied || request.proxy_network;
         let shared = Shared { proxied, ..self.shared.clone() };
@@ -277,6 +280,7 @@ impl Builder {
             compatibility_version,
             started: crosskit_images::gojson::time(started),
             environment: self.provenance_environment.clone(),
+            machine: Some(machine.measured()),
             ..attesting::circumstances()
         };
         attesting::attest(&bridge, &mut result, &export, &attested, request, &about).await?;
@@ -320,21 +324,22 @@ impl Builder {
         Ok(Done { exported, metadata, sketches, by_platform: matches!(result.refs, Refs::ByPlatform(_)) })
     }
 
-    fn exporters(&self, request: &mut SolveRequest) -> Result<Vec<Box<dyn Exporter>>, GatewayError> {
-        // Other values, such as `context`, are for the frontend to resolve: its result tells the time.
-        let seconds = |value: &&String| value.is_empty() || value.parse::<i64>().is_ok();
-        let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(seconds).cloned();
-        request
-            .exporters
-            .iter_mut()
-            .enumerate()
-            .map(|(at, asked)| {
-                if let Some(epoch) = &epoch {
-                    asked.attrs.entry("source-date-epoch".to_string()).or_insert_with(|| epoch.clone());
-                }
-                self.exporters.resolve(&asked.r#type, at, &asked.attrs).map_err(export_error)
-            })
-            .collect()
+    fn exporters(&self, request: &SolveRequest) -> Result<Vec<Box<dyn Exporter>>, GatewayError> {
+        let resolve = |(at, asked): (usize, &api::Exporter)| {
+            self.exporters.resolve(&asked.r#type, at, &asked.attrs).map_err(export_error)
+        };
+        request.exporters.iter().enumerate().map(resolve).collect()
+    }
+}
+
+/// Lets exporters know the time that everything is to be of. Values that are none, such as `context`, are for the frontend to
+/// resolve: its result tells the time.
+fn tell_epoch(request: &mut SolveRequest) {
+    let seconds = |value: &&String| value.is_empty() || value.parse::<i64>().is_ok();
+    let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(seconds).cloned();
+    let Some(epoch) = epoch else { return };
+    for exporter in &mut request.exporters {
+        exporter.attrs.entry("source-date-epoch".to_string()).or_insert_with(|| epoch.clone());
     }
 }
 

@@ -19,6 +19,7 @@ pub mod farm;
 mod history;
 pub mod listeners;
 mod logging;
+mod machine;
 mod remembering;
 pub mod root;
 pub mod serve;

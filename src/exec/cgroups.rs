@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Where all systems mount them.
-const MOUNT: &str = "/sys/fs/cgroup";
+pub(crate) const MOUNT: &str = "/sys/fs/cgroup";
 
 /// Whether this machine has only the unified hierarchy (version 2).
 pub(crate) fn is_unified() -> bool {

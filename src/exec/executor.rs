@@ -29,6 +29,7 @@ use crate::{
     rights::Rights,
     runtime::{Runtime, messages},
     supervise::{Call, Ended, Running},
+    usage::Metering,
 };
 
 /// How an executor is set up.
@@ -261,7 +262,7 @@ impl Shared {
         cancel: &CancellationToken,
         started: oneshot::Sender<Access>,
     ) -> Result<Exit> {
-        let hold = std::mem::take(&mut process.hold);
+        let (hold, meter) = (std::mem::take(&mut process.hold), process.meter.take());
         let platform = process.platform.clone().unwrap_or_else(crosskit_platforms::native);
         let way = self.platforms.way(&platform).await?;
         let runtime = self.runtime().await?;
@@ -294,8 +295,10 @@ impl Shared {
             }
             let (folder, id, pid_file) = (bundle.dir.clone(), bundle.id.clone(), bundle.pid_file());
             let (ipc_mark, first) = (bundle.ipc_mark.clone(), true);
+            let start = |meter| Metering::start(meter, bundle.cgroup.as_deref(), given.interfaces());
+            let metering = meter.map(start);
             match Running::start(&starter, Call { command, folder, id, pid_file, ipc_mark, first }, io) {
-                Ok(running) => Ok((bundle, running, way, given)),
+                Ok(running) => Ok((bundle, running, way, given, metering)),
                 Err(error) => {
                     // There is something worse to tell.
                     let _ = bundle.clean();
@@ -305,7 +308,7 @@ impl Shared {
         });
         let broken =
             |error: tokio::task::JoinError| Error::Broken { id: String::new(), reason: error.to_string() };
-        let (bundle, running, way, given) = starting.await.map_err(broken)??;
+        let (bundle, running, way, given, mut metering) = starting.await.map_err(broken)??;
         let first_ended = CancellationToken::new();
         let _ended_guard = first_ended.clone().drop_guard();
         let _ = started.send(Access {
@@ -317,14 +320,21 @@ impl Shared {
             ipc_mark: bundle.ipc_mark.clone(),
             ended: first_ended.clone(),
         });
-        let ended = running.finish(cancel).await;
+        let ended = match &mut metering {
+            Some(metering) => metering.until(running.finish(cancel)).await,
+            None => running.finish(cancel).await,
+        };
         first_ended.cancel();
         let forced = ended.as_ref().map_or(true, |ended| ended.forced);
+        let accounted = ended.as_ref().ok().and_then(|ended| ended.accounted);
         let outcome = match ended {
             Ok(ended) => exit_of(ended, &runtime, &bundle.log()).await,
             Err(error) => Err(error),
         };
         let cleaning = tokio::task::spawn_blocking(move || {
+            if let Some(metering) = metering {
+                metering.end(accounted);
+            }
             let kills = bundle.counting_cgroup.as_deref().map_or(0, cgroups::memory_kills);
             if forced {
                 delete(&runtime, &bundle);

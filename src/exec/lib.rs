@@ -36,6 +36,7 @@ mod stubs;
 mod supervise;
 mod terminals;
 mod trust;
+pub mod usage;
 mod users;
 
 #[cfg(test)]

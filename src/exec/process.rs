@@ -5,7 +5,7 @@ use std::{any::Any, fmt, net::IpAddr, path::PathBuf};
 use crosskit_platforms::Platform;
 use crosskit_proxynet::Rules;
 
-use crate::devices::Edits;
+use crate::{devices::Edits, usage::Meter};
 
 /// Hostname of a process that asks for none.
 pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
@@ -57,6 +57,8 @@ pub struct Process {
     pub remove_mount_stubs_recursive: bool,
     /// Platform of its programs; the machine's own if none is given.
     pub platform: Option<Platform>,
+    /// Finds out what it uses, where somebody wants to know.
+    pub meter: Option<Meter>,
     /// Dropped when nothing of the container is left: guards of the mounts that it uses.
     pub hold: Hold,
 }

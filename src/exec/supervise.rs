@@ -22,6 +22,7 @@ use crate::{
     runtime::Runtime,
     streams::{Drained, feed, next, pump},
     terminals::Console,
+    usage::Accounted,
 };
 
 /// How long a runtime may take to say its container's process id before it is itself ended.
@@ -74,6 +75,8 @@ pub(crate) struct Ended {
     pub(crate) canceled: bool,
     /// Whether the runtime had to be ended itself, so that somebody else has to tidy up.
     pub(crate) forced: bool,
+    /// What it has used, with all that it has started.
+    pub(crate) accounted: Option<Accounted>,
 }
 
 impl Running {
@@ -145,10 +148,10 @@ impl Running {
         let ending = whole_end(whole.clone(), self.pid_file.clone(), runtime_pid);
         tokio::pin!(ending);
         let mut has_ended = false;
-        let (mut canceled, mut forced) = (false, false);
+        let (mut canceled, mut forced, mut accounted) = (false, false, None);
         let status = loop {
             tokio::select! {
-                status = self.child.wait() => break status,
+                status = wait(&mut self.child, &mut accounted) => break status,
                 () = cancel.cancelled() => {
                     canceled = true;
                     let killed = self.kill().await;
@@ -198,7 +201,7 @@ impl Running {
                 stderr = output;
             }
         }
-        Ok(Ended { status, stderr, canceled, forced })
+        Ok(Ended { status, stderr, canceled, forced, accounted })
     }
 
     /// Kills the container's first process, and with it all others. False if that could not be found and the runtime was
@@ -225,6 +228,20 @@ impl Running {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Waits for the end of a runtime, and has the kernel's account of it before it is forgotten.
+async fn wait(child: &mut Child, accounted: &mut Option<Accounted>) -> std::io::Result<ExitStatus> {
+    let pid = process_id(child);
+    let waiting = child.wait();
+    tokio::pin!(waiting);
+    std::future::poll_fn(|cx| {
+        if accounted.is_none() {
+            *accounted = pid.and_then(Accounted::of_ended);
+        }
+        waiting.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Waits for the end of the first process with a mark, and kills all others but for the runtime. Without a mark, forever.

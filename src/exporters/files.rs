@@ -8,7 +8,7 @@ use crate::{
 };
 use crosskit_api::fsutil::Stat;
 use crosskit_attest::Named;
-use crosskit_images::layers::{Rounding, TreeOptions as WriteOptions, write_tree};
+use crosskit_images::layers::{Over, Rounding, TreeOptions as WriteOptions, write_tree};
 use crosskit_images::tar::{Header, Kind, Timestamp, Writer};
 use crosskit_session::transfer::{
     FileKind, Folder, Memory, Merged, Subfolders, Tree, kind_of, mode_from_unix,
@@ -94,15 +94,15 @@ fn write_tar(roots: &[Root], in_folders: bool, out: impl Write) -> Result<(), Ex
             tar.entry(&header).map_err(|e| failed(&e))?;
             options.prefix.clone_from(&root.folder);
         }
-        if let Some(mounted) = &root.mounted {
-            let folder = std::fs::File::open(mounted.path()).map_err(|e| failed(&e))?;
-            write_tree(&folder, &mut tar, &options).map_err(|e| failed(&e))?;
-        }
-        for (stat, content) in root.attested.iter().flat_map(Memory::files) {
+        let attested = root.attested.iter().flat_map(Memory::files).map(|(stat, content)| {
             let name = if in_folders { format!("{}/{}", root.folder, stat.path) } else { stat.path.clone() };
             let time = Timestamp::from_seconds(stat.mod_time.div_euclid(1_000_000_000));
-            tar.file(&name, 0o600, time, content).map_err(|e| failed(&e))?;
-        }
+            Over { name: name.into_bytes(), mode: 0o600, time, content: content.to_vec() }
+        });
+        options.over = attested.collect();
+        let folder = root.mounted.as_ref().map(|mounted| std::fs::File::open(mounted.path()));
+        let folder = folder.transpose().map_err(|e| failed(&e))?;
+        write_tree(folder, &mut tar, &options).map_err(|e| failed(&e))?;
     }
     tar.finish().map_err(|e| failed(&e))?;
     Ok(())

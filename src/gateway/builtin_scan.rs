@@ -2,12 +2,13 @@
 
 use crate::GatewayError;
 use crate::bridge::Bridge;
-use crate::result::{Attested, FrontendResult, Handle};
+use crate::result::{Attested, FrontendResult};
 use crate::scan::CORE;
 use crosskit_api::control::VertexWarning;
 use crosskit_attest::{BUILTIN_SCANNER, Content, Kind, REASON, SBOM_CORE, SPDX};
 use crosskit_platforms::Platform;
-use crosskit_sbom::{About, Found, Purpose};
+use crosskit_sbom::{About, Found, Purpose, SbomError};
+use crosskit_snapshots::Ref;
 use crosskit_workers::ops;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who writes the documents.
 const TOOL: &str = concat!("crosskit-sbom-", env!("CARGO_PKG_VERSION"));
+
+/// What was found is kept under this name, beside the files that were looked through.
+const KEPT: &str = "packages";
 
 /// The context, among what else is scanned.
 const CONTEXT: &str = "context";
@@ -37,10 +41,23 @@ pub(crate) async fn scan(
             let purpose = if name == CONTEXT { Purpose::Source } else { Purpose::Container };
             all.push((format!("{CORE}-{name}"), purpose, bridge.load_graph(graph.clone(), &[]).await?));
         }
-        let step = bridge.job().step(format!("[{id}] generating sbom using {BUILTIN_SCANNER}"), None);
-        let running = step.begin(false);
+        let mut known = Vec::with_capacity(all.len());
         for (name, purpose, handle) in all {
-            let found = match look(bridge, handle).await {
+            let snapshot = match handle {
+                Some(handle) => handle.result().await?,
+                None => None,
+            };
+            let found = known_of(snapshot.clone()).await;
+            known.push((name, purpose, snapshot, found));
+        }
+        let step = bridge.job().step(format!("[{id}] generating sbom using {BUILTIN_SCANNER}"), None);
+        let running = step.begin(known.iter().all(|(.., found)| found.is_some()));
+        for (name, purpose, snapshot, found) in known {
+            let looked = match found {
+                Some(found) => Ok(found),
+                None => look(bridge, snapshot).await,
+            };
+            let found = match looked {
                 Ok(found) => found,
                 Err(e) => {
                     running.end(Some(e.message()));
@@ -69,14 +86,17 @@ pub(crate) async fn scan(
     Ok(())
 }
 
-/// Looks through a result's files.
-async fn look(bridge: &Bridge, handle: Option<Handle>) -> Result<Found, GatewayError> {
-    let found = match handle {
-        Some(handle) => handle.result().await?,
-        None => None,
-    };
+/// What an earlier scan of a result has found.
+async fn known_of(snapshot: Option<Ref>) -> Option<Found> {
+    let snapshot = snapshot?;
+    let reading = move || Found::from_kept(&snapshot.beside(KEPT)?);
+    tokio::task::spawn_blocking(reading).await.ok().flatten()
+}
+
+/// Looks through a result's files, and keeps what is found.
+async fn look(bridge: &Bridge, snapshot: Option<Ref>) -> Result<Found, GatewayError> {
     let snapshots = &bridge.shared().workers.local().snapshots;
-    let tree = ops::mount_input(snapshots, found.as_ref()).await?;
+    let tree = ops::mount_input(snapshots, snapshot.as_ref()).await?;
     /// Tells the one who looks that nobody waits any more.
     struct Waiting(Arc<AtomicBool>);
     impl Drop for Waiting {
@@ -86,8 +106,16 @@ async fn look(bridge: &Bridge, handle: Option<Handle>) -> Result<Found, GatewayE
     }
     let stop = Arc::new(AtomicBool::new(false));
     let waiting = Waiting(Arc::clone(&stop));
-    let looking = tokio::task::spawn_blocking(move || crosskit_sbom::scan(tree.mounted.path(), &stop));
+    let looking = tokio::task::spawn_blocking(move || {
+        let found = crosskit_sbom::scan(tree.mounted.path(), &stop)?;
+        if let (Some(snapshot), Some(kept)) = (snapshot, found.to_kept())
+            && let Err(why) = snapshot.keep_beside(KEPT, &kept)
+        {
+            tracing::debug!(id = snapshot.id(), %why, "what a scan has found was not kept");
+        }
+        Ok(found)
+    });
     let looked = looking.await.map_err(|_| GatewayError::canceled())?;
     drop(waiting);
-    looked.map_err(|e| GatewayError::plain(e.to_string()))
+    looked.map_err(|e: SbomError| GatewayError::plain(e.to_string()))
 }

@@ -7,15 +7,15 @@ use crate::scope::Scope;
 use crosskit_api::errors::ErrorDetails;
 use crosskit_api::pb::{self, op::Op};
 use crosskit_attest::{
-    AttestError, BuildConfig, Capture, Circumstances, Content, INLINE_ONLY, Kind, Predicate, Provenance,
-    REASON, Request, StepPlace,
+    AttestError, BuildConfig, Capture, Circumstances, Content, INLINE_ONLY, Kind, Measured, Predicate,
+    Provenance, REASON, Request, StepPlace,
 };
 use crosskit_images::annotations::is_internal;
 use crosskit_images::gojson;
 use crosskit_llb::Graph;
 use crosskit_platforms::Platform;
 use crosskit_proxynet::{Material as Brought, Record};
-use crosskit_snapshots::{Layer, LayerForm, Ref};
+use crosskit_snapshots::{Layer, MadeBy, Ref};
 use crosskit_sources::Material;
 use crosskit_workers::machines::{NATIVE, Ran};
 use crosskit_workers::ops::exec::ExecOp;
@@ -29,7 +29,6 @@ use std::time::SystemTime;
 pub fn attest_error(error: AttestError) -> GatewayError {
     let message = error.to_string();
     match error {
-        AttestError::NotYet(_) => GatewayError::unimplemented(message),
         AttestError::Incomplete { details, .. } => GatewayError::plain(message)
             .with_details(ErrorDetails { incomplete: Some(details), ..ErrorDetails::default() }),
         _ => GatewayError::plain(message),
@@ -102,8 +101,9 @@ pub async fn add(
         let mut predicate = sketch.predicate()?;
         let chains = match predicate.tells_steps() {
             true => {
-                places(&handle, &mut predicate).await;
-                chains(bridge, &handle, &predicate).await
+                let outputs = chains(bridge, &handle, &predicate).await;
+                places(&handle, &outputs, &mut predicate).await;
+                outputs
             }
             false => Vec::new(),
         };
@@ -215,6 +215,10 @@ async fn of_steps(handle: &Handle) -> Capture {
             Some(Op::Exec(exec)) => {
                 of_process(exec, &mut capture);
                 let process = step.op.as_ref().and_then(|op| op.as_any()?.downcast_ref::<ExecOp>());
+                if let Some(used) = process.and_then(ExecOp::used) {
+                    let told = Measured::new(move || serde_json::to_value(&*used).unwrap_or_default());
+                    capture.used.insert(step.vertex.digest.to_string(), told);
+                }
                 if let Some(proxied) = process.and_then(|process| process.proxied.as_ref()) {
                     let name = exec.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default();
                     of_requests(&proxied.record, &step.vertex.digest.to_string(), &name, &mut capture);
@@ -262,24 +266,34 @@ fn of_requests(record: &Record, op: &str, name: &str, capture: &mut Capture) {
     }));
 }
 
-/// Says of the steps of a result where they have run in this build.
-async fn places(handle: &Handle, predicate: &mut Predicate) {
+/// Says of the steps of a result where they have run: in this build, or in the one that has made what was found made.
+/// That of a cache elsewhere does not tell.
+async fn places(handle: &Handle, outputs: &[Output], predicate: &mut Predicate) {
+    for Output { step, found, .. } in outputs.iter().filter(|output| output.of_process) {
+        if let Some(MadeBy { platform, worker, how }) = found.as_ref().and_then(Ref::made_by) {
+            predicate.place(step, place(Ran { platform, worker, how }));
+        }
+    }
     for step in handle.steps().await {
         let process = step.op.as_ref().and_then(|op| op.as_any()?.downcast_ref::<ExecOp>());
-        let Some(Ran { platform, worker, how }) = process.and_then(ExecOp::ran) else { continue };
-        let place = StepPlace {
-            platform,
-            worker,
-            emulated: how != NATIVE,
-            emulator: Some(how).filter(|how| how.starts_with("qemu-")),
-        };
-        predicate.place(&step.vertex.digest.to_string(), place);
+        if let Some(ran) = process.and_then(ExecOp::ran) {
+            predicate.place(&step.vertex.digest.to_string(), place(ran));
+        }
     }
+}
+
+fn place(Ran { platform, worker, how }: Ran) -> StepPlace {
+    let emulator = Some(&how).filter(|how| how.starts_with("qemu-")).cloned();
+    StepPlace { platform, worker, emulated: how != NATIVE, emulator }
 }
 
 /// An output of a step as `stepN:M`, and the snapshot that it is.
 struct Output {
     name: String,
+    /// The step's digest.
+    step: String,
+    /// Whether the step is a process.
+    of_process: bool,
     snapshot: String,
     /// The snapshot itself, if it is here.
     found: Option<Ref>,
@@ -290,20 +304,28 @@ async fn chains(bridge: &Bridge, handle: &Handle, predicate: &Predicate) -> Vec<
     let snapshots = &bridge.shared().workers.local().snapshots;
     let mut chains = Vec::new();
     for known in handle.trail().await {
-        let Some(name) = predicate.step(&known.vertex.digest.to_string()) else { continue };
+        let step = known.vertex.digest.to_string();
+        let Some(name) = predicate.step(&step) else { continue };
         let name = format!("{name}:{}", known.output);
+        let of_process = matches!(known.vertex.op.op, Some(Op::Exec(_)));
+        let output = |snapshot: String, found: Option<Ref>| Output {
+            name: name.clone(),
+            step: step.clone(),
+            of_process,
+            snapshot,
+            found,
+        };
         match &known.result {
-            Some(found) => chains.extend(found.iter().map(|found| {
-                let snapshot = found.id().to_string();
-                Output { name: name.clone(), snapshot, found: Some(found.clone()) }
-            })),
+            Some(found) => {
+                chains.extend(found.iter().map(|found| output(found.id().to_string(), Some(found.clone()))));
+            }
             // Nobody has needed it in this build, so it is not loaded; its records have its name.
             None => {
                 let records = known.keys.iter().flat_map(|(cache, key)| cache.records(*key));
                 chains.extend(records.map(|record| {
                     let snapshot = record.id.to_string();
                     let found = snapshots.get(&snapshot).ok().flatten();
-                    Output { name: name.clone(), snapshot, found }
+                    output(snapshot, found)
                 }));
             }
         }
@@ -324,11 +346,11 @@ fn known_layers(outputs: &[Output], layers: &[Layer]) -> BTreeMap<String, Vec<Va
     };
     let of_image = described(layers);
     let mut known: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for Output { name, snapshot, found } in outputs {
+    for Output { name, snapshot, found, .. } in outputs {
         let chain = match layers.iter().position(|layer| layer.snapshot.id() == snapshot) {
             Some(at) => of_image.iter().take(at + 1).cloned().collect(),
             None => {
-                let own = found.as_ref().and_then(|found| found.known_layers(LayerForm::default()));
+                let own = found.as_ref().and_then(|found| found.told_layers());
                 described(&own.unwrap_or_default())
             }
         };

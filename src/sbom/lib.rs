@@ -10,6 +10,7 @@ mod distribution;
 mod dpkg;
 mod elf;
 mod error;
+mod kept;
 mod licenses;
 mod npm;
 mod package;

@@ -8,6 +8,7 @@
 //! Nothing here is synced to the disk on a build's path. After the end of the process at any
 //! moment the next start finds every record's files whole, or does not serve the record.
 
+mod beside;
 mod blobs;
 mod cache_mounts;
 pub mod checksum;
@@ -44,7 +45,7 @@ pub use lazy::{BlobProvider, ProvideError, RemoteLayer, Sessions};
 pub use mounts::Mounted;
 pub use mutable::MutableRef;
 pub use prune::PruneOptions;
-pub use record::{About, LayerBlob, RecordType};
+pub use record::{About, LayerBlob, MadeBy, RecordType};
 pub use refs::Ref;
 pub use store::Snapshots;
 pub use usage::Usage;

@@ -70,6 +70,18 @@ impl About {
     }
 }
 
+/// Where the step that made a snapshot has run, and by what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeBy {
+    /// The platform of its programs, formatted.
+    pub platform: String,
+    /// The worker; none if it was the machine that the snapshot is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// `native`, `emulated`, or by which emulator.
+    pub how: String,
+}
+
 /// A layer as a blob.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerBlob {
@@ -140,6 +152,9 @@ pub(crate) struct Record {
     /// For one that is kept: layers lie on it, so that it must stay as it is.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) built_upon: bool,
+    /// Who has made it, if that is not a matter of course.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made_by: Option<MadeBy>,
 }
 
 impl Record {
@@ -158,6 +173,7 @@ impl Record {
             variants: Vec::new(),
             key: None,
             built_upon: false,
+            made_by: None,
         }
     }
 

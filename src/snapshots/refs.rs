@@ -5,7 +5,7 @@ use crate::mounts::{Attached, Mounted};
 use crate::node::{Node, without_covered};
 use crate::record::{now, time};
 use crate::store::Snapshots;
-use crate::{About, Result};
+use crate::{About, MadeBy, Result};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
@@ -78,6 +78,16 @@ impl Ref {
     /// Changes what people are told about it.
     pub fn set_about(&self, about: About) -> Result<()> {
         self.0.node.update(|record| record.about = about)
+    }
+
+    /// Who has made it, as far as that was said.
+    pub fn made_by(&self) -> Option<MadeBy> {
+        self.0.node.record().made_by.clone()
+    }
+
+    /// Says who has made it.
+    pub fn set_made_by(&self, made_by: MadeBy) -> Result<()> {
+        self.0.node.update(|record| record.made_by = Some(made_by))
     }
 
     /// When it was made.

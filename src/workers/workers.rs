@@ -507,6 +507,7 @@ impl OpResolver<ResultRef> for Workers {
                 workers: self.clone(),
                 right: Arc::default(),
                 ran: Default::default(),
+                used: Default::default(),
             }),
             Kind::File(op) => Arc::new(file::FileOp { op, inputs, parts }),
             Kind::Merge(op) => Arc::new(join::MergeOp { op, snapshots }),

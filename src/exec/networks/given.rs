@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc};
 use crosskit_proxynet::Proxy;
 
 use super::{Lease, proxied::Proxied};
-use crate::Result;
+use crate::{Result, usage::Interfaces};
 
 /// The network of one process.
 #[derive(Debug)]
@@ -34,6 +34,14 @@ impl Given {
             Given::Plain => Ok(None),
             Given::Lent(lease) => lease.open().map(Some),
             Given::Proxied(proxied) => proxied.open().map(Some),
+        }
+    }
+
+    /// The counters of the interfaces that are the process's alone. Those behind a proxy are not its own.
+    pub(crate) fn interfaces(&self) -> Option<Interfaces> {
+        match self {
+            Given::Lent(lease) => lease.interfaces().cloned(),
+            _ => None,
         }
     }
 

@@ -26,7 +26,9 @@ use crosskit_proxynet::Trust;
 use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{DEFAULT_HOSTNAME, Error, Network, Process, Result, Security, error::file_error};
+use crate::{
+    DEFAULT_HOSTNAME, Error, Network, Process, Result, Security, error::file_error, usage::Interfaces,
+};
 use bridge::Bridge;
 pub(crate) use given::Given;
 use lists::NetworkList;
@@ -204,6 +206,11 @@ impl Lease {
     /// The file that stands for the namespace.
     pub(crate) fn path(&self) -> &Path {
         self.0.item().path()
+    }
+
+    /// The counters of its interfaces.
+    pub(crate) fn interfaces(&self) -> Option<&Interfaces> {
+        self.0.item().interfaces()
     }
 
     /// This file, open.

@@ -11,8 +11,9 @@ use std::{
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
-/// Makes a namespace in which nothing but the loopback interface is up, and lets a new file stand for it. Blocks.
-pub(crate) fn make(path: &Path) -> io::Result<()> {
+/// Makes a namespace in which nothing but the loopback interface is up, and lets a new file stand for it. Returns its
+/// `/proc/net/dev`: a file that tells of the namespace in which it was opened, whoever reads it. Blocks.
+pub(crate) fn make(path: &Path) -> io::Result<fs::File> {
     use std::os::unix::fs::DirBuilderExt;
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -20,10 +21,11 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
     fs::File::create_new(path)?;
     let file = path.to_owned();
     // In a thread that ends with it: a thread that has changed its namespace is of no use for anything else.
-    let made = std::thread::Builder::new().name("network".to_owned()).spawn(move || -> io::Result<()> {
+    let made = std::thread::Builder::new().name("network".to_owned()).spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET)?;
         set_up("lo", true)?;
-        Ok(mount_bind("/proc/thread-self/ns/net", &file)?)
+        mount_bind("/proc/thread-self/ns/net", &file)?;
+        fs::File::open("/proc/thread-self/net/dev")
     });
     let made = made.and_then(|thread| {
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that made it panicked")))

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use super::{
     plugins::{self, Target},
     pool::Source,
 };
-use crate::{Result, bundle::new_id, error::file_error, resolv::replace};
+use crate::{Result, bundle::new_id, error::file_error, resolv::replace, usage::Interfaces};
 
 /// How many are undone at a time.
 const AT_A_TIME: usize = 4;
@@ -34,12 +35,19 @@ pub(crate) struct Sandboxes {
 pub(crate) struct Sandbox {
     id: String,
     note: Note,
+    /// The counters of its interfaces, of one that was made by this daemon.
+    interfaces: Option<Interfaces>,
 }
 
 impl Sandbox {
     /// The file that stands for it.
     pub(crate) fn path(&self) -> &Path {
         &self.note.namespace
+    }
+
+    /// The counters of its interfaces.
+    pub(crate) fn interfaces(&self) -> Option<&Interfaces> {
+        self.interfaces.as_ref()
     }
 }
 
@@ -95,7 +103,7 @@ impl Sandboxes {
             arguments,
             result: None,
         };
-        let mut sandbox = Sandbox { id, note };
+        let mut sandbox = Sandbox { id, note, interfaces: None };
         let path = self.places.notes.join(&sandbox.id);
         let made = {
             let (note, path) = (sandbox.note.clone(), path.clone());
@@ -106,14 +114,17 @@ impl Sandboxes {
             .await
         };
         let outcome = match made {
-            Ok(()) => match plugins::add(&self.list, sandbox.target(true)).await {
-                Ok(result) => {
-                    sandbox.note.result = Some(result);
-                    let (note, path) = (sandbox.note.clone(), path.clone());
-                    blocking(move || note.write(&path)).await
+            Ok(interfaces) => {
+                sandbox.interfaces = Some(Arc::new(interfaces));
+                match plugins::add(&self.list, sandbox.target(true)).await {
+                    Ok(result) => {
+                        sandbox.note.result = Some(result);
+                        let (note, path) = (sandbox.note.clone(), path.clone());
+                        blocking(move || note.write(&path)).await
+                    }
+                    Err(error) => Err(error),
                 }
-                Err(error) => Err(error),
-            },
+            }
             Err(error) => Err(error),
         };
         match outcome {
@@ -178,7 +189,7 @@ pub(crate) async fn undo_all(left: Vec<String>, places: Places) {
             undoing.spawn(async move {
                 tracing::info!(id, "removing a network namespace that an earlier daemon has left");
                 let undone = match Note::read(&path) {
-                    Ok(note) => Sandbox { id: id.clone(), note }.undo(&path).await,
+                    Ok(note) => Sandbox { id: id.clone(), note, interfaces: None }.undo(&path).await,
                     // Nothing of ours: notes are whole or not there.
                     Err(error) => Err(file_error("reading", &path)(error)),
                 };

@@ -13,10 +13,12 @@ use crate::remote::RemoteError;
 use crate::{LocalParts, ResultRef, Workers};
 use crosskit_api::pb;
 use crosskit_exec::devices::Wanted;
+use crosskit_exec::usage::{Meter, Usage};
 use crosskit_exec::{ExtraHost, LinuxResources, Network, Output, Process, Security, Stdio, Ulimit};
 use crosskit_platforms::Platform;
 use crosskit_proxynet::Record;
 use crosskit_scheduler::{Kind, Outcome};
+use crosskit_snapshots::{MadeBy, Ref};
 use crosskit_solver::{
     CacheDep, CacheMap, ErrorKind, Input, JobContext, Op, OpContext, OpError, Permit,
     progress::{Part, Stream},
@@ -40,6 +42,8 @@ pub struct ExecOp {
     pub right: Arc<Mutex<Option<Right>>>,
     /// Where it has run last, if that is not a matter of course.
     pub ran: Mutex<Option<Ran>>,
+    /// What it has used, if it has run here.
+    pub used: Mutex<Option<Arc<Usage>>>,
     /// If a proxy is its only way to the network.
     pub proxied: Option<Proxied>,
 }
@@ -179,6 +183,9 @@ impl ExecOp {
                 let here = come(&mut inputs).await?;
                 let _running = self.tell(cx, &place).await;
                 let ran = self.run_here(cx, here, place.kind()).await;
+                if let Ok(results) = &ran {
+                    self.sign(results, &inputs);
+                }
                 place.end(match &ran {
                     Ok(_) => Outcome::Finished,
                     Err(e) if e.kind() == ErrorKind::Canceled => Outcome::Canceled,
@@ -204,7 +211,10 @@ impl ExecOp {
             let had_run = place.is_none();
             place.into_iter().for_each(|place| place.end(outcome));
             match done {
-                Ok(results) => return Ok(results),
+                Ok(results) => {
+                    self.sign(&results, &inputs);
+                    return Ok(results);
+                }
                 Err(RemoteError::Step(error)) => return Err(self.with_left(error, &inputs)),
                 Err(RemoteError::Canceled) => return Err(OpError::canceled()),
                 Err(RemoteError::Early) => {}
@@ -234,6 +244,26 @@ impl ExecOp {
     /// Where it has run, if it has and that is not a matter of course.
     pub fn ran(&self) -> Option<Ran> {
         self.ran.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes with what it has made where it has run, for builds that find it made. What went in and came out as it was is
+    /// not of its making.
+    fn sign(&self, results: &[ResultRef], inputs: &[Input<ResultRef>]) {
+        let Some(Ran { platform, worker, how }) = self.ran() else { return };
+        let made_by = MadeBy { platform, worker, how };
+        let went_in = |made: &Ref| {
+            inputs.iter().any(|input| matches!(input, Input::Here(Some(given)) if given == made))
+        };
+        for made in results.iter().flatten().filter(|made| !went_in(made)) {
+            if let Err(why) = made.set_made_by(made_by.clone()) {
+                tracing::warn!(id = made.id(), %why, "it could not be noted where a step has run");
+            }
+        }
+    }
+
+    /// What it has used, if it has run on this machine and succeeded.
+    pub fn used(&self) -> Option<Arc<Usage>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is left of a step that failed elsewhere: what it was given, as far as it is here. What it has written
@@ -280,6 +310,8 @@ impl ExecOp {
         let prepared =
             mounts::prepare(&self.parts, &sessions, &self.op.mounts, &inputs, &meta.cwd, &step).await?;
         let mut process = self.process(cx, &prepared).await?;
+        let meter = Meter::default();
+        process.meter = Some(meter.clone());
         process.proxy = self.proxied.as_ref().map(|p| proxied::rules(&p.rules, &cx.jobs, &p.record));
         // What does not fit into the limits is passed on when these are dropped.
         let (mut out, mut err) = (cx.progress.writer(Stream::Stdout), cx.progress.writer(Stream::Stderr));
@@ -306,6 +338,7 @@ impl ExecOp {
             }
         })?;
         if exit.is_success(&meta.valid_exit_codes) {
+            *self.used.lock().unwrap_or_else(PoisonError::into_inner) = meter.usage();
             return prepared.finish().await;
         }
         // As long as what it has written is there.

@@ -119,6 +119,98 @@ fn provenance_of_each_platform_is_beside_its_image() {
     daemon.stop();
 }
 
+/// The steps of the graph that provenance tells, and its metadata.
+fn steps_and_metadata(statement: &Value) -> (Vec<Value>, Value) {
+    let definition = &statement["predicate"]["buildDefinition"];
+    let steps = definition["internalParameters"]["buildConfig"]["llbDefinition"].as_array();
+    (steps.cloned().unwrap_or_default(), statement["predicate"]["runDetails"]["metadata"].clone())
+}
+
+#[test]
+fn what_steps_have_used_is_told_where_that_is_asked() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let dockerfile = "FROM BASE\nRUN dd if=/dev/zero of=/file bs=24M count=2 2>/dev/null && \
+        for i in $(seq 20000); do : $i; done\n";
+    let context = scene.context("c", &[("Dockerfile", dockerfile)]);
+    let archive = scene.path("image.tar");
+    let attested = |options: &str| {
+        let build = daemon.build(&context).opt("attest:provenance", options);
+        build.output(&format!("type=oci,dest={}", archive.display())).run().ok();
+        let images = Images::archive(&archive);
+        let index = images.json(&images.index_json()["manifests"][0]);
+        only(statements(&images, &index, TWO[0]))
+    };
+    let measured = |steps: &[Value]| -> Vec<Value> {
+        steps.iter().filter(|step| step.get("resourceUsage").is_some()).cloned().collect()
+    };
+
+    let (steps, metadata) = steps_and_metadata(&attested("mode=max,capture-usage=true"));
+    let [step] = &measured(&steps)[..] else { panic!("one step is a process: {steps:#?}") };
+    assert!(step["op"]["Op"]["exec"].is_object(), "{step:#}");
+    let last = step["resourceUsage"]["samples"].as_array().and_then(|all| all.last()).expect("a sample");
+    let number =
+        |of: &str, what: &str| last[of][what].as_u64().unwrap_or_else(|| panic!("{of}.{what}: {last:#}"));
+    assert!(last["timestamp"].as_str().unwrap() > metadata["startedOn"].as_str().unwrap(), "{last:#}");
+    assert!(number("cpuStat", "userNanos") > 0 && number("cpuStat", "systemNanos") > 0);
+    assert!(number("cpuStat", "usageNanos") >= number("cpuStat", "userNanos"));
+    assert!(number("memoryStat", "peak") > 24 << 20 && number("memoryStat", "peak") < 1 << 30);
+    assert!(number("memoryStat", "pgfault") > 1000);
+    assert!(last["ioStat"]["writeBytes"].is_u64(), "{last:#}");
+    let machine = &metadata["buildkit_metadata"]["sysUsage"].as_array().and_then(|all| all.last()).cloned();
+    let machine = machine.as_ref().expect("a sample of the machine");
+    assert!(machine["cpuStat"]["idle"].as_f64() > Some(0.0), "{machine:#}");
+    assert!(machine["memoryStat"]["total"].as_u64() > machine["memoryStat"]["free"].as_u64(), "{machine:#}");
+
+    // A step that was found made has used nothing now.
+    let (steps, metadata) = steps_and_metadata(&attested("mode=max,capture-usage=true"));
+    assert!(!steps.is_empty() && measured(&steps).is_empty(), "{steps:#?}");
+    assert!(metadata["buildkit_metadata"]["sysUsage"].is_array());
+    let silent = attested("mode=max").to_string();
+    assert!(!silent.contains("resourceUsage") && !silent.contains("sysUsage"));
+    let (steps, metadata) = steps_and_metadata(&attested("mode=min,capture-usage=true"));
+    assert!(steps.is_empty() && metadata["buildkit_metadata"]["sysUsage"].is_array(), "{metadata:#}");
+    daemon.stop();
+}
+
+#[test]
+fn what_ran_a_step_is_told_of_one_that_was_found_made_too() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("c", &[("Dockerfile", "FROM BASE\nRUN echo 1 > /a\nRUN echo 2 > /b\n")]);
+    let archive = scene.path("image.tar");
+    let output = format!("type=oci,dest={}", archive.display());
+    let places = |daemon: &crosskit_multiarch::Daemon, options: &[&str]| {
+        let mut build = daemon.build(&context).platforms(&TWO).opt("attest:provenance", "mode=max");
+        for option in options {
+            build = build.argument(option);
+        }
+        build.output(&output).run().ok();
+        let images = Images::archive(&archive);
+        let index = images.json(&images.index_json()["manifests"][0]);
+        TWO.map(|platform| {
+            let (_, metadata) = steps_and_metadata(&only(statements(&images, &index, platform)));
+            metadata["crosskit_metadata"]["steps"].clone()
+        })
+    };
+    let made = places(&daemon, &[]);
+    assert_eq!(made[0], Value::Null, "a matter of course");
+    let all: Vec<&Value> = made[1].as_object().expect("places").values().collect();
+    assert_eq!(all.len(), 2, "{made:#?}");
+    assert!(all.iter().all(|place| place["emulator"].as_str().unwrap().starts_with("qemu-riscv64 ")));
+    assert_eq!(places(&daemon, &[]), made, "found made");
+    let cache = scene.path("cache").display().to_string();
+    places(&daemon, &["--export-cache", &format!("type=local,mode=max,dest={cache}")]);
+    daemon.stop();
+
+    // Whoever has them from elsewhere does not know.
+    let other =
+        scene.daemon_with(crosskit_multiarch::DaemonOptions { name: "other".into(), ..Default::default() });
+    let from = format!("type=local,src={cache}");
+    assert_eq!(places(&other, &["--import-cache", &from]), [Value::Null, Value::Null]);
+    other.stop();
+}
+
 #[test]
 fn provenance_lies_beside_files() {
     let scene = Scene::set();

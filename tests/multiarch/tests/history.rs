@@ -55,6 +55,13 @@ fn ended_builds_tell_what_was_said_how_they_were_made_and_what_took_how_long() {
         assert_eq!(definition["externalParameters"]["request"]["frontend"], "dockerfile.v0");
         assert!(definition["internalParameters"]["buildConfig"]["llbDefinition"].is_array(), "{told}");
         assert!(definition["resolvedDependencies"][0]["uri"].as_str().expect("an image").contains("base"));
+        // What the step and the machine have used is told without being asked for.
+        let steps = definition["internalParameters"]["buildConfig"]["llbDefinition"].as_array();
+        let used: Vec<_> = steps.into_iter().flatten().filter_map(|step| step.get("resourceUsage")).collect();
+        let [used] = used[..] else { panic!("one step: {told}") };
+        assert!(used["samples"][0]["cpuStat"]["usageNanos"].as_u64() > Some(0), "{used}");
+        let machine = &told["runDetails"]["metadata"]["buildkit_metadata"]["sysUsage"];
+        assert!(machine[0]["memoryStat"]["total"].as_u64() > Some(0), "{machine}");
     }
     assert_eq!(worked["numTotalSteps"], worked["numCompletedSteps"]);
 
@@ -125,6 +132,28 @@ async fn records_lead_to_the_images_that_were_made_and_to_all_they_are_made_of()
     let refused = content.update(UpdateRequest::default()).await.unwrap_err();
     assert!(refused.message().contains("read-only"), "{refused}");
     daemon.buildctl(&["debug", "get", &layer]).ok();
+    daemon.stop();
+}
+
+#[test]
+fn records_tell_the_time_that_exporters_were_given() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context = scene.context("c", &[("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    let out = scene.path("out.tar").display().to_string();
+    for (argument, output, told) in [
+        ("7", format!("type=tar,dest={out}"), Some("7")),
+        ("7", format!("type=tar,source-date-epoch=9,dest={out}"), Some("9")),
+        ("context", format!("type=tar,dest={out}"), None),
+        ("", format!("type=tar,dest={out}"), Some("")),
+    ] {
+        daemon.build(&context).opt("build-arg:SOURCE_DATE_EPOCH", argument).output(&output).run();
+        let records = records(&daemon);
+        let last = records.last().expect("a record");
+        assert_eq!(last["Exporters"][0]["Type"], "tar", "{last}");
+        let epoch = last["Exporters"][0]["Attrs"]["source-date-epoch"].as_str();
+        assert_eq!(epoch, told, "{argument:?} {output}: {last}");
+    }
     daemon.stop();
 }
 

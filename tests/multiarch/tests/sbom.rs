@@ -114,6 +114,53 @@ fn the_daemon_finds_itself_what_is_in_a_result() {
 }
 
 #[test]
+fn what_was_scanned_is_not_scanned_again_while_it_is_kept() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let context =
+        scene.context("c", &[("Dockerfile", "FROM BASE\nCOPY Cargo.lock /src/\n"), ("Cargo.lock", CARGO)]);
+    let archive = scene.path("image.tar");
+    let scan = || {
+        let build = daemon.build(&context).platforms(&TWO).opt("attest:sbom", "generator=builtin");
+        let ran = build.output(&format!("type=oci,dest={}", archive.display())).run();
+        ran.ok();
+        let images = Images::archive(&archive);
+        let index = images.json(&images.index_json()["manifests"][0]);
+        let documents = TWO.map(|platform| {
+            let mut statement = statements(&images, &index, platform).remove(0);
+            // It names the moment.
+            for of_now in ["creationInfo", "documentNamespace"] {
+                statement["predicate"].as_object_mut().expect("a document").remove(of_now);
+            }
+            statement
+        });
+        let said = ran.said();
+        let steps: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("generating sbom using builtin"))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let found = |step: &&&str| said.lines().any(|line| line == format!("{step} CACHED"));
+        let again = steps.iter().filter(|step| !found(step)).count();
+        assert_eq!(steps.len(), TWO.len(), "{ran}");
+        (again, documents)
+    };
+    let (scanned, first) = scan();
+    assert_eq!(scanned, TWO.len());
+    assert_eq!(listed(&first[..1]), [sbom("sbom", &["found"])]);
+    let (scanned, again) = scan();
+    assert_eq!((scanned, &again), (0, &first), "nothing was looked through, and the same was told");
+    scene.write("c", "Cargo.lock", &CARGO.replace("found", "other"));
+    let (scanned, other) = scan();
+    assert_eq!(scanned, TWO.len(), "other files");
+    assert_eq!(listed(&other[..1]), [sbom("sbom", &["other"])]);
+    // What was found goes with the files.
+    daemon.buildctl(&["prune", "--all"]).ok();
+    assert_eq!(scan().0, TWO.len());
+    daemon.stop();
+}
+
+#[test]
 fn empty_results_of_dockerfiles_are_scanned() {
     let scene = Scene::set();
     let daemon = scene.daemon();
