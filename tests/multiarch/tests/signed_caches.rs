@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use crosskit_multiarch::{Daemon, DaemonOptions, GithubStore, Ran, Scene, digest_of};
-use crosskit_notary::{Notary, Order};
+use crosskit_notary::{Form, Notary, Order};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 /// One step, which never makes the same twice.
@@ -227,4 +228,31 @@ fn a_daemon_that_knows_nobody_to_believe_does_not_start() {
         let ran = Daemon::fails_to_start(&house.scene, options);
         ran.says(&root.display().to_string()).says(why).says("cosign trusted-root create");
     }
+}
+
+/// Verifies what is in the current folder with sigstore's own library.
+const VERIFIER: &str = "\
+from sigstore.models import Bundle, TrustedRoot
+from sigstore.verify import Verifier
+from sigstore.verify.policy import AllOf, Identity, OIDCSourceRepositoryURI
+import sys
+verifier = Verifier(trusted_root=TrustedRoot.from_file('trusted_root.json'))
+signer = Identity(identity=sys.argv[1], issuer='https://tokens.example.com')
+policy = AllOf([signer, OIDCSourceRepositoryURI('https://git.example.com/house')])
+message, statement = [Bundle.from_json(open(name).read()) for name in ('message', 'statement')]
+verifier.verify_artifact(b'{}', message, policy)
+print(verifier.verify_dsse(statement, policy)[1].decode())
+";
+
+#[test]
+fn signatures_of_these_tests_hold_for_sigstore_s_own_library() {
+    let house = House::new();
+    for (name, form) in [("message", Form::Message), ("statement", Form::Statement)] {
+        let bundle = house.notary.bundle(b"{}", &Order { form, ..Order::default() });
+        std::fs::write(house.scene.path(name), bundle.to_string()).unwrap();
+    }
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", VERIFIER, WORKFLOW]).current_dir(house.scene.path("."));
+    command.env("PYTHONPATH", house.scene.parts.attestations()).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ran::run(&mut command).ok().says(&digest_of(b"{}")["sha256:".len()..]);
 }
