@@ -21,7 +21,7 @@ use crosskit_workers::machines::{NATIVE, Ran};
 use crosskit_workers::ops::exec::ExecOp;
 use crosskit_workers::ops::source::SourceOp;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -270,7 +270,7 @@ fn of_requests(record: &Record, op: &str, name: &str, capture: &mut Capture) {
 /// That of a cache elsewhere does not tell.
 async fn places(handle: &Handle, outputs: &[Output], predicate: &mut Predicate) {
     for Output { step, found, .. } in outputs.iter().filter(|output| output.of_process) {
-        if let Some(MadeBy { platform, worker, how }) = found.as_ref().and_then(Ref::made_by) {
+        if let Some(MadeBy { platform, worker, how }) = found.made_by() {
             predicate.place(step, place(Ran { platform, worker, how }));
         }
     }
@@ -287,16 +287,15 @@ fn place(Ran { platform, worker, how }: Ran) -> StepPlace {
     StepPlace { platform, worker, emulated: how != NATIVE, emulator }
 }
 
-/// An output of a step as `stepN:M`, and the snapshot that it is.
+/// An output of a step that is here.
 struct Output {
+    /// As `stepN:M`.
     name: String,
     /// The step's digest.
     step: String,
     /// Whether the step is a process.
     of_process: bool,
-    snapshot: String,
-    /// The snapshot itself, if it is here.
-    found: Option<Ref>,
+    found: Ref,
 }
 
 /// The outputs of steps, as far as the cache knows them.
@@ -308,57 +307,42 @@ async fn chains(bridge: &Bridge, handle: &Handle, predicate: &Predicate) -> Vec<
         let Some(name) = predicate.step(&step) else { continue };
         let name = format!("{name}:{}", known.output);
         let of_process = matches!(known.vertex.op.op, Some(Op::Exec(_)));
-        let output = |snapshot: String, found: Option<Ref>| Output {
-            name: name.clone(),
-            step: step.clone(),
-            of_process,
-            snapshot,
-            found,
-        };
+        let output = |found| Output { name: name.clone(), step: step.clone(), of_process, found };
         match &known.result {
             Some(found) => {
-                chains.extend(found.iter().map(|found| output(found.id().to_string(), Some(found.clone()))));
+                chains.extend(found.iter().cloned().map(output));
             }
             // Nobody has needed it in this build, so it is not loaded; its records have its name.
             None => {
                 let records = known.keys.iter().flat_map(|(cache, key)| cache.records(*key));
-                chains.extend(records.map(|record| {
-                    let snapshot = record.id.to_string();
-                    let found = snapshots.get(&snapshot).ok().flatten();
-                    output(snapshot, found)
-                }));
+                chains.extend(records.filter_map(|record| snapshots.get(&record.id).ok()?).map(output));
             }
         }
     }
     chains
 }
 
-/// The layers of the outputs that have some: those whose snapshots are in the chain of an image, and those that came as
-/// layers, such as images that something was copied from.
+/// The layers of the outputs of which all have gone out: those of an image as it has them, others, such as those of images
+/// that something was copied from, as they are known.
 fn known_layers(outputs: &[Output], layers: &[Layer]) -> BTreeMap<String, Vec<Value>> {
-    let described = |layers: &[Layer]| -> Vec<Value> {
-        let described = layers.iter().map(|layer| {
-            let mut desc = layer.blob.desc.clone();
-            desc.annotations.retain(|key, _| !is_internal(key));
-            serde_json::to_value(desc).unwrap_or_default()
-        });
-        described.collect()
+    let described = |layer: &Layer| {
+        let mut desc = layer.blob.desc.clone();
+        desc.annotations.retain(|key, _| !is_internal(key));
+        serde_json::to_value(desc).unwrap_or_default()
     };
-    let of_image = described(layers);
+    let of_image: HashMap<&str, Value> =
+        layers.iter().map(|layer| (layer.snapshot.id(), described(layer))).collect();
+    let told = |layer: &Ref| match of_image.get(layer.id()) {
+        Some(desc) => Some(desc.clone()),
+        None => layer.told_layer().as_ref().map(described),
+    };
     let mut known: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for Output { name, snapshot, found, .. } in outputs {
-        let chain = match layers.iter().position(|layer| layer.snapshot.id() == snapshot) {
-            Some(at) => of_image.iter().take(at + 1).cloned().collect(),
-            None => {
-                let own = found.as_ref().and_then(|found| found.told_layers());
-                described(&own.unwrap_or_default())
-            }
-        };
-        if !chain.is_empty() {
-            let (chain, known) = (Value::from(chain), known.entry(name.clone()).or_default());
-            if !known.contains(&chain) {
-                known.push(chain);
-            }
+    for Output { name, found, .. } in outputs {
+        let chain: Option<Vec<Value>> = found.layer_refs().iter().map(told).collect();
+        let Some(chain) = chain.filter(|chain| !chain.is_empty()) else { continue };
+        let (chain, known) = (Value::from(chain), known.entry(name.clone()).or_default());
+        if !known.contains(&chain) {
+            known.push(chain);
         }
     }
     known

@@ -103,15 +103,12 @@ impl Ref {
         self.node().layers().into_iter().map(layer).collect()
     }
 
-    /// The layers as they have gone out, to tell of them: those that never went with their own times, with those that they
-    /// got. None if not all ever went out.
-    pub fn told_layers(&self) -> Option<Vec<Layer>> {
-        let layer = |node: Arc<Node>| {
-            let own = known_blob(&node, LayerForm::default());
-            let blob = own.or_else(|| node.record().variants.last().map(|(_, blob)| blob.clone()))?;
-            Some(Layer { blob, snapshot: Ref::new(node) })
-        };
-        self.node().layers().into_iter().map(layer).collect()
+    /// Its top layer as it has gone out, to tell of it: one that never went with its own times, with those that it got.
+    pub fn told_layer(&self) -> Option<Layer> {
+        let node = self.node();
+        let own = known_blob(node, LayerForm::default());
+        let blob = own.or_else(|| node.record().variants.last().map(|(_, blob)| blob.clone()))?;
+        Some(Layer { blob, snapshot: self.clone() })
     }
 }
 

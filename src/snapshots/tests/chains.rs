@@ -184,7 +184,12 @@ async fn layers_are_packed_as_wanted() {
     let snapshots = root.open();
     let top = three_layers(&snapshots).await;
     let zstd = LayerForm { packing: LayerPacking::Zstd, ..LayerForm::default() };
+    let old = LayerForm { epoch: Some(7), ..LayerForm::default() };
+    assert!(top.told_layer().is_none(), "it never went out");
+    let only = top.layers(old).await.unwrap().pop().unwrap();
+    assert_eq!(top.told_layer().unwrap().blob, only.blob, "with these times it did");
     let gzip = top.layers(LayerForm::default()).await.unwrap();
+    assert_eq!(top.told_layer().unwrap().blob, gzip[2].blob, "with its own");
     assert!(gzip.iter().all(|l| l.blob.desc.media_type.ends_with("tar+gzip")));
     let kept = top.layers(zstd).await.unwrap();
     assert_eq!(kept[0].blob, gzip[0].blob, "what is there is good enough");

@@ -3,7 +3,7 @@
 
 mod support;
 
-use crosskit_snapshots::{About, DriverChoice, RecordType, Sharing};
+use crosskit_snapshots::{About, DriverChoice, PruneOptions, RecordType, Sharing};
 use std::sync::Arc;
 use support::{BOTH, Root, mounts_below, open_at, step, tree, write};
 
@@ -298,4 +298,34 @@ async fn what_is_discarded_goes_with_its_last_user() {
     assert!(snapshots.contains(&ids[1]), "something that stays builds on it");
     snapshots.settle();
     assert_eq!(root.names("snapshots").len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_kept_beside_a_snapshot_stays_and_goes_with_it() {
+    for choice in BOTH {
+        let root = Root::new(choice);
+        let id = {
+            let snapshots = root.open();
+            let made = step(&snapshots, None, |at| write(at, "a", "1")).await;
+            assert_eq!(made.beside("found"), None);
+            made.keep_beside("found", b"one").unwrap();
+            made.keep_beside("found", b"two").unwrap();
+            assert_eq!(tree(&made).await, ["a=1"], "not among its files");
+            made.id().to_owned()
+        };
+        let snapshots = root.open();
+        let made = snapshots.get(&id).unwrap().unwrap();
+        assert_eq!(made.beside("found").unwrap(), b"two");
+        // What only consists of others has nothing beside it.
+        let other = step(&snapshots, None, |at| write(at, "b", "2")).await;
+        let merged = snapshots.merge(&[made.clone(), other], About::new("merge")).unwrap().unwrap();
+        merged.keep_beside("found", b"three").unwrap();
+        assert_eq!(merged.beside("found"), None);
+        drop((made, merged));
+        let (sender, _told) = tokio::sync::mpsc::channel(8);
+        snapshots.prune(PruneOptions { all: true, ..PruneOptions::default() }, sender).await.unwrap();
+        snapshots.settle();
+        assert!(snapshots.get(&id).unwrap().is_none());
+        assert!(!root.names("snapshots").contains(&id), "{:?}", root.names("snapshots"));
+    }
 }

@@ -212,6 +212,47 @@ fn what_ran_a_step_is_told_of_one_that_was_found_made_too() {
 }
 
 #[test]
+fn layers_with_other_times_are_told_as_they_went_out() {
+    let scene = Scene::set();
+    let daemon = scene.daemon();
+    let dockerfile =
+        "FROM BASE AS other\nRUN echo 1 > /a\nFROM BASE\nCOPY --from=other /a /a\nRUN echo 2 > /b\n";
+    let context = scene.context("c", &[("Dockerfile", dockerfile)]);
+    let build = |archive: &str, target: Option<&str>| {
+        let archive = scene.path(archive);
+        let mut build = daemon.build(&context).opt("build-arg:SOURCE_DATE_EPOCH", "1700000000");
+        if let Some(target) = target {
+            build = build.opt("target", target);
+        }
+        build
+            .opt("attest:provenance", "mode=max")
+            .output(&format!("type=oci,dest={},rewrite-timestamp=true", archive.display()))
+            .run()
+            .ok();
+        let images = Images::archive(&archive);
+        let index = images.json(&images.index_json()["manifests"][0]);
+        let manifest = images.json(Images::entry(&index, TWO[0]));
+        let digests = |list: &Value| -> Vec<String> {
+            let all = list.as_array().expect("layers").iter();
+            all.map(|layer| layer["digest"].as_str().expect("a digest").to_owned()).collect()
+        };
+        let (steps, metadata) = steps_and_metadata(&only(statements(&images, &index, TWO[0])));
+        let chain_of = |words: &str| {
+            let step = steps.iter().find(|step| step["op"]["Op"]["exec"]["meta"].to_string().contains(words));
+            let step = step.unwrap_or_else(|| panic!("{words}: {steps:#?}"))["id"].as_str().expect("a name");
+            digests(&metadata["buildkit_metadata"]["layers"][format!("{step}:0")][0])
+        };
+        (digests(&manifest["layers"]), chain_of("echo 1"), (steps.len() > 3).then(|| chain_of("echo 2")))
+    };
+    let (of_other, told, _) = build("other.tar", Some("other"));
+    assert_eq!(told, of_other);
+    // What something is copied from is in no layer of this image, but went out with that one.
+    let (of_image, told, last) = build("image.tar", None);
+    assert_eq!((told, last), (of_other, Some(of_image)));
+    daemon.stop();
+}
+
+#[test]
 fn provenance_lies_beside_files() {
     let scene = Scene::set();
     let daemon = scene.daemon();
@@ -231,6 +272,22 @@ fn provenance_lies_beside_files() {
     std::fs::remove_dir_all(&out).unwrap();
     build("mode=min,inline-only=true").into(&out).run().ok();
     assert!(!Tree::of_folder(&out).has("provenance.json"));
+
+    // In an archive it stands in its place among the others, and for what has its name.
+    scene.write(
+        "c",
+        "Dockerfile",
+        "FROM scratch\nCOPY file /a/z\nCOPY file /x\nCOPY file /provenance.json\n",
+    );
+    let archive = scene.path("files.tar");
+    build("mode=min").output(&format!("type=tar,dest={}", archive.display())).run().ok();
+    let listed = std::process::Command::new("tar").arg("-tf").arg(&archive).output().expect("tar");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "a/\na/z\nprovenance.json\nx\n");
+    let mut tree = Tree::default();
+    tree.apply(&std::fs::read(&archive).unwrap());
+    let statement: Value = serde_json::from_str(&tree.text("provenance.json")).expect("a statement");
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+    scene.write("c", "Dockerfile", "FROM scratch\nCOPY file /\n");
     let refused = build("complete-materials=true").into(&out).run().fails();
     refused.says("provenance materials are incomplete").says("local_source");
     let unknown = daemon.build(&context).opt("attest:vex", "").into(&out).run().fails();
