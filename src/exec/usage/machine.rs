@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -17,6 +18,8 @@ use super::{
 /// How old what is known of the processors may be when a step begins. Beside the two seconds at least of a step that is told
 /// of, it does not count, and short steps one after the other do not read it each time.
 const FRESH: Duration = Duration::from_millis(100);
+/// Bytes of the first line of `/proc/stat` at most: ten numbers of twenty digits.
+const FIRST_LINE: usize = 256;
 
 /// What the whole machine did by some moment.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -145,7 +148,10 @@ pub fn machine() -> Option<MachineSample> {
 
 /// What all processors have done so far.
 pub(super) fn processors() -> Option<Processors> {
-    Processors::parse(&fs::read_to_string("/proc/stat").ok()?)
+    // The first line has it all; what follows is as long as the machine has processors and interrupts.
+    let mut first = [0; FIRST_LINE];
+    let read = fs::File::open("/proc/stat").and_then(|mut file| file.read(&mut first)).ok()?;
+    Processors::parse(&String::from_utf8_lossy(first.get(..read)?))
 }
 
 /// The same, of a moment ago.
