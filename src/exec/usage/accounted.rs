@@ -20,6 +20,12 @@ pub(crate) struct Accounted {
     written: u64,
 }
 
+/// The most memory that this process has had, in bytes.
+pub(super) fn own_peak() -> u64 {
+    let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    used.map_or(u64::MAX, |used| u64::try_from(used.max_rss()).unwrap_or(0) * 1024)
+}
+
 /// The kernel's `struct rusage` (include/uapi/linux/resource.h): two times of seconds and microseconds, and fourteen numbers.
 /// That of some C libraries has wider times.
 #[repr(C)]
@@ -71,8 +77,9 @@ impl Accounted {
     }
 
     /// The same as a sample. A cgroup may have counted what nobody has waited for: what it said last counts where it is
-    /// more.
-    pub(super) fn sample(&self, timestamp: SystemTime, last: Option<&Sample>) -> Sample {
+    /// more. A process begins as a copy of the one that starts it: what is not larger than this one (`own`, in bytes) says
+    /// nothing of it.
+    pub(super) fn sample(&self, timestamp: SystemTime, last: Option<&Sample>, own: u64) -> Sample {
         let most = |counted: u64, said: Option<u64>| Some(counted.max(said.unwrap_or(0)));
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let processor = last.and_then(|last| last.processor.clone()).unwrap_or_default();
@@ -86,7 +93,7 @@ impl Accounted {
                 ..Processor::default()
             }),
             memory: Some(Memory {
-                peak: most(self.largest, memory.peak),
+                peak: memory.peak.max(Some(self.largest).filter(|largest| *largest > own)),
                 pgfault: most(self.minor_faults + self.major_faults, memory.pgfault),
                 pgmajfault: most(self.major_faults, memory.pgmajfault),
                 ..Memory::default()
@@ -139,7 +146,8 @@ mod tests {
         raw.numbers[8] = 16;
         let counted = Accounted::from_raw(&raw);
         let told = |last: Option<&Sample>| {
-            let mut told = serde_json::to_value(counted.sample(SystemTime::UNIX_EPOCH, last)).unwrap();
+            let mut told =
+                serde_json::to_value(counted.sample(SystemTime::UNIX_EPOCH, last, 1 << 20)).unwrap();
             assert_eq!(told["timestamp"].take(), "1970-01-01T00:00:00Z");
             told
         };

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     Accounted, Processors, Rhythm, Sample, Traffic, Usage,
+    accounted::own_peak,
     cgroups::Folders,
     machine::{processors, recent_processors},
     traffic,
@@ -139,7 +140,7 @@ impl Metering {
             _ => None,
         };
         if let Some(accounted) = accounted {
-            let last = accounted.sample(SystemTime::now(), samples.last());
+            let last = accounted.sample(SystemTime::now(), samples.last(), own_peak());
             let before = self.passed.unwrap_or_default();
             samples.push(Sample { network: network.map(|now| now.since(before)), ..last });
         }
