@@ -105,10 +105,10 @@ fn copy_attributes(from: &Path, to: &Path, stat: &Stat) -> Result<()> {
     if !FileType::from_raw_mode(stat.st_mode).is_symlink() {
         rustix::fs::chmod(to, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
     }
-    let time = |sec, nsec: u64| Timespec { tv_sec: sec, tv_nsec: nsec as _ };
+    // Nanoseconds of a stat are of another type than a timespec's on some architectures and of the same on others.
     let times = Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
     };
     rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
 }

@@ -17,7 +17,7 @@ use crate::{Error, Result, unpack, wildcards};
 use crosskit_api::pb;
 use crosskit_patterns::Patterns;
 use crosskit_snapshots::{Mounted, Snapshots};
-use rustix::fs::{FileType, Timestamps};
+use rustix::fs::{FileType, Timespec, Timestamps};
 use rustix::io::Errno;
 pub(crate) use source::Source;
 use tokio_util::sync::CancellationToken;
@@ -38,12 +38,11 @@ pub(crate) struct Rules {
 
 impl Rules {
     pub(crate) fn times(&self, stat: &rustix::fs::Stat) -> Timestamps {
-        let own = |sec, nsec: u64| rustix::fs::Timespec { tv_sec: sec, tv_nsec: nsec as _ };
         match self.time {
             Some(time) => timestamps(time),
             None => Timestamps {
-                last_access: own(stat.st_atime, stat.st_atime_nsec),
-                last_modification: own(stat.st_mtime, stat.st_mtime_nsec),
+                last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
+                last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
             },
         }
     }
