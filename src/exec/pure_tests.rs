@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use crosskit_platforms::Platform;
 use serde_json::{Value, json};
 
@@ -57,10 +59,8 @@ fn resolv_conf_is_adapted_to_the_network() {
 
 #[test]
 fn the_seccomp_profile_is_stock() {
-    if std::env::consts::ARCH != "x86_64" {
-        return; // recorded on amd64
-    }
-    let profile = serde_json::to_value(seccomp::profile()).expect("serialises");
+    // It was recorded on amd64.
+    let profile = serde_json::to_value(seccomp::profile_of("x86_64")).expect("serialises");
     let words = |list: &Value| {
         list.as_array().expect("a list").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ")
     };
@@ -86,6 +86,35 @@ fn the_seccomp_profile_is_stock() {
     let found =
         [default, words(&profile["architectures"])].into_iter().chain(calls).collect::<Vec<_>>().join("\n");
     assert_eq!(found + "\n", include_str!("tests/stock/seccomp.txt"));
+}
+
+#[test]
+fn the_seccomp_profile_knows_each_machine_s_own_calls_and_the_architectures_it_runs() {
+    // By the conditions of moby's profile (arches and archMap).
+    let machines = [
+        ("x86_64", "SCMP_ARCH_X86_64 SCMP_ARCH_X86 SCMP_ARCH_X32", "arch_prctl modify_ldt"),
+        (
+            "aarch64",
+            "SCMP_ARCH_AARCH64 SCMP_ARCH_ARM",
+            "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
+        ),
+        ("riscv64", "SCMP_ARCH_RISCV64", "riscv_flush_icache"),
+        ("loongarch64", "SCMP_ARCH_LOONGARCH64", ""),
+    ];
+    let calls = |machine: &str| -> BTreeSet<&'static str> {
+        let profile = seccomp::profile_of(machine);
+        let allowed = profile.syscalls.into_iter().filter(|group| group.args.is_empty());
+        allowed.flat_map(|group| group.names).collect()
+    };
+    let of_all = calls("loongarch64");
+    assert!(
+        ["clone3", "openat2", "statx", "riscv_hwprobe", "ptrace"].iter().all(|name| of_all.contains(name))
+    );
+    for (machine, architectures, own) in machines {
+        assert_eq!(seccomp::profile_of(machine).architectures.join(" "), architectures);
+        let found: BTreeSet<&str> = calls(machine).difference(&of_all).copied().collect();
+        assert_eq!(found, own.split_ascii_whitespace().collect(), "{machine}");
+    }
 }
 
 /// What an executor tells a runtime about a process, without running it.

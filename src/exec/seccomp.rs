@@ -102,8 +102,8 @@ fn call_with(
     SeccompCalls { args, ..calls(std::iter::once(name)) }
 }
 
-static PROFILE: LazyLock<Seccomp> = LazyLock::new(|| {
-    let machine = std::env::consts::ARCH;
+/// The profile for the default capabilities on a machine, by Rust's name of its architecture.
+pub(crate) fn profile_of(machine: &str) -> Seccomp {
     let given = |conditions: &[(&str, &'static str)], holds: &dyn Fn(&str) -> bool| -> Vec<&'static str> {
         conditions
             .iter()
@@ -126,10 +126,11 @@ static PROFILE: LazyLock<Seccomp> = LazyLock::new(|| {
     let architectures =
         ARCHITECTURES.iter().find(|(name, _)| *name == machine).map_or(&[][..], |(_, names)| names);
     Seccomp { default_action: "SCMP_ACT_ERRNO", default_errno: 1, architectures, syscalls }
-});
+}
 
 /// The profile for the default capabilities on this machine.
 pub(crate) fn profile() -> &'static Seccomp {
+    static PROFILE: LazyLock<Seccomp> = LazyLock::new(|| profile_of(std::env::consts::ARCH));
     &PROFILE
 }
 
