@@ -68,6 +68,22 @@ pub(crate) fn sweep(run_root: &Path, containers: &Path, ledger: &Path) {
     }
 }
 
+/// Kills what a killed daemon has left running, of which nothing else is known than its folder and its notes. What is to
+/// be killed is known by names that only that daemon has given: process ids of long ago may be anybody's by now.
+pub fn end_left(run_root: &Path, ledger: &Path) {
+    let marks: Vec<_> = fs::read_dir(ledger).into_iter().flatten().flatten().collect();
+    if !marks.is_empty() {
+        end_runtimes(run_root);
+    }
+    for mark in marks {
+        let cgroup = fs::read_to_string(mark.path()).unwrap_or_default();
+        if !cgroup.is_empty() {
+            end(&cgroup);
+        }
+        let _ = fs::remove_file(mark.path());
+    }
+}
+
 /// Kills the runtimes that a killed daemon was waiting for: one that is about to make a container would make it after
 /// we have looked, and one whose container ends would look for what is not there any more.
 fn end_runtimes(run_root: &Path) {

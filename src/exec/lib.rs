@@ -53,6 +53,7 @@ pub use emulation::{Emulation, How};
 pub use error::{Error, Kind, Result};
 pub use executor::{ExecConfig, Executor};
 pub use exit::Exit;
+pub use leftovers::end_left;
 pub use process::{
     DEFAULT_HOSTNAME, DEFAULT_PATH, ExtraHost, LinuxResources, Mount, MountSource, Network, Process,
     Security, Ulimit,

@@ -42,7 +42,7 @@ pub use courtesy::Building;
 pub use drivers::{DriverChoice, try_overlay};
 pub use error::{Error, Kind, Result};
 pub use lazy::{BlobProvider, ProvideError, RemoteLayer, Sessions};
-pub use mounts::Mounted;
+pub use mounts::{Mounted, take_down_leftovers};
 pub use mutable::MutableRef;
 pub use prune::PruneOptions;
 pub use record::{About, LayerBlob, MadeBy, RecordType};

@@ -148,23 +148,33 @@ impl Points {
     }
 }
 
-/// Takes down mounts below `root` that a daemon left behind when it was killed.
-pub(crate) fn take_down_leftovers(root: &Path) -> Result<()> {
-    const TABLE: &str = "/proc/self/mountinfo";
-    let table = std::fs::read(TABLE).map_err(|e| Error::file("reading", TABLE, e))?;
-    let root = root.canonicalize().map_err(|e| Error::file("looking at", root, e))?;
-    let points = table.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
-    let below: Vec<PathBuf> = points
-        .map(|field| PathBuf::from(std::ffi::OsStr::from_bytes(&unescaped(field))))
-        .filter(|path| path.starts_with(&root) && *path != root)
-        .collect();
+/// Takes down what a daemon that was killed has left mounted below a folder. Whether nothing is left: where something is,
+/// to remove the folder would be to remove what is mounted in it.
+///
+/// # Errors
+/// A table of mounts that can't be read. A folder that is not there has nothing in it.
+pub fn take_down_leftovers(folder: &Path) -> Result<bool> {
+    let folder = match folder.canonicalize() {
+        Ok(folder) => folder,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        Err(e) => return Err(Error::file("looking at", folder, e)),
+    };
     // The newest first: it may be on top of an older one.
-    for path in below.into_iter().rev() {
+    for path in mounts_below(&folder)?.into_iter().rev() {
         if let Err(why) = rustix::mount::unmount(&path, UnmountFlags::DETACH) {
             tracing::warn!(path = %path.display(), %why, "a mount of an earlier run could not be taken down");
         }
     }
-    Ok(())
+    Ok(mounts_below(&folder)?.is_empty())
+}
+
+/// Where something is mounted below a folder, the oldest first.
+fn mounts_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    const TABLE: &str = "/proc/self/mountinfo";
+    let table = std::fs::read(TABLE).map_err(|e| Error::file("reading", TABLE, e))?;
+    let points = table.split(|b| *b == b'\n').filter_map(|line| line.split(|b| *b == b' ').nth(4));
+    let points = points.map(|field| PathBuf::from(std::ffi::OsStr::from_bytes(&unescaped(field))));
+    Ok(points.filter(|path| path.starts_with(folder) && path != folder).collect())
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits behind a backslash.

@@ -13,6 +13,7 @@ pub mod files;
 pub mod keys;
 mod local;
 pub mod machines;
+mod memory;
 pub mod ops;
 mod origins;
 mod records;

@@ -6,7 +6,7 @@ use crosskit_exec::devices::{Device, Registry};
 use crosskit_platforms::Platform;
 use rand::Rng;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The file that keeps a worker's id between starts.
 const ID_FILE: &str = "workerid";
@@ -24,51 +24,6 @@ pub fn worker_id(root: &Path) -> Result<String, WorkerError> {
     let id: String = (0..25).map(|_| char::from(DIGITS[random.random_range(0..DIGITS.len())])).collect();
     std::fs::write(&path, &id).map_err(|source| WorkerError::Folder { path, source })?;
     Ok(id)
-}
-
-/// A folder in memory for this daemon alone, named after its root folder so that a daemon that
-/// was killed finds what it left there.
-pub fn volatile_folder(base: &Path, root: &Path) -> Result<PathBuf, WorkerError> {
-    use sha2::Digest;
-    let name = hex::encode(&sha2::Sha256::digest(root.as_os_str().as_encoded_bytes())[..8]);
-    let path = base.join(name);
-    let make = || {
-        use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)
-    };
-    let failed = |source| WorkerError::Folder { path: path.clone(), source };
-    make().map_err(failed)?;
-    in_memory(&path).map_err(|e| failed(e.into()))?;
-    Ok(path)
-}
-
-/// The type of tmpfs in statfs(2).
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-
-/// Makes sure that what is written to a folder never reaches a disk: secrets go there.
-fn in_memory(path: &Path) -> rustix::io::Result<()> {
-    use rustix::mount::MountFlags;
-    #[allow(clippy::useless_conversion, reason = "other architectures have it as 32 bits")]
-    let kind = i64::from(rustix::fs::statfs(path)?.f_type);
-    if kind == TMPFS_MAGIC {
-        return Ok(());
-    }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    rustix::mount::mount("tmpfs", path, "tmpfs", flags, Some(c"mode=0700"))
-}
-
-/// Where it is noted what runs: beside the daemon's folder in memory, for that may be a mount that
-/// nobody but this daemon sees, and the next one has to find the notes.
-pub fn ledger(volatile: &Path) -> PathBuf {
-    volatile.with_extension("running")
-}
-
-/// Takes a daemon's folder in memory away, once nothing runs any more.
-pub fn leave_memory(path: &Path) {
-    let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
-    let _ = std::fs::remove_dir_all(path);
-    // Only if nothing is noted in it.
-    let _ = std::fs::remove_dir(ledger(path));
 }
 
 /// Labels by which clients and filters know a worker.

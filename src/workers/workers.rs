@@ -5,6 +5,7 @@ use crate::dispatch::{BuildGroups, Dispatcher};
 use crate::farm::{Farm, Listed, Searched};
 use crate::local::LocalParts;
 use crate::machines::Versions;
+use crate::memory::{self, Memory};
 use crate::ops::{build, exec, file, join, snapshot_error, source};
 use crate::remote::{EMULATED, Facts, PARALLELISM, PLATFORM, RemoteError, RemoteOptions, RemoteWorker};
 use crate::{Origins, ResultRef, SnapshotResults, records};
@@ -85,6 +86,15 @@ pub enum WorkerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A daemon in another container or mount namespace has a root folder of the same name.
+    #[error(
+        "{} is locked by another daemon, whose root folder has the same name: give this one another (--root), or a /run of its own",
+        path.display()
+    )]
+    InUse {
+        /// The lock file.
+        path: PathBuf,
+    },
     /// A platform that is none.
     #[error("platform {platform:?} of the worker: {why}")]
     Platform {
@@ -109,7 +119,9 @@ struct Inner {
     id: String,
     labels: BTreeMap<String, String>,
     announced: Vec<Platform>,
-    volatile: PathBuf,
+    memory: Memory,
+    /// Where daemons have their folders in memory.
+    base: PathBuf,
     /// How many steps run at a time.
     parallelism: usize,
     local: Arc<LocalParts>,
@@ -139,12 +151,12 @@ impl Workers {
             .collect::<Result<Vec<_>, _>>()?;
         let users = crosskit_rootless::Folders::usual().and_then(|folders| folders.runtime.or(folders.state));
         let base = users.unwrap_or_else(|| PathBuf::from(VOLATILE));
-        let volatile = records::volatile_folder(&base, &options.root)?;
+        let memory = Memory::claim(&base, &options.root)?;
         let id = records::worker_id(&options.root)?;
         let nameservers = options.dns.as_ref().map(|dns| dns.nameservers.clone()).unwrap_or_default();
         let executor = Executor::new(ExecConfig {
-            root: volatile.join("exec"),
-            ledger: Some(records::ledger(&volatile)),
+            root: memory.path().join("exec"),
+            ledger: Some(memory.ledger()),
             runtime: options.binary.map(PathBuf::from),
             rootless: options.rootless,
             shares_processes: options.shares_processes,
@@ -154,9 +166,7 @@ impl Workers {
             dns: options.dns.unwrap_or_default(),
             ..ExecConfig::default()
         })?;
-        let steps = volatile.join("steps");
-        std::fs::create_dir_all(&steps)
-            .map_err(|source| WorkerError::Folder { path: steps.clone(), source })?;
+        let steps = memory.steps()?;
         let scratch = options.root.join("scratch");
         // What a daemon that was killed has left there: keys, sockets, repositories.
         let left = std::fs::remove_dir_all(&scratch);
@@ -203,7 +213,8 @@ impl Workers {
             id,
             labels,
             announced,
-            volatile,
+            memory,
+            base,
             parallelism,
             local,
             dispatcher,
@@ -237,15 +248,17 @@ impl Workers {
         Ok(self.0.local.executor.start_network().await?)
     }
 
-    /// Does what the first step would have to wait for.
+    /// Does what the first step would have to wait for, then removes what daemons have left in memory that were killed.
     pub async fn warm(&self) {
         self.0.local.executor.warm().await;
+        let base = self.0.base.clone();
+        let _ = tokio::task::spawn_blocking(move || memory::remove_others(&base)).await;
     }
 
     /// Ends all that runs and waits until it is gone.
     pub async fn shutdown(&self) {
         self.0.local.executor.shutdown().await;
-        records::leave_memory(&self.0.volatile);
+        self.0.memory.leave();
     }
 
     /// The platforms that run here, this machine's own first.

@@ -1,7 +1,11 @@
 //! Beginning and end: of the daemon, of builds, of clients.
 
-use crosskit_multiarch::{Daemon, DaemonOptions, Ran, Scene, Tree, mounts_below, processes_of, until};
+use crosskit_multiarch::{
+    Daemon, DaemonOptions, Ran, Scene, Tree, digest_of, mounts_below, processes_of, until,
+};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -185,4 +189,83 @@ fn an_error_tells_which_daemon_it_came_from_when_asked() {
     assert!(said.lines().any(|line| line.starts_with("\tsrc/") && line.contains(".rs:")), "{ran}");
     daemon.buildctl(&build).fails().says("nobody-has-me").never_says(".rs:");
     daemon.stop();
+}
+
+/// A stage, and a step that has a part of it mounted, and a secret.
+const MADE: &str = "FROM BASE AS made\nRUN mkdir /part && echo kept > /part/file\n";
+const HOLDS: &str = "FROM BASE\nRUN --mount=type=secret,id=key --mount=from=made,source=/part,target=/part \
+    cat /part/file && echo it-runs && /bin/sleep 987\n";
+
+/// Kills a daemon while a step of it runs. Gives its folder in memory.
+fn kill_during_a_step(scene: &Scene, daemon: Daemon) -> PathBuf {
+    scene.write(".", "key", "something secret");
+    let context = scene.context("holds", &[("Dockerfile", &format!("{MADE}{HOLDS}"))]);
+    let secret = format!("--secret=id=key,src={}", scene.path("key").display());
+    let mut building = daemon.build(&context).argument(&secret).start();
+    building.wait_for(" it-runs", LONG);
+    let name = &digest_of(daemon.root.as_os_str().as_encoded_bytes())["sha256:".len()..][..16];
+    let memory = Path::new("/run/crosskit").join(name);
+    // As the daemon sees it, which may have mounts of its own.
+    let seen = format!("/proc/{}/root{}", daemon.id(), memory.display());
+    assert_eq!(secrets_in(Path::new(&seen)).len(), 1, "the step's secret is in {seen}");
+    daemon.kill();
+    building.finish(LONG).fails();
+    memory
+}
+
+/// Files of steps that hold the secret.
+fn secrets_in(memory: &Path) -> Vec<String> {
+    let grep = ["--recursive", "--files-with-matches", "something secret"];
+    let ran = Ran::run(Command::new("grep").args(grep).arg(memory.join("steps")));
+    ran.stdout.lines().map(str::to_owned).collect()
+}
+
+/// What the killed daemon knew is still whole: nothing of what was mounted for its step was removed with its folder.
+fn knows_what_it_knew(scene: &Scene, daemon: &Daemon) {
+    let text = format!("{MADE}FROM scratch\nCOPY --from=made /part /\n");
+    let context = scene.context("known", &[("Dockerfile", &text)]);
+    let out = scene.path("known-out");
+    daemon.build(&context).into(&out).run().ok().says("CACHED");
+    assert_eq!(Tree::of_folder(&out).text("file"), "kept\n");
+}
+
+#[test]
+fn what_a_killed_daemon_has_in_memory_goes_with_the_next_on_its_root() {
+    let scene = Scene::set();
+    let memory = kill_during_a_step(&scene, scene.daemon());
+    let daemon = scene.daemon();
+    let seen = format!("/proc/{}/root{}", daemon.id(), memory.display());
+    assert_eq!(secrets_in(Path::new(&seen)), Vec::<String>::new());
+    daemon.stop();
+    for left in [memory.clone(), memory.with_extension("running"), memory.with_extension("lock")] {
+        assert!(!left.exists(), "{}", left.display());
+    }
+    let daemon = scene.daemon();
+    knows_what_it_knew(&scene, &daemon);
+    daemon.stop();
+}
+
+#[test]
+fn what_a_killed_daemon_has_in_memory_goes_with_the_next_on_any_root() {
+    let scene = Scene::set();
+    let named = |name: &str| DaemonOptions { name: name.into(), ..Default::default() };
+    let living = scene.daemon_with(named("living"));
+    let memory = kill_during_a_step(&scene, scene.daemon_with(named("killed")));
+    let next = scene.daemon_with(named("next"));
+    let folder = scene.path("killed");
+    until("what the killed daemon has left to be gone", LONG, || {
+        let gone = |path: PathBuf| !path.exists();
+        let files = [memory.clone(), memory.with_extension("running"), memory.with_extension("lock")];
+        let step = processes_of(&folder).iter().any(|(_, command)| command.contains("987"));
+        (files.into_iter().all(gone) && !step).then_some(())
+    });
+    // Of those that live nothing was touched: they build, and end in order.
+    for daemon in [living, next] {
+        let context = scene.context("quick", &[("Dockerfile", "FROM BASE\nRUN true\n")]);
+        daemon.build(&context).run().ok();
+        daemon.stop();
+    }
+    let again = scene.daemon_with(named("killed"));
+    knows_what_it_knew(&scene, &again);
+    again.stop();
 }
