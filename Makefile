@@ -7,7 +7,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 help:
 	@echo 'make demo   one Dockerfile becomes one index for eight platforms, here and now'
-	@echo 'make image  the image that docker buildx starts as its builder (STAGE=binfmt: the installer of emulators)'
+	@echo 'make image  the image that docker buildx starts as its builder (STAGE=binfmt: the installer of emulators;'
+	@echo '            PLATFORMS=linux/amd64,linux/arm64: one for machines of several platforms)'
 	@echo 'make test   all tests, end to end with real runtimes, a registry, emulators and docker buildx'
 	@echo 'make unit   only the tests that need no root and no other programs'
 	@echo 'make check  formatting, lints, rules about sources'
@@ -29,9 +30,10 @@ demo: parts
 	@target/release/demo
 
 STAGE ?= daemon
+PLATFORMS ?=
 image: parts
 	$(CARGO) build --release -p crosskit
-	@appliance/make-image.sh $(STAGE)
+	@PLATFORMS=$(PLATFORMS) appliance/make-image.sh $(STAGE)
 
 # The end-to-end tests run the built program, so it is built first. nextest where it is, else cargo's own runner;
 # both close with a line that counts tests.

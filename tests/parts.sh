@@ -4,6 +4,9 @@
 #   tests/parts.sh          everything
 #   tests/parts.sh build    only what compiling needs (a C compiler, make, git)
 #   tests/parts.sh list     what there is and what is missing; changes nothing, fails if something is missing
+#   tests/parts.sh image ARCHITECTURE ...
+#                           what appliance/make-image.sh makes images for other machines of (arm64, riscv64, loong64 ...):
+#                           foreign/ARCH/root.tar and foreign/ARCH/qemu/qemu-ARCH, whose programs are for that machine
 #
 # Small everyday programs are installed on the machine. The rest is unpacked, not installed, into the parts
 # folder (target/parts, or $CROSSKIT_TEST_PARTS), because installing it would start a service or change what
@@ -19,6 +22,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 parts=${CROSSKIT_TEST_PARTS:-$here/target/parts}
 suite=${CROSSKIT_TEST_SUITE:-forky}
 what=${1:-all}
+foreign=("${@:2}")
 
 # command:package, installed on the machine when the command is not on PATH
 for_building=(cc:gcc make:make git:git ar:binutils)
@@ -224,17 +228,72 @@ fetch_engine() {
   mv "$work/engine/files" "$parts/engine"
 }
 
-# The root that tests of the appliance's image stand on: Debian with the packages that it would install.
-make_base() {
+# What the appliance's image has of Debian's packages.
+appliance_packages=crun,runc,git,openssh-client,gpg,ca-certificates,fuse-overlayfs,rootlesskit,slirp4netns,uidmap,libcap2-bin
+
+own_suite() { # -> address and name of the suite that this machine is of
   local address="" name component
   while IFS='|' read -r address name component; do
     [[ $component == main && $name == "$(. /etc/os-release && echo "$VERSION_CODENAME")" ]] && break
   done < <(apt-get indextargets --format '$(REPO_URI)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' 2>> "$log")
+  echo "$address $name"
+}
+
+# The root that tests of the appliance's image stand on: Debian with the packages that it would install.
+make_base() {
+  local address name
+  read -r address name <<< "$(own_suite)"
   say "making a root of $name with what a builder needs"
   mkdir -p "$parts/appliance"
-  logged mmdebstrap --variant=minbase --include=crun,runc,git,openssh-client,gpg,ca-certificates,fuse-overlayfs,rootlesskit,slirp4netns,uidmap,libcap2-bin \
-    "$name" "$work/root.tar" "deb $address $name main"
+  logged mmdebstrap --variant=minbase --include="$appliance_packages" "$name" "$work/root.tar" "deb $address $name main"
   mv "$work/root.tar" "$parts/appliance/root.tar"
+}
+
+# The same for machines of another architecture, of this machine's suite or, where that has no such architecture, of the newer one.
+# The packages are unpacked, not installed: under an emulator their scripts take a quarter of an hour. What of the scripts'
+# work an image needs is done by appliance/settle.sh.
+make_foreign_base() { # architecture, Debian's name for it
+  local address name from valid
+  read -r address name <<< "$(own_suite)"
+  # As this machine's apt has it: an archive may be a copy of an earlier day.
+  eval "$(apt-config shell valid Acquire::Check-Valid-Until)"
+  for from in "$name" "$suite"; do
+    say "making a root of $from for $1"
+    mmdebstrap --variant=extract --architectures="$2" --include='?essential' --include="$appliance_packages" \
+      --aptopt="Acquire::Check-Valid-Until \"${valid:-true}\"" --hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr \
+      --extract-hook="$here/appliance/settle.sh" "$from" "$work/root-$1.tar" "deb $address $from main" >> "$log" 2>&1 && break
+  done
+  [ -s "$work/root-$1.tar" ] || die "no root for $1 could be made of $name nor $suite; the log is $log"
+  mkdir -p "$parts/foreign/$1"
+  mv "$work/root-$1.tar" "$parts/foreign/$1/root.tar"
+}
+
+missing_foreign() { # architecture -> what of it is missing
+  local triple qemu
+  [ -f "$parts/foreign/$1/root.tar" ] || echo "foreign/$1/root.tar"
+  for triple in "${architectures[@]}"; do
+    qemu=${triple##*:}
+    [ -x "$parts/foreign/$1/qemu/qemu-$qemu" ] || echo "foreign/$1/qemu/qemu-$qemu"
+  done
+}
+
+fetch_foreign() { # architecture
+  local triple oci="" debian="" qemu from wanted
+  for triple in "${architectures[@]}"; do
+    IFS=: read -r oci debian qemu <<< "$triple"
+    [ "$oci" != "$1" ] || break
+  done
+  [ "$oci" = "$1" ] || die "unknown architecture '$1'"
+  wanted=$(missing_foreign "$1")
+  ! grep -q root.tar <<< "$wanted" || make_foreign_base "$1" "$debian"
+  grep -q /qemu/ <<< "$wanted" || return 0
+  [ -n "${newer:-}" ] || private_apt
+  say "unpacking emulators for machines of $1"
+  from=$(unpacked "qemu-user:$debian")
+  for triple in "${architectures[@]}"; do
+    qemu=${triple##*:}
+    place "$(first_file "$from/usr/bin/qemu-$qemu" "$from/usr/bin/qemu-$qemu-static")" "foreign/$1/qemu/qemu-$qemu"
+  done
 }
 
 # The versions are those that Debian 12's interpreters run: later ones of azurite want a newer node.
@@ -304,16 +363,20 @@ fetch_parts() {
   done
 }
 
-case $what in
-  all | build | list) ;;
-  *) die "unknown request '$what': all, build or list" ;;
-esac
-
-packages=$(missing_packages "${for_building[@]}")
-[ "$what" = build ] || packages+=$'\n'$(missing_packages "${for_running[@]}")
-packages=$(sort -u <<< "$packages" | sed '/^$/d')
+packages=""
 files=""
-[ "$what" = build ] || files=$(missing_parts)
+case $what in
+  all | build | list) packages=$(missing_packages "${for_building[@]}") ;;&
+  all | list) packages+=$'\n'$(missing_packages "${for_running[@]}") files=$(missing_parts) ;;
+  build) ;;
+  image)
+    packages=$(missing_packages mmdebstrap:mmdebstrap)
+    for architecture in "${foreign[@]}"; do files+=$(missing_foreign "$architecture")$'\n'; done
+    ;;
+  *) die "unknown request '$what': all, build, list or image" ;;
+esac
+packages=$(sort -u <<< "$packages" | sed '/^$/d')
+files=$(sed '/^$/d' <<< "$files")
 
 if [ "$what" = list ]; then
   [ -n "$packages$files" ] || { say "everything is in $parts"; exit 0; }
@@ -330,9 +393,16 @@ exec 9> "$parts/.lock"
 flock -n 9 || { say "another run is preparing the parts; waiting for it"; flock 9; }
 : > "$log"
 install_packages $packages
-[ "$what" = build ] || fetch_parts
+case $what in
+  all) fetch_parts ;;
+  image)
+    work=$(mktemp -d "$parts/.work.XXXXXX")
+    trap 'rm -rf "$work"' EXIT
+    for architecture in "${foreign[@]}"; do fetch_foreign "$architecture"; done
+    ;;
+esac
 
-if [ "$what" != build ]; then
+if [ "$what" = all ]; then
   left=$(missing_parts)
   [ -z "$left" ] || die "still missing in $parts: $left"
   say "ready in $parts"
