@@ -10,8 +10,8 @@ use std::time::Duration;
 
 const LONG: Duration = Duration::from_secs(60);
 
-/// A step that says it runs and then would run for a long time, with children.
-const SLOW: &str = "FROM BASE\nRUN (/bin/sleep 987 | /bin/cat) & echo it-runs && /bin/sleep 987\n";
+/// A step that says it runs (which its name does not) and then would run for a long time, with children.
+const SLOW: &str = "FROM BASE\nRUN (/bin/sleep 987 | /bin/cat) & echo it-ru''ns && /bin/sleep 987\n";
 
 #[test]
 fn a_stop_during_a_step_leaves_nothing_within_five_seconds() {
@@ -194,7 +194,7 @@ fn an_error_tells_which_daemon_it_came_from_when_asked() {
 /// A stage, and a step that has a part of it mounted, and a secret.
 const MADE: &str = "FROM BASE AS made\nRUN mkdir /part && echo kept > /part/file\n";
 const HOLDS: &str = "FROM BASE\nRUN --mount=type=secret,id=key --mount=from=made,source=/part,target=/part \
-    cat /part/file && echo it-runs && /bin/sleep 987\n";
+    cat /part/file && echo it-ru''ns && /bin/sleep 987\n";
 
 /// Kills a daemon while a step of it runs. Gives its folder in memory.
 fn kill_during_a_step(scene: &Scene, daemon: Daemon) -> PathBuf {
