@@ -3,9 +3,16 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+
+/// Debian's registry, as `tests/parts.sh` prepares it.
+fn docker_registry() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/parts");
+    let parts = std::env::var_os("CROSSKIT_TEST_PARTS").map_or(own, PathBuf::from);
+    parts.join("bin/docker-registry")
+}
 
 /// `docker-registry serve` with its own storage, ended with the value.
 pub struct Registry {
@@ -36,13 +43,13 @@ impl Registry {
                 ),
             )
             .unwrap();
-            let mut child = Command::new("docker-registry")
+            let mut child = Command::new(docker_registry())
                 .arg("serve")
                 .arg(&config)
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped())
                 .spawn()
-                .expect("docker-registry is installed");
+                .expect("docker-registry, which tests/parts.sh prepares");
             let mut log = BufReader::new(child.stderr.take().unwrap());
             let mut line = String::new();
             let ready = loop {

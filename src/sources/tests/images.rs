@@ -10,7 +10,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use support::{Build, Daemon, folder, op, shell};
@@ -137,6 +137,8 @@ impl Drop for Registry {
 }
 
 fn registry() -> Registry {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/parts");
+    let parts = std::env::var_os("CROSSKIT_TEST_PARTS").map_or(own, PathBuf::from);
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..20 {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -145,13 +147,13 @@ fn registry() -> Registry {
             dir.path().display()
         );
         std::fs::write(dir.path().join("config.yml"), config).unwrap();
-        let mut child = Command::new("docker-registry")
+        let mut child = Command::new(parts.join("bin/docker-registry"))
             .args(["serve", "config.yml"])
             .current_dir(dir.path())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("docker-registry is installed");
+            .expect("docker-registry, which tests/parts.sh prepares");
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("listening on") {
