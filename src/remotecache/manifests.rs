@@ -138,7 +138,9 @@ impl<P: Place> Backend for Manifests<P> {
             for layer in layers {
                 gifts.push(self.layer(layer, step));
             }
-            let given = futures::stream::iter(gifts).buffer_unordered(AT_ONCE).try_collect::<()>();
+            let gifts = futures::stream::iter(gifts).buffer_unordered(AT_ONCE);
+            // When one fails, the others end with it.
+            let given = async move { gifts.try_collect::<()>().await };
             let layers = cache
                 .layers
                 .iter()

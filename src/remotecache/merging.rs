@@ -12,7 +12,7 @@ use crate::turns::Turn;
 use crosskit_cacheconfig::{CacheConfig, Limits, covers, unite};
 use crosskit_images::{Descriptor, Digest, media_types};
 use crosskit_solver::VertexProgress;
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
@@ -100,6 +100,7 @@ impl<P: Place> Manifests<P> {
         given: impl Future<Output = Result<()>>,
         step: &VertexProgress,
     ) -> Result<OwnTurn> {
+        // Whichever is not over goes on all the time: it may hold what the other one waits for.
         let mut given = pin!(given);
         let (own, done) = match select(given.as_mut(), pin!(self.own_turn(step))).await {
             Either::Left((done, own)) => (own.await, Some(done)),
@@ -108,14 +109,19 @@ impl<P: Place> Manifests<P> {
         if let Some(Ok(())) = done {
             return own;
         }
-        if let Ok(OwnTurn { turn: Some(turn), .. }) = &own {
-            self.end_turn(turn).await;
+        let leave = async {
+            if let Ok(OwnTurn { turn: Some(turn), .. }) = &own {
+                self.end_turn(turn).await;
+            }
+        };
+        match done {
+            Some(failed) => {
+                leave.await;
+                failed?;
+            }
+            None => join(leave, given).await.1?,
         }
         drop(own);
-        match done {
-            Some(failed) => failed?,
-            None => given.await?,
-        }
         self.own_turn(step).await
     }
 
