@@ -450,7 +450,6 @@ fn a_failure_shows_its_place_and_its_reason_in_both_clients() {
             )][..],
             "linux/amd64,linux/arm64",
             &[
-                "[linux/amd64 2/2] RUN read a",
                 "[linux/arm64 2/2] RUN read a",
                 "on arm64",
                 "   2 | >>> RUN read a",
