@@ -449,12 +449,7 @@ fn a_failure_shows_its_place_and_its_reason_in_both_clients() {
                 "FROM BASE AS made\nRUN read a < /etc/base; echo on $a; test $a = amd64 || exit 3\n",
             )][..],
             "linux/amd64,linux/arm64",
-            &[
-                "[linux/arm64 2/2] RUN read a",
-                "on arm64",
-                "   2 | >>> RUN read a",
-                "exit code: 3",
-            ][..],
+            &["[linux/arm64 2/2] RUN read a", "on arm64", "   2 | >>> RUN read a", "exit code: 3"][..],
         ),
         (
             "a user that nobody knows",
