@@ -266,6 +266,9 @@ impl Shared {
         let platform = process.platform.clone().unwrap_or_else(crosskit_platforms::native);
         let way = self.platforms.way(&platform).await?;
         let runtime = self.runtime().await?;
+        if !runtime.lets_hooks_ignore_input() {
+            process.devices.read_input_of_hooks();
+        }
         let filter = match process.security {
             Security::Sandbox => self.filter(&runtime).await,
             Security::Insecure => None,

@@ -113,6 +113,11 @@ impl Runtime {
         self.chosen.name == "crun"
     }
 
+    /// Whether a hook may end without reading its input: with crun since 1.17.
+    pub(crate) fn lets_hooks_ignore_input(&self) -> bool {
+        !self.is_crun() || release(&self.chosen.version) >= (1, 17)
+    }
+
     /// The program with what every call of it needs. Its environment is empty: nothing of the daemon's (NOTIFY_SOCKET,
     /// LISTEN_FDS) may reach a container.
     pub(crate) fn command(&self, log: &Path) -> std::process::Command {
@@ -208,6 +213,12 @@ fn identify(path: &Path) -> Result<(String, String)> {
     let version =
         words.find(|word| word.starts_with(|c: char| c.is_ascii_digit())).unwrap_or("unknown").to_owned();
     Ok((name, version))
+}
+
+/// The first two numbers of a version: (1, 8) of `1.8.1`, (0, 0) of what is none.
+fn release(version: &str) -> (u32, u32) {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Looks a program up along PATH and where Debian keeps such programs.

@@ -4,6 +4,7 @@
 mod edits;
 mod registry;
 mod spec_file;
+mod unread;
 
 #[cfg(test)]
 mod devices_tests;
