@@ -446,10 +446,24 @@ fn a_failure_shows_its_place_and_its_reason_in_both_clients() {
             "a step of one platform",
             &[(
                 "Dockerfile",
-                "FROM BASE AS made\nRUN read a < /etc/base; echo on $a; test $a = amd64 || exit 3\n",
+                // The one that fails waits for the other: both have begun.
+                "FROM BASE AS made\nRUN --mount=type=cache,target=/met read a < /etc/base; echo on $a; \\\n\
+                 if test $a = amd64; then touch /met/CLIENT; else until test -e /met/CLIENT; do sleep 0.01; done; exit 3; fi\n",
             )][..],
             "linux/amd64,linux/arm64",
-            &["[linux/arm64 2/2] RUN read a", "on arm64", "   2 | >>> RUN read a", "exit code: 3"][..],
+            &[
+                "[linux/amd64 made 2/2] RUN --mount=type=cache,target=/met read a",
+                "[linux/arm64 made 2/2] RUN --mount=type=cache,target=/met read a",
+                "on arm64",
+                "   2 | >>> RUN --mount=type=cache,target=/met read a",
+                "exit code: 3",
+            ][..],
+        ),
+        (
+            "a step of the only stage",
+            &[("Dockerfile", "FROM BASE AS made\nRUN exit 3\n")],
+            "linux/arm64",
+            &["[2/2] RUN exit 3", "   2 | >>> RUN exit 3", "exit code: 3"],
         ),
         (
             "a user that nobody knows",
@@ -516,18 +530,20 @@ fn a_failure_shows_its_place_and_its_reason_in_both_clients() {
             ],
         ),
     ] {
-        let files: Vec<(&str, String)> =
-            files.iter().map(|(path, text)| (*path, text.replace("MISSING", &missing))).collect();
-        let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
-        let folder = format!("c-{}", name.replace(' ', "-"));
-        let context = scene.context(&folder, &files);
-        let mut build = daemon.build(&context);
+        let context = |client: &str| {
+            let filled = |text: &str| text.replace("MISSING", &missing).replace("CLIENT", client);
+            let files: Vec<(&str, String)> = files.iter().map(|(path, text)| (*path, filled(text))).collect();
+            let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (*path, text.as_str())).collect();
+            scene.context(&format!("{client}-{}", name.replace(' ', "-")), &files)
+        };
+        let (ours, theirs) = (context("buildctl"), context("buildx"));
+        let mut build = daemon.build(&ours);
         let mut arguments = vec!["build"];
         if !platforms.is_empty() {
             build = build.opt("platform", platforms);
             arguments.extend(["--platform", platforms]);
         }
-        arguments.push(context.to_str().unwrap());
+        arguments.push(theirs.to_str().unwrap());
         for ran in [build.run().fails(), buildx.run(&arguments).fails()] {
             for line in lines {
                 let line = line.replace("MISSING", &missing).replace("BASE", &base);
