@@ -433,9 +433,10 @@ fn provenance_says_where_each_step_has_run() {
     let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
     let context = scene.context("made", &[("Dockerfile", "FROM BASE\nRUN echo made > /made\n")]);
     let out = scene.path("out");
-    let build = |options: &str| {
+    let build = |options: &str, anew: bool| {
         let build = daemon.build(&context).platforms(&["linux/riscv64", "linux/amd64", "linux/s390x"]);
-        build.opt("attest:provenance", options).argument("--no-cache").into(&out).run().ok();
+        let build = if anew { build.argument("--no-cache") } else { build };
+        build.opt("attest:provenance", options).into(&out).run().ok();
         ["linux_riscv64", "linux_amd64", "linux_s390x"].map(|folder| {
             let text = Tree::of_folder(&out.join(folder)).text("provenance.json");
             let told: serde_json::Value = serde_json::from_str(&text).expect("provenance");
@@ -443,12 +444,17 @@ fn provenance_says_where_each_step_has_run() {
         })
     };
     for (options, details) in [("mode=max", "/runDetails/metadata"), ("mode=max,version=v0.2", "/metadata")] {
-        let [remote, native, emulated] = build(options).map(|told| {
-            let steps = told.pointer(&format!("{details}/crosskit_metadata/steps"));
-            let steps = steps.and_then(|steps| steps.as_object()).expect("steps");
-            assert_eq!(steps.len(), 1, "{steps:?}");
-            steps.values().next().cloned().expect("a step")
-        });
+        let places = |anew: bool| {
+            build(options, anew).map(|told| {
+                let steps = told.pointer(&format!("{details}/crosskit_metadata/steps"));
+                let steps = steps.and_then(|steps| steps.as_object()).expect("steps");
+                assert_eq!(steps.len(), 1, "{steps:?}");
+                steps.values().next().cloned().expect("a step")
+            })
+        };
+        let made = places(true);
+        assert_eq!(places(false), made, "what was found made tells the same");
+        let [remote, native, emulated] = made;
         assert_eq!(remote["worker"], "riscv-1");
         assert_eq!((&remote["platform"], &remote["emulated"]), (&"linux/riscv64".into(), &false.into()));
         assert_eq!((native.get("worker"), &native["emulated"]), (None, &false.into()));

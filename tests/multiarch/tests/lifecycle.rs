@@ -269,3 +269,19 @@ fn what_a_killed_daemon_has_in_memory_goes_with_the_next_on_any_root() {
     knows_what_it_knew(&scene, &again);
     again.stop();
 }
+
+#[test]
+fn a_daemon_elsewhere_with_a_root_of_the_same_name_is_told_of() {
+    let scene = Scene::set();
+    let root = scene.path("root");
+    let living = scene.daemon_with(DaemonOptions { root: Some(root.clone()), ..Default::default() });
+    // Another disk under the same name, as in another container that has the same /run.
+    let script = format!("mount -t tmpfs tmpfs {} && exec \"$@\"", root.display());
+    let through = ["unshare", "--mount", "sh", "-ec", &script, "sh"].map(Into::into).to_vec();
+    let other = DaemonOptions { name: "other".into(), root: Some(root), through, ..Default::default() };
+    Daemon::fails_to_start(&scene, other)
+        .says(".lock is locked by another daemon, whose root folder has the same name: give this one another (--root), or a /run of its own");
+    let context = scene.context("quick", &[("Dockerfile", "FROM BASE\nRUN true\n")]);
+    living.build(&context).run().ok();
+    living.stop();
+}
