@@ -41,17 +41,18 @@ impl Client {
         .await
     }
 
-    /// Gives a repository a blob that the store holds, unless it has it.
+    /// Gives a repository a blob that the store holds, unless it has it or takes it from one of the `sources`.
     pub async fn give_blob(
         &self,
         name: &Reference,
         desc: &Descriptor,
+        sources: &[Reference],
         store: &ContentStore,
         progress: Arc<dyn Progress>,
     ) -> Result<()> {
         let endpoint = self.hosts.for_push(name.domain()).map_err(Error::from)?;
         let _permit = endpoint.transfers.acquire().await;
-        self.push_blob(&endpoint, name, desc, &[], store, &progress).await
+        self.push_blob(&endpoint, name, desc, sources, store, &progress).await
     }
 
     /// Makes sure that a repository has a blob: it has it, takes it from another one, or is given it.

@@ -177,11 +177,15 @@ impl Place for InRegistry {
             let desc = &layer.blob.desc;
             let failed = || RemoteCacheError::images("error writing layer blob");
             let sources = self.sources(desc);
-            if self.client.offer_blob(&self.reference, desc, &sources).await.map_err(failed())? {
-                return Ok(());
+            // What is not here has to come here only where nobody else has it.
+            if !self.content.holds(desc) {
+                if self.client.offer_blob(&self.reference, desc, &sources).await.map_err(failed())? {
+                    return Ok(());
+                }
+                layer.fetch().await.map_err(RemoteCacheError::snapshots("error writing layer blob"))?;
             }
-            layer.fetch().await.map_err(RemoteCacheError::snapshots("error writing layer blob"))?;
-            let given = self.client.give_blob(&self.reference, desc, &self.content, Arc::new(Silent)).await;
+            let given =
+                self.client.give_blob(&self.reference, desc, &sources, &self.content, Arc::new(Silent)).await;
             given.map_err(failed())
         })
     }
@@ -190,7 +194,8 @@ impl Place for InRegistry {
         Box::pin(async move {
             let failed = || RemoteCacheError::images("error writing config blob");
             self.content.put_async(bytes).await.map_err(failed())?;
-            let given = self.client.give_blob(&self.reference, desc, &self.content, Arc::new(Silent)).await;
+            let given =
+                self.client.give_blob(&self.reference, desc, &[], &self.content, Arc::new(Silent)).await;
             given.map_err(failed())
         })
     }
