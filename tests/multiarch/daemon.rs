@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// How long the daemon may take to its first answer on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long an orderly end may take, running builds included.
-pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How long an end may take where its time is not what is tested.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// How a daemon is started.
 #[derive(Debug, Clone)]
@@ -169,12 +169,17 @@ impl Daemon {
     }
 
     /// Ends it as an init system does and looks at what it left: nothing.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.stop_within(STOP_LIMIT, &[]);
+    }
+
+    /// The same while clients of it still run, within some time.
+    pub fn stop_within(mut self, limit: Duration, clients: &[u32]) {
         self.process.signal(Signal::TERM);
-        let status = self.process.wait(STOP_LIMIT);
+        let status = self.process.wait(limit);
         let orderly = status.success() || (self.foreign && status.code().is_some());
         assert!(orderly, "the daemon ended with {status}:\n{}", self.process.said());
-        self.left_nothing();
+        self.left_nothing_but(clients);
     }
 
     /// Asks it to end, as an init system does.
@@ -195,7 +200,12 @@ impl Daemon {
 
     /// Panics if processes or mounts of this daemon are on the machine.
     pub fn left_nothing(&self) {
-        let processes = processes_of(&self.folder);
+        self.left_nothing_but(&[]);
+    }
+
+    fn left_nothing_but(&self, clients: &[u32]) {
+        let mut processes = processes_of(&self.folder);
+        processes.retain(|(id, _)| !clients.contains(id));
         assert!(processes.is_empty(), "processes left: {processes:?}\n{}", self.process.said());
         let mounts = mounts_below(&self.folder);
         assert!(mounts.is_empty(), "mounts left: {mounts:?}\n{}", self.process.said());

@@ -265,11 +265,16 @@ async fn a_start_does_not_wait_for_thousands_of_records() {
         drop(made);
     }
     drop((base, snapshots));
-    let started = std::time::Instant::now();
-    let _snapshots = root.open();
-    println!("a start with 5 000 records: {:?}", started.elapsed());
+    // The best of some: whatever else the machine does only adds to it.
+    let start = || {
+        let started = std::time::Instant::now();
+        drop(root.open());
+        started.elapsed()
+    };
+    let took = (0..4).map(|_| start()).min().unwrap();
+    println!("a start with 5 000 records: {took:?}");
     // Ten times what a quiet machine needs, unoptimized.
-    assert!(started.elapsed() < std::time::Duration::from_millis(500));
+    assert!(took < std::time::Duration::from_millis(500));
 }
 
 #[tokio::test]

@@ -477,7 +477,7 @@ fn a_call_with_a_daemon_of_its_own_leaves_nothing() {
     nothing_left();
 
     // Who is told to end, ends, with all that runs.
-    scene.write("c", "Dockerfile", "FROM BASE\nRUN echo it-runs && /bin/sleep 987\n");
+    scene.write("c", "Dockerfile", "FROM BASE\nRUN echo it-ru''ns && /bin/sleep 987\n");
     let mut building = Running::start(&mut daemonless(&scene, &build));
     building.wait_for(" it-runs", LONG);
     building.signal(rustix::process::Signal::TERM);
@@ -486,7 +486,7 @@ fn a_call_with_a_daemon_of_its_own_leaves_nothing() {
 
     // A daemon that does not start is asked why.
     let mut command = daemonless(&scene, &["debug", "workers"]);
-    command.env("BUILDKITD_FLAGS", "--no-such-flag").env("BUILDCTL_CONNECT_RETRIES_MAX", "1");
+    command.env("BUILDKITD_FLAGS", "--no-such-flag").env("BUILDCTL_CONNECT_RETRIES_MAX", "5");
     Ran::run(&mut command).fails().says("could not connect to unix://").says("--no-such-flag");
 }
 

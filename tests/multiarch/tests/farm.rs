@@ -91,7 +91,7 @@ fn a_worker_that_is_killed_is_replaced_and_used_again_when_it_is_back() {
     let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
     // Ends by itself only where it runs the second time.
     let dockerfile = "FROM BASE\nRUN echo first > /first\n\
-        RUN echo it-runs && /bin/cat /etc/resolv.conf > /where && (/bin/grep 10.77.0.1 /where || /bin/sleep 987)\n";
+        RUN echo it-ru''ns && /bin/cat /etc/resolv.conf > /where && (/bin/grep 10.77.0.1 /where || /bin/sleep 987)\n";
     let context = scene.context("kill", &[("Dockerfile", dockerfile)]);
     let out = scene.path("out");
     let platforms = ["linux/amd64", "linux/riscv64"];
@@ -326,7 +326,7 @@ fn cancelling_reaches_the_worker_and_leaves_nothing_there() {
     let riscv = worker(&scene, "riscv", "linux/riscv64", "10.77.0.2");
     let daemon = endpoint(&scene, "", &[("riscv-1", &riscv)]);
     let context =
-        scene.context("cancel", &[("Dockerfile", "FROM BASE\nRUN echo it-runs && /bin/sleep 987\n")]);
+        scene.context("cancel", &[("Dockerfile", "FROM BASE\nRUN echo it-ru''ns && /bin/sleep 987\n")]);
     let mut building = daemon.build(&context).platforms(&["linux/riscv64"]).start();
     building.wait_for(" it-runs", LONG);
     building.signal(Signal::KILL);

@@ -253,6 +253,7 @@ fn whoever_comes_late_hears_everything_and_followers_hear_what_happens() {
     follower.wait_for("event: DELETED", LONG);
     // Whoever follows doesn't hold up the daemon's end.
     daemon.terminate();
-    daemon.ended(Duration::from_secs(3));
+    daemon.ended(LONG);
+    assert!(!daemon.log().contains("some connections did not end"), "{}", daemon.log());
     until("the follower to hear of it", LONG, || follower.has_ended().then_some(()));
 }

@@ -20,8 +20,8 @@ fn a_stop_during_a_step_leaves_nothing_within_five_seconds() {
     let context = scene.context("slow", &[("Dockerfile", SLOW)]);
     let mut building = daemon.build(&context).platforms(&["linux/amd64", "linux/arm64"]).start();
     building.wait_for(" it-runs", LONG);
-    // Looks at processes and mounts as soon as the daemon has ended, which it has five seconds for.
-    daemon.stop();
+    // Looks at processes and mounts as soon as the daemon has ended.
+    daemon.stop_within(Duration::from_secs(5), &[building.id()]);
     building.finish(LONG).fails();
 }
 
@@ -98,6 +98,11 @@ fn a_full_disk_fails_the_build_and_not_the_next() {
     daemon.build(&large).run().fails().says("No space left on device").says(&disk_is_named);
 
     daemon.buildctl(&["prune", "--all"]).ok();
+    // What was let go is taken away a little later.
+    until("room", LONG, || {
+        let disk = rustix::fs::statvfs(&disk).expect("a disk");
+        (disk.f_bavail * disk.f_frsize > 64 << 20).then_some(())
+    });
     let out = scene.path("out");
     let small = "FROM BASE AS a\nRUN echo fits > /small\nFROM scratch\nCOPY --from=a /small /\n";
     let context = scene.context("small", &[("Dockerfile", small)]);
@@ -233,7 +238,8 @@ fn knows_what_it_knew(scene: &Scene, daemon: &Daemon) {
 fn what_a_killed_daemon_has_in_memory_goes_with_the_next_on_its_root() {
     let scene = Scene::set();
     let memory = kill_during_a_step(&scene, scene.daemon());
-    let daemon = scene.daemon();
+    let mut daemon = scene.daemon();
+    daemon.wait_for_log("running server on");
     let seen = format!("/proc/{}/root{}", daemon.id(), memory.display());
     assert_eq!(secrets_in(Path::new(&seen)), Vec::<String>::new());
     daemon.stop();

@@ -169,7 +169,7 @@ fn steps_on_a_bridge_have_addresses_of_their_own_and_leave_nothing() {
 fn what_a_killed_daemon_left_is_taken_away_by_the_next() {
     let place = Place::new();
     let daemon = place.daemon(BRIDGE);
-    let slow = "FROM shell\nRUN echo it-runs && busybox sleep 987\n";
+    let slow = "FROM shell\nRUN echo it-ru''ns && busybox sleep 987\n";
     let mut building = daemon.build(&place.context("slow", slow)).start();
     building.wait_for(" it-runs", LONG);
     let (root, left) = (daemon.root.clone(), notes(&daemon.root));

@@ -275,7 +275,7 @@ fn a_step_without_a_network_has_no_proxy_and_a_canceled_one_leaves_none() {
     daemon.build(&scene.context("none", &[("Dockerfile", none)])).run().ok();
     let host = scene.context("host", &[("Dockerfile", "FROM BASE\nRUN --network=host true\n")]);
     daemon.build(&host).run().fails().says("network.host is not allowed");
-    let slow = scene.context("slow", &[("Dockerfile", "FROM BASE\nRUN echo it-runs && sleep 987\n")]);
+    let slow = scene.context("slow", &[("Dockerfile", "FROM BASE\nRUN echo it-ru''ns && sleep 987\n")]);
     let mut building: Running = daemon.build(&slow).start();
     building.wait_for(" it-runs", Duration::from_secs(60));
     assert!(!namespaces(&daemon).is_empty());

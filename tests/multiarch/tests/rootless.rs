@@ -161,7 +161,7 @@ fn a_rootless_daemon_that_is_killed_leaves_nothing_in_the_way_of_the_next() {
     {
         let options = || user.daemon(&scene, name, &[], &["--rootless", more]);
         let daemon = scene.daemon_with(options());
-        let context = scene.context("waits", &[("Dockerfile", "FROM BASE\nRUN echo here && sleep 1000\n")]);
+        let context = scene.context("waits", &[("Dockerfile", "FROM BASE\nRUN echo he''re && sleep 1000\n")]);
         let mut build = daemon.build(&context).start();
         build.wait_for(" here", LIMIT);
         build.signal(Signal::INT);

@@ -23,14 +23,18 @@ pub fn worker(scene: &Scene, name: &str, platform: &str, nameserver: &str) -> Da
     })
 }
 
-/// Who the client talks to.
+/// Who the client talks to, as soon as it knows its workers, which have to be there.
 pub fn endpoint(scene: &Scene, farm: &str, workers: &[(&str, &Daemon)]) -> Daemon {
     let mut config = format!("[dns]\n  nameservers = [\"10.77.0.1\"]\n[farm]\n{farm}\n");
     for (name, worker) in workers {
         config
             .push_str(&format!("[[farm.worker]]\n  name = \"{name}\"\n  addr = \"{}\"\n", worker.address()));
     }
-    scene.daemon_with(DaemonOptions { config, ..Default::default() })
+    let daemon = scene.daemon_with(DaemonOptions { config, ..Default::default() });
+    for (name, _) in workers {
+        until_state(scene, &daemon, name, "up");
+    }
+    daemon
 }
 
 /// The client's commands for a farm.
@@ -56,7 +60,7 @@ pub fn all_listed(scene: &Scene, daemon: &Daemon) -> Vec<Value> {
 
 /// Waits for a state of a worker, which may not be known yet.
 pub fn until_state(scene: &Scene, daemon: &Daemon, name: &str, state: &str) {
-    until(&format!("{name} to be {state}"), Duration::from_secs(20), || {
+    until(&format!("{name} to be {state}"), LONG, || {
         let rows = all_listed(scene, daemon);
         rows.iter().any(|row| row["name"] == name && row["state"] == state).then_some(())
     });
@@ -76,7 +80,7 @@ pub fn ran_at(out: &Path, platform: &str) -> String {
 
 /// A step of a Dockerfile that runs until somebody ends its `sleep`.
 pub const UNTIL_TOLD: &str =
-    "RUN echo it-runs && (/bin/sleep 987 || true) && /bin/cat /etc/resolv.conf > /where\n";
+    "RUN echo it-ru''ns && (/bin/sleep 987 || true) && /bin/cat /etc/resolv.conf > /where\n";
 
 /// The processes that sleep in steps of a daemon.
 pub fn sleepers(scene: &Scene, name: &str) -> Vec<u32> {
