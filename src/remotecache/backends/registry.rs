@@ -176,13 +176,15 @@ impl Place for InRegistry {
         Box::pin(async move {
             let desc = &layer.blob.desc;
             let failed = || RemoteCacheError::images("error writing layer blob");
-            let sources = self.sources(desc);
+            let mut sources = self.sources(desc);
             // What is not here has to come here only where nobody else has it.
             if !self.content.holds(desc) {
                 if self.client.offer_blob(&self.reference, desc, &sources).await.map_err(failed())? {
                     return Ok(());
                 }
                 layer.fetch().await.map_err(RemoteCacheError::snapshots("error writing layer blob"))?;
+                // It was just not taken from any of them.
+                sources.clear();
             }
             let given =
                 self.client.give_blob(&self.reference, desc, &sources, &self.content, Arc::new(Silent)).await;
