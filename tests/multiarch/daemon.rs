@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// How long the daemon may take to its first answer on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long an end may take where its time is not what is tested.
-const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// How long an orderly end may take, running builds included.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// How a daemon is started.
 #[derive(Debug, Clone)]
@@ -170,13 +170,13 @@ impl Daemon {
 
     /// Ends it as an init system does and looks at what it left: nothing.
     pub fn stop(self) {
-        self.stop_within(STOP_LIMIT, &[]);
+        self.stop_beside(&[]);
     }
 
-    /// The same while clients of it still run, within some time.
-    pub fn stop_within(mut self, limit: Duration, clients: &[u32]) {
+    /// The same while clients of it still run.
+    pub fn stop_beside(mut self, clients: &[u32]) {
         self.process.signal(Signal::TERM);
-        let status = self.process.wait(limit);
+        let status = self.process.wait(STOP_LIMIT);
         let orderly = status.success() || (self.foreign && status.code().is_some());
         assert!(orderly, "the daemon ended with {status}:\n{}", self.process.said());
         self.left_nothing_but(clients);

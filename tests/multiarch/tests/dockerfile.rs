@@ -460,10 +460,22 @@ fn a_failure_shows_its_place_and_its_reason_in_both_clients() {
             ][..],
         ),
         (
-            "a step of the only stage",
-            &[("Dockerfile", "FROM BASE AS made\nRUN exit 3\n")],
-            "linux/arm64",
-            &["[2/2] RUN exit 3", "   2 | >>> RUN exit 3", "exit code: 3"],
+            "a step of the only stage under QEMU",
+            &[(
+                "Dockerfile",
+                "FROM BASE AS made\nRUN read a < /etc/base; echo on $a; test $a = amd64 || exit 3\n",
+            )],
+            "linux/amd64,linux/arm64",
+            &["[linux/arm64 2/2] RUN read a", "on arm64", "   2 | >>> RUN read a", "exit code: 3"],
+        ),
+        (
+            "a step of the only stage, natively",
+            &[(
+                "Dockerfile",
+                "FROM BASE AS made\nRUN read a < /etc/base; echo on $a; test $a = arm64 || exit 3\n",
+            )],
+            "linux/amd64,linux/arm64",
+            &["[linux/amd64 2/2] RUN read a", "on amd64", "   2 | >>> RUN read a", "exit code: 3"],
         ),
         (
             "a user that nobody knows",
